@@ -1,0 +1,3 @@
+//! The engine of a data node.
+
+pub mod proto;
