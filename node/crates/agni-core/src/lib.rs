@@ -1,3 +1,11 @@
-//! The engine of a data node.
+//! The engine of a data node: log, store, leases and replication.
+//!
+//! `raft::core` decides, `engine` carries out. Nothing in here knows of the network.
 
+pub mod engine;
+pub mod error;
+pub mod fatal;
+pub mod limits;
+pub mod metrics;
 pub mod proto;
+pub mod raft;

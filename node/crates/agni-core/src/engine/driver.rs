@@ -1,0 +1,150 @@
+//! The driver thread: a thin shell that feeds the core and carries out its effects.
+
+use super::inbox::{Mail, overload};
+use super::log_thread::{LogSlot, spawn_log};
+use super::open::Opened;
+use super::snapshot_thread::{SnapshotSlot, spawn_snapshots};
+use super::{EngineConfig, Shared, disk_code};
+use crate::limits;
+use crate::raft::core::{Core, CoreSettings, Effects, Event};
+use crate::raft::work::{Answer, Deliver, Refuse};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// Starts the three threads.
+pub fn spawn(
+    config: &EngineConfig,
+    opened: Opened,
+    shared: Arc<Shared>,
+    deliver: Box<dyn Deliver>,
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let settings = CoreSettings {
+        node_id: opened.meta.node_id,
+        cluster_id: opened.meta.cluster_id,
+        snapshot_wal_bytes: config.snapshot_wal_bytes,
+    };
+    let clock = shared.clock.clone();
+    let core = Core::new(settings, opened.groups, clock, shared.metrics.clone());
+    let (log, log_thread) = spawn_log(opened.writer, shared.clone())?;
+    let (snapshots, snapshot_thread) = spawn_snapshots(config.data_dir.clone(), shared.clone())?;
+    let driver = Builder::new().name("agni-driver".into()).spawn(move || {
+        let _abort = AbortOnPanic;
+        Driver { core, shared, deliver, log, snapshots, effects: Effects::default() }.run();
+    })?;
+    Ok(vec![driver, log_thread, snapshot_thread])
+}
+
+/// A panic on an engine thread must end the process: a registry that goes on without its driver
+/// or its log would answer from a state that nobody keeps.
+pub struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+struct Driver {
+    core: Core,
+    shared: Arc<Shared>,
+    deliver: Box<dyn Deliver>,
+    log: Arc<LogSlot>,
+    snapshots: Arc<SnapshotSlot>,
+    effects: Effects,
+}
+
+impl Driver {
+    fn run(mut self) {
+        let clock = self.shared.clock.clone();
+        let mut mail = Mail::default();
+        let mut next_tick_us = clock.boot_us();
+        let mut next_scan_us = next_tick_us;
+        let mut ready = false;
+        loop {
+            let now_us = clock.boot_us();
+            // Messages first, then ticks: after a pause the other way round would start
+            // elections that what waits in the inbox makes needless.
+            self.take(&mut mail, now_us);
+            if now_us >= next_tick_us {
+                let ticks = 1 + (now_us - next_tick_us) / (limits::TICK_MS * 1000);
+                next_tick_us += ticks * limits::TICK_MS * 1000;
+                self.core.handle(Event::Ticks(ticks));
+            }
+            if now_us >= next_scan_us {
+                next_scan_us = now_us + limits::EXPIRY_SCAN_MS * 1000;
+                self.core.handle(Event::ExpiryScan);
+            }
+            self.core.finish(&mut self.effects);
+            self.carry_out();
+            if !ready && self.core.is_ready() {
+                ready = true;
+                self.shared.inbox.set_ready();
+            }
+            if mail.abandoned || (mail.stop && !self.core.is_appending()) {
+                break;
+            }
+            let wake_us = next_tick_us.min(next_scan_us);
+            let wait_us = wake_us.saturating_sub(clock.boot_us());
+            self.shared.inbox.wait(Duration::from_micros(wait_us), &mut mail);
+        }
+        self.finish_log();
+        self.snapshots.stop();
+        self.log.stop();
+    }
+
+    fn take(&mut self, mail: &mut Mail, now_us: u64) {
+        if let Some((batch, bytes)) = mail.appended.take() {
+            self.core.handle(Event::Appended { batch, bytes });
+        }
+        if let Some(state) = mail.disk.take() {
+            self.shared.disk.store(disk_code(state), Relaxed);
+            self.core.handle(Event::Disk(state));
+        }
+        if let Some(done) = mail.snapshot.take() {
+            self.core.handle(Event::SnapshotDone(done));
+        }
+        if !mail.work.is_empty() {
+            let waited_us = now_us.saturating_sub(mail.first_us);
+            self.shared.metrics.queue_us.observe_many(waited_us, mail.work.len() as u64);
+            self.core.handle(Event::Work(std::mem::take(&mut mail.work)));
+        }
+        let refuse = if mail.stop { Refuse::ShuttingDown } else { overload() };
+        self.shared.metrics.overloaded.fetch_add(mail.refused.len() as u64, Relaxed);
+        let refused = mail.refused.drain(..).map(|ticket| (ticket, Answer::Refused(refuse)));
+        self.effects.answers.extend(refused);
+    }
+
+    fn carry_out(&mut self) {
+        // The disk first: its wait is what the rest of the turn can overlap with.
+        if let Some(append) = self.effects.append.take() {
+            self.shared.metrics.batch_entries.observe(append.entries);
+            self.shared.metrics.batch_bytes.observe(append.batch.len() as u64);
+            self.log.append(append);
+        }
+        if !self.effects.answers.is_empty() {
+            self.deliver.answers(&mut self.effects.answers);
+        }
+        if !self.effects.changed.is_empty() {
+            self.deliver.changed(&self.effects.changed);
+            self.effects.changed.clear();
+        }
+        if let Some(job) = self.effects.snapshot.take() {
+            self.snapshots.start(job);
+        }
+        if let Some(keep_from) = self.effects.release.take() {
+            self.log.release(keep_from);
+        }
+    }
+
+    /// Commits that moved without a sync are written at the end, so that the next start applies
+    /// them without asking Raft.
+    fn finish_log(&mut self) {
+        if let Some(append) = self.core.take_append(true) {
+            self.log.append(append);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The driver's bounded inbox. Producers push under a short lock and wake the driver only when it
+//! sleeps: one wake-up a turn, not one a request.
+
+use crate::limits;
+use crate::proto::node::command::Operation;
+use crate::raft::core::SnapshotDone;
+use crate::raft::group::Clock;
+use crate::raft::work::{Submission, Ticket, Work};
+use crate::wal::{Batch, DiskState};
+use parking_lot::{Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+/// What has come in since the driver last looked.
+#[derive(Default)]
+pub struct Mail {
+    /// Requests.
+    pub work: Vec<Submission>,
+    /// When the first of them came, in microseconds since boot.
+    pub first_us: u64,
+    /// Requests that found no place.
+    pub refused: Vec<Ticket>,
+    /// The log thread's batch, now durable, and its bytes.
+    pub appended: Option<(Batch, u64)>,
+    /// A new look at the disk.
+    pub disk: Option<DiskState>,
+    /// A snapshot that ended.
+    pub snapshot: Option<SnapshotDone>,
+    /// Whether to stop.
+    pub stop: bool,
+    /// The log thread gave up its batch: the disk was full when the node had to stop.
+    pub abandoned: bool,
+}
+
+impl Mail {
+    fn is_empty(&self) -> bool {
+        self.work.is_empty()
+            && self.refused.is_empty()
+            && self.appended.is_none()
+            && self.disk.is_none()
+            && self.snapshot.is_none()
+            && !self.abandoned
+    }
+}
+
+/// The inbox.
+pub struct Inbox {
+    limit: usize,
+    mail: Mutex<Mail>,
+    wake: Condvar,
+    ready: Mutex<bool>,
+    became_ready: Condvar,
+    stopping: AtomicBool,
+}
+
+impl Inbox {
+    /// An inbox for at most `limit` waiting requests.
+    pub fn new(limit: usize) -> Self {
+        Inbox {
+            limit,
+            mail: Mutex::default(),
+            wake: Condvar::new(),
+            ready: Mutex::new(false),
+            became_ready: Condvar::new(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Puts requests in, those of a higher priority to a higher mark.
+    pub fn submit(&self, batch: &mut Vec<Submission>, clock: &dyn Clock) {
+        let mut mail = self.mail.lock();
+        if mail.work.is_empty() {
+            mail.first_us = clock.boot_us();
+        }
+        for submission in batch.drain(..) {
+            if mail.stop || mail.work.len() >= self.mark(&submission.work) {
+                mail.refused.push(submission.ticket);
+            } else {
+                mail.work.push(submission);
+            }
+        }
+        drop(mail);
+        self.wake.notify_one();
+    }
+
+    /// Renewals may fill the inbox, deregistrations nine tenths of it, the rest three quarters:
+    /// under overload what keeps the living alive comes first.
+    fn mark(&self, work: &Work) -> usize {
+        match work {
+            Work::Renew(_) | Work::Snapshot => self.limit,
+            Work::Write(command) => match command.operation {
+                Some(Operation::Delete(_) | Operation::Drain(_)) => (self.limit * 9 / 10).max(1),
+                _ => (self.limit * 3 / 4).max(1),
+            },
+        }
+    }
+
+    /// The log thread is done with a batch.
+    pub fn appended(&self, batch: Batch, bytes: u64) {
+        self.mail.lock().appended = Some((batch, bytes));
+        self.wake.notify_one();
+    }
+
+    /// The log thread gives up.
+    pub fn abandon(&self) {
+        self.mail.lock().abandoned = true;
+        self.wake.notify_one();
+    }
+
+    /// The disk was looked at.
+    pub fn disk(&self, state: DiskState) {
+        self.mail.lock().disk = Some(state);
+        self.wake.notify_one();
+    }
+
+    /// The snapshot thread is done with its job.
+    pub fn snapshot_done(&self, done: SnapshotDone) {
+        self.mail.lock().snapshot = Some(done);
+        self.wake.notify_one();
+    }
+
+    /// Waits for mail, at most this long; takes it all.
+    pub fn wait(&self, timeout: Duration, mail: &mut Mail) {
+        let mut inbox = self.mail.lock();
+        if inbox.is_empty() && !inbox.stop {
+            self.wake.wait_for(&mut inbox, timeout);
+        }
+        std::mem::swap(&mut *inbox, mail);
+        inbox.stop = mail.stop;
+    }
+
+    /// No more work is taken; the driver ends when it has nothing left.
+    pub fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+        self.mail.lock().stop = true;
+        self.wake.notify_one();
+    }
+
+    /// Whether `stop` was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
+    /// The driver serves.
+    pub fn set_ready(&self) {
+        *self.ready.lock() = true;
+        self.became_ready.notify_all();
+    }
+
+    /// Waits until the driver serves.
+    pub fn wait_ready(&self) {
+        let mut ready = self.ready.lock();
+        self.became_ready.wait_while(&mut ready, |ready| !*ready);
+    }
+}
+
+/// The refusal of what found no place.
+pub fn overload() -> crate::raft::work::Refuse {
+    crate::raft::work::Refuse::Overloaded { retry_ms: limits::OVERLOAD_RETRY_MS }
+}

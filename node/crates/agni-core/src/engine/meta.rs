@@ -1,0 +1,172 @@
+//! Who this data directory is: `node.meta`, written once when the directory is made.
+
+use super::config::EngineConfig;
+use crate::error::StartError;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+
+const FILE: &str = "node.meta";
+const TITLE: &str = "agni-node-meta 1";
+
+/// What a data directory must never forget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// The cluster it belongs to.
+    pub cluster_id: [u8; 16],
+    /// The node that owns it. Never given to another directory.
+    pub node_id: u64,
+    /// How many partitions the cluster has.
+    pub partitions: u32,
+}
+
+impl Meta {
+    /// Reads the directory's identity, or gives one to an empty directory.
+    pub fn open(config: &EngineConfig) -> Result<Meta, StartError> {
+        let path = config.data_dir.join(FILE);
+        let meta = match fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text).map_err(|message| fault(&path, message))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Self::create(config);
+            }
+            Err(error) => return Err(StartError::io(path, error)),
+        };
+        if meta.partitions != config.partitions {
+            let message = format!(
+                "the directory was made with {} partitions, the configuration says {}; the number \
+                 can't change: configure {}",
+                meta.partitions, config.partitions, meta.partitions
+            );
+            return Err(fault(&path, message));
+        }
+        if config.cluster_id.is_some_and(|wanted| wanted != meta.cluster_id) {
+            let message = "the directory belongs to another cluster; use another directory";
+            return Err(fault(&path, message.into()));
+        }
+        Ok(meta)
+    }
+
+    fn create(config: &EngineConfig) -> Result<Meta, StartError> {
+        let log = config.data_dir.join("wal");
+        let path = config.data_dir.join(FILE);
+        let used = fs::read_dir(&log).is_ok_and(|mut files| files.next().is_some());
+        if used {
+            let message = "it is missing, but the directory has a log; restore it from a backup, \
+                           or wipe the directory and join as a new member";
+            return Err(fault(&path, message.into()));
+        }
+        let mut random = [0_u8; 24];
+        let source = "/dev/urandom";
+        File::open(source)
+            .and_then(|mut file| file.read_exact(&mut random))
+            .map_err(|error| StartError::io(source, error))?;
+        let mut chosen = [0_u8; 16];
+        chosen.copy_from_slice(&random[..16]);
+        let mut id = [0_u8; 8];
+        id.copy_from_slice(&random[16..]);
+        let meta = Meta {
+            cluster_id: config.cluster_id.unwrap_or(chosen),
+            // Raft reads 0 as "nobody".
+            node_id: u64::from_be_bytes(id).max(1),
+            partitions: config.partitions,
+        };
+        write_durably(&config.data_dir, &meta.text())
+            .map_err(|error| StartError::io(path, error))?;
+        Ok(meta)
+    }
+
+    fn body(&self) -> String {
+        let cluster_id: String = self.cluster_id.iter().map(|b| format!("{b:02x}")).collect();
+        let (node_id, partitions) = (self.node_id, self.partitions);
+        format!(
+            "{TITLE}\ncluster_id {cluster_id}\nnode_id {node_id:016x}\npartitions {partitions}\n"
+        )
+    }
+
+    fn text(&self) -> String {
+        let body = self.body();
+        let crc32 = crc32fast::hash(body.as_bytes());
+        format!("{body}crc32 {crc32:08x}\n")
+    }
+
+    fn parse(text: &str) -> Result<Meta, String> {
+        let remedy = "restore it from a backup, or wipe the directory and join as a new member";
+        let value = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+                .ok_or(format!("{name} is missing; {remedy}"))
+        };
+        let cluster_hex = value("cluster_id")?;
+        let cluster = u128::from_str_radix(cluster_hex, 16).ok().filter(|_| cluster_hex.len() == 32);
+        let node_id = u64::from_str_radix(value("node_id")?, 16).ok().filter(|id| *id != 0);
+        let partitions = value("partitions")?.parse().ok();
+        let meta = match (cluster, node_id, partitions) {
+            (Some(cluster), Some(node_id), Some(partitions)) => {
+                Meta { cluster_id: cluster.to_be_bytes(), node_id, partitions }
+            }
+            _ => return Err(format!("a value can't be read; {remedy}")),
+        };
+        // What it says must be, to the letter, what this version writes.
+        if meta.text() != text {
+            return Err(format!("its checksum or form is wrong; {remedy}"));
+        }
+        Ok(meta)
+    }
+}
+
+fn fault(path: &Path, message: String) -> StartError {
+    StartError::DataDirectory { path: path.to_path_buf(), message }
+}
+
+fn write_durably(dir: &Path, text: &str) -> std::io::Result<()> {
+    let temporary = dir.join("node.meta.new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(FILE))?;
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(dir: &Path) -> EngineConfig {
+        EngineConfig { data_dir: dir.to_path_buf(), ..EngineConfig::default() }
+    }
+
+    #[test]
+    fn an_identity_is_chosen_once_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Meta::open(&config(dir.path())).unwrap();
+        assert_eq!(Meta::open(&config(dir.path())).unwrap(), first);
+        let other = EngineConfig { partitions: 32, ..config(dir.path()) };
+        assert!(Meta::open(&other).unwrap_err().to_string().contains("configure 16"));
+        let foreign = EngineConfig { cluster_id: Some([9; 16]), ..config(dir.path()) };
+        assert!(Meta::open(&foreign).unwrap_err().to_string().contains("another cluster"));
+    }
+
+    #[test]
+    fn a_changed_byte_is_refused_and_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        Meta::open(&config(dir.path())).unwrap();
+        let path = dir.path().join(FILE);
+        let good = fs::read(&path).unwrap();
+        for offset in 0..good.len() {
+            let mut bad = good.clone();
+            bad[offset] ^= 1;
+            fs::write(&path, &bad).unwrap();
+            assert!(Meta::open(&config(dir.path())).is_err(), "byte {offset}");
+            assert_eq!(fs::read(&path).unwrap(), bad);
+        }
+    }
+
+    #[test]
+    fn a_log_without_an_identity_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("wal")).unwrap();
+        fs::write(dir.path().join("wal/00000000000000000001.wal"), b"x").unwrap();
+        assert!(Meta::open(&config(dir.path())).is_err());
+        assert!(!dir.path().join(FILE).exists());
+    }
+}

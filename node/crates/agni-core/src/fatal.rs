@@ -1,0 +1,17 @@
+//! The engine's own last words: one JSON line on standard error, in the form of the server's log.
+
+/// Says why and ends the process at once.
+pub fn abort(message: &str, error: &dyn std::fmt::Display) -> ! {
+    line("fatal", message, error);
+    std::process::abort()
+}
+
+/// Says what went wrong without harm.
+pub fn warn(message: &str, error: &dyn std::fmt::Display) {
+    line("warn", message, error);
+}
+
+fn line(level: &str, message: &str, error: &dyn std::fmt::Display) {
+    // Debug formatting of a string escapes what JSON must have escaped.
+    eprintln!("{{\"level\":\"{level}\",\"msg\":{message:?},\"error\":{:?}}}", error.to_string());
+}

@@ -1,0 +1,65 @@
+//! Every limit of the engine, with its unit in its name. A queue, batch, retry or size that is
+//! not bounded by something in here is a defect.
+
+/// Most partitions a cluster may have.
+pub const PARTITIONS_MAX: u32 = 1024;
+/// Partitions of a new cluster that does not say otherwise.
+pub const PARTITIONS_DEFAULT: u32 = 16;
+
+/// Submissions waiting for the driver before more are refused as overload.
+pub const INBOX_SUBMISSIONS_MAX: usize = 65_536;
+/// Delay that an overloaded driver asks for, in milliseconds.
+pub const OVERLOAD_RETRY_MS: u64 = 100;
+
+/// Time between two Raft ticks, in milliseconds.
+pub const TICK_MS: u64 = 100;
+/// Ticks between heartbeats of a leader.
+pub const HEARTBEAT_TICKS: usize = 2;
+/// Ticks without a leader before a follower campaigns.
+pub const ELECTION_TICKS: usize = 10;
+/// Ticks made up for at once after a stall: more would start needless elections.
+pub const CATCH_UP_TICKS_MAX: u64 = 5;
+/// Bytes of one append message.
+pub const APPEND_MESSAGE_BYTES_MAX: u64 = 256 << 10;
+/// Append messages under way to one follower.
+pub const APPEND_MESSAGES_IN_FLIGHT_MAX: usize = 256;
+/// Bytes of proposals of one partition that wait to be committed.
+pub const UNCOMMITTED_BYTES_MAX: u64 = 32 << 20;
+/// Bytes of committed entries applied in one turn of one partition.
+pub const COMMITTED_BYTES_PER_TURN_MAX: u64 = 8 << 20;
+/// Entries kept in memory behind the applied one for followers that lag.
+pub const LOG_TAIL_ENTRIES_MAX: u64 = 5_000;
+
+/// Time between two looks at the timing wheels, in milliseconds.
+pub const EXPIRY_SCAN_MS: u64 = 50;
+/// Leases that one expiry entry may remove.
+pub const EXPIRY_BATCH_LEASES_MAX: usize = 1_000;
+/// Expiry entries that one partition proposes in one look.
+pub const EXPIRY_BATCHES_PER_SCAN_MAX: usize = 4;
+
+/// Bytes of log since the last round of snapshots that start the next one.
+pub const SNAPSHOT_WAL_BYTES_DEFAULT: u64 = 256 << 20;
+/// Bytes of a snapshot's block before it is compressed.
+pub const SNAPSHOT_BLOCK_BYTES_MAX: usize = 256 << 10;
+/// Snapshots kept of each partition: the newest, and one to fall back to.
+pub const SNAPSHOTS_KEPT: usize = 2;
+/// Snapshots that may wait to be taken because somebody asked.
+pub const SNAPSHOT_REQUESTS_MAX: usize = 64;
+
+/// Bytes of a segment of the log.
+pub const WAL_SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+/// Bytes kept aside, to be given up when the disk is full.
+pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 64 << 20;
+/// Time between two tries to append what a full disk refused, in milliseconds.
+pub const DISK_FULL_RETRY_MS: u64 = 100;
+/// Delay that a node with a full disk asks for, in milliseconds.
+pub const DISK_FULL_CLIENT_RETRY_MS: u64 = 5_000;
+/// Time between two looks at the free space, in milliseconds.
+pub const DISK_CHECK_MS: u64 = 500;
+
+/// A renewal is asked for after this part of the time to live has passed (1/3), before jitter.
+pub const RENEWALS_PER_TTL: i64 = 3;
+/// Jitter of the next renewal, in percent of it, downwards.
+pub const RENEWAL_JITTER_PERCENT: i64 = 20;
+/// What is answered when nothing was renewed, in milliseconds.
+pub const RENEWAL_DEFAULT_MS: i64 = 10_000;

@@ -1,0 +1,171 @@
+//! The part of a partition's log that Raft still needs, in memory. The durable log behind it is
+//! the WAL, which is written by another thread; this is what Raft reads.
+
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+use std::collections::VecDeque;
+
+/// Entries from `first` on, and the term just before them.
+#[derive(Debug, Clone, Default)]
+pub struct LogTail {
+    hard_state: HardState,
+    conf_state: ConfState,
+    /// The index and term of the entry just before the first one that is kept.
+    base_index: u64,
+    base_term: u64,
+    entries: VecDeque<Entry>,
+}
+
+impl LogTail {
+    /// An empty tail behind `(index, term)`, which a snapshot covers (0, 0 for a new group).
+    pub fn new(voters: Vec<u64>, base_index: u64, base_term: u64) -> Self {
+        let conf_state = ConfState { voters, ..ConfState::default() };
+        LogTail { conf_state, base_index, base_term, ..LogTail::default() }
+    }
+
+    /// The index of the newest entry.
+    pub fn last(&self) -> u64 {
+        self.base_index + self.entries.len() as u64
+    }
+
+    /// The index before the first entry.
+    pub fn base(&self) -> u64 {
+        self.base_index
+    }
+
+    /// Adds entries, replacing whatever stood at or behind the first one's index.
+    ///
+    /// # Panics
+    /// When they would leave a hole: that breaks a promise of Raft.
+    pub fn append(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        assert!(
+            first.index > self.base_index && first.index <= self.last() + 1,
+            "entry {} does not follow a log of {}..={}",
+            first.index,
+            self.base_index,
+            self.last()
+        );
+        self.entries.truncate((first.index - self.base_index - 1) as usize);
+        self.entries.extend(entries.iter().cloned());
+    }
+
+    /// The entry at `index`, if it is kept.
+    pub fn entry(&self, index: u64) -> Option<&Entry> {
+        let offset = index.checked_sub(self.base_index + 1)?;
+        self.entries.get(offset as usize)
+    }
+
+    /// Sets what must not be forgotten.
+    pub fn set_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+    }
+
+    /// What must not be forgotten.
+    pub fn hard_state(&self) -> &HardState {
+        &self.hard_state
+    }
+
+    /// Who votes.
+    pub fn voters(&self) -> &[u64] {
+        &self.conf_state.voters
+    }
+
+    /// Forgets the entries up to and including `index`.
+    pub fn compact(&mut self, index: u64) {
+        while self.base_index < index {
+            let Some(entry) = self.entries.pop_front() else { break };
+            self.base_index = entry.index;
+            self.base_term = entry.term;
+        }
+        // A burst must not keep its memory for ever.
+        if self.entries.is_empty() && self.entries.capacity() > 4096 {
+            self.entries = VecDeque::new();
+        }
+    }
+}
+
+impl Storage for LogTail {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState {
+            hard_state: self.hard_state.clone(),
+            conf_state: self.conf_state.clone(),
+        })
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.base_index {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        if high > self.last() + 1 {
+            return Err(raft::Error::Store(StorageError::Unavailable));
+        }
+        let from = (low - self.base_index - 1) as usize;
+        let to = (high - self.base_index - 1) as usize;
+        let mut entries: Vec<Entry> = self.entries.range(from..to).cloned().collect();
+        raft::util::limit_size(&mut entries, max_size.into());
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.base_index {
+            return Ok(self.base_term);
+        }
+        if index < self.base_index {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        let missing = raft::Error::Store(StorageError::Unavailable);
+        self.entry(index).map(|entry| entry.term).ok_or(missing)
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.base_index + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        // A group of one voter never sends one.
+        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(term: u64, index: u64) -> Entry {
+        Entry { term, index, ..Entry::default() }
+    }
+
+    #[test]
+    fn a_later_term_replaces_the_tail_from_its_first_index() {
+        let mut tail = LogTail::new(vec![1], 10, 2);
+        tail.append(&[entry(2, 11), entry(2, 12), entry(2, 13)]);
+        tail.append(&[entry(3, 12)]);
+        assert_eq!(tail.last(), 12);
+        assert_eq!(tail.term(12).unwrap(), 3);
+        assert_eq!(tail.term(10).unwrap(), 2, "the term before the tail is kept");
+        assert!(tail.term(9).is_err());
+        assert!(tail.term(13).is_err());
+    }
+
+    #[test]
+    fn compaction_keeps_the_term_of_the_last_entry_it_forgets() {
+        let mut tail = LogTail::new(vec![1], 0, 0);
+        tail.append(&[entry(1, 1), entry(4, 2), entry(4, 3)]);
+        tail.compact(2);
+        assert_eq!((tail.base(), tail.last()), (2, 3));
+        assert_eq!(tail.term(2).unwrap(), 4);
+        tail.compact(99);
+        assert_eq!((tail.base(), tail.last()), (3, 3));
+    }
+}

@@ -1,0 +1,93 @@
+//! What the driver is asked to do, and what it answers.
+
+use crate::proto::api::Capacity;
+use crate::proto::node::Command;
+use crate::snapshot::SnapshotMeta;
+use crate::store::Outcome;
+
+/// Names a waiting request. The engine hands it back with the answer and never looks inside.
+pub type Ticket = u64;
+
+/// What is asked of a partition.
+#[derive(Debug)]
+pub enum Work {
+    /// Replicate and apply a command.
+    Write(Command),
+    /// Extend leases of this partition, with the load that their owners report.
+    Renew(Vec<(u64, Option<Capacity>)>),
+    /// Take a snapshot now.
+    Snapshot,
+}
+
+/// One request to the driver.
+#[derive(Debug)]
+pub struct Submission {
+    /// Who waits for the answer.
+    pub ticket: Ticket,
+    /// The partition that is asked.
+    pub partition: u32,
+    /// What it is asked.
+    pub work: Work,
+}
+
+/// What came of a submission.
+#[derive(Debug)]
+pub enum Answer {
+    /// The command is durable and applied.
+    Written {
+        /// What it did.
+        outcome: Outcome,
+        /// The term in which it was committed.
+        term: u64,
+        /// The partition's revision after it.
+        store_revision: u64,
+        /// When to renew a lease that it granted, in milliseconds; 0 without one.
+        next_renewal_ms: i64,
+    },
+    /// The leases were looked at.
+    Renewed {
+        /// How many were extended.
+        renewed: u32,
+        /// Those that are gone.
+        lost: Vec<u64>,
+        /// When to renew next, in milliseconds.
+        next_renewal_ms: i64,
+    },
+    /// The snapshot is durable.
+    Snapshot(SnapshotMeta),
+    /// The snapshot could not be written.
+    SnapshotFailed(String),
+    /// Nothing was done.
+    Refused(Refuse),
+}
+
+/// Why nothing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refuse {
+    /// A queue is full.
+    Overloaded {
+        /// When to try again, in milliseconds.
+        retry_ms: u64,
+    },
+    /// The disk is full: nothing that grows is accepted.
+    DiskFull,
+    /// Another node leads the partition, or nobody does.
+    NotLeader {
+        /// The leader as far as known; 0 when unknown.
+        leader: u64,
+    },
+    /// The node is stopping.
+    ShuttingDown,
+    /// The node has not caught up yet.
+    NotReady,
+    /// What this node has is older than was asked for.
+    StalenessExceeded,
+}
+
+/// Where the driver puts its answers: once a turn, not once a request.
+pub trait Deliver: Send {
+    /// Takes the answers of one turn; leaves `answers` empty.
+    fn answers(&mut self, answers: &mut Vec<(Ticket, Answer)>);
+    /// Says which partitions have new revisions; at most once a turn.
+    fn changed(&mut self, partitions: &[u32]);
+}
