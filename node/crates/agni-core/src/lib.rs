@@ -2,10 +2,8 @@
 //!
 //! `raft::core` decides, `engine` carries out. Nothing in here knows of the network.
 
-pub mod engine;
 pub mod error;
 pub mod fatal;
 pub mod limits;
 pub mod metrics;
 pub mod proto;
-pub mod raft;
