@@ -1,0 +1,18 @@
+"""The SDK's clients: `Client` and `AsyncClient`, and the handles that they give out."""
+
+from agniregistry.client._cache import Cache
+from agniregistry.client._calls import BatchResult
+from agniregistry.client._registration import Registration
+from agniregistry.client._sync import Client
+from agniregistry.client._watch import Watch
+from agniregistry.config import RetryPolicy, Timeout
+
+__all__ = [
+    "BatchResult",
+    "Cache",
+    "Client",
+    "Registration",
+    "RetryPolicy",
+    "Timeout",
+    "Watch",
+]

@@ -1,0 +1,72 @@
+"""What the sync and the async client share: options, channel settings, error mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+
+from agniregistry import types as t
+from agniregistry.client._status import error_from_status
+from agniregistry.config import RetryPolicy, Timeout
+from agniregistry.errors import AgniError
+
+DEFAULT_TTL_MS = 15_000
+"""The time to live of a registration that names none, in milliseconds."""
+
+ALL = t.Filter()
+"""The filter that everything of the default namespace matches."""
+
+DEFAULT_READ = t.ReadOptions()
+"""Reads as the server does by default: linearizable."""
+
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+"""The largest answer that a client accepts, in bytes; the server's pages are far smaller."""
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    # The SDK's own retries know about reasons and delays; gRPC's would multiply with them.
+    ("grpc.enable_retries", 0),
+    # A restarted node should be found again within moments, not after gRPC's default of 1 s+.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A watch on a dead connection must notice, though it never sends anything.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", -1),
+    # Two clients of one process must not share (and close) a connection.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class ClientBase:
+    """Options, written once for both clients."""
+
+    def __init__(
+        self,
+        target: str,
+        timeout: Timeout | None,
+        retry: RetryPolicy | None,
+        metadata: Sequence[tuple[str, str]],
+    ) -> None:
+        self.target = target
+        """host:port of the node."""
+        self.timeout = timeout or Timeout()
+        """How long calls may take."""
+        self.retry = retry or RetryPolicy()
+        """When and how often calls are tried again."""
+        self._metadata = tuple(metadata)
+        self._closing = False
+
+    def _timeout(self, timeout_ms: int | None) -> Timeout:
+        """This call's timeout: its own total, or the client's."""
+        if timeout_ms is None:
+            return self.timeout
+        return Timeout(total_ms=timeout_ms, attempt_ms=min(timeout_ms, self.timeout.attempt_ms))
+
+    def _error(self, failure: grpc.RpcError) -> AgniError:
+        """The typed error for what gRPC raised (grpc.Call and AioRpcError read alike)."""
+        code = failure.code()
+        message = failure.details() or code.name.lower().replace("_", " ")
+        return error_from_status(code, message, failure.trailing_metadata(), closed=self._closing)

@@ -1,0 +1,116 @@
+"""The registry's nouns as plain frozen dataclasses, so that no user ever meets a wire message.
+
+Units everywhere: cpu in cores, bandwidth in Mbit/s, memory and storage in MiB, times in
+milliseconds with the unit in the name. Sequences are tuples, so that values can be shared
+between threads; mappings are plain dicts that nobody here changes after making them.
+"""
+
+from agniregistry.types._answers import (
+    BatchOperation,
+    Deregistered,
+    DeregisterOperation,
+    Header,
+    LeaseLoad,
+    Page,
+    Registered,
+    RegisterOperation,
+    Renewed,
+    Updated,
+    UpdateOperation,
+)
+from agniregistry.types._cluster import (
+    ClusterStatus,
+    Member,
+    PartitionRoute,
+    PartitionStatus,
+    RoutingTable,
+    SnapshotTaken,
+)
+from agniregistry.types._discovery import (
+    Candidate,
+    Discovery,
+    Exclusion,
+    ExclusionReason,
+    Score,
+)
+from agniregistry.types._records import (
+    Capacity,
+    Consistency,
+    Draining,
+    Filter,
+    Instance,
+    Key,
+    Kind,
+    Load,
+    ReadOptions,
+    Record,
+    Spec,
+    Status,
+)
+from agniregistry.types._registration import (
+    RegistrationEvent,
+    RegistrationEventType,
+    RegistrationState,
+)
+from agniregistry.types._watch import (
+    Change,
+    EventType,
+    Gap,
+    Present,
+    Progress,
+    Started,
+    Synced,
+    WatchItem,
+    WatchMessage,
+    WatchPhase,
+)
+
+__all__ = [
+    "BatchOperation",
+    "Candidate",
+    "Capacity",
+    "Change",
+    "ClusterStatus",
+    "Consistency",
+    "DeregisterOperation",
+    "Deregistered",
+    "Discovery",
+    "Draining",
+    "EventType",
+    "Exclusion",
+    "ExclusionReason",
+    "Filter",
+    "Gap",
+    "Header",
+    "Instance",
+    "Key",
+    "Kind",
+    "LeaseLoad",
+    "Load",
+    "Member",
+    "Page",
+    "PartitionRoute",
+    "PartitionStatus",
+    "Present",
+    "Progress",
+    "ReadOptions",
+    "Record",
+    "RegisterOperation",
+    "Registered",
+    "RegistrationEvent",
+    "RegistrationEventType",
+    "RegistrationState",
+    "Renewed",
+    "RoutingTable",
+    "Score",
+    "SnapshotTaken",
+    "Spec",
+    "Started",
+    "Status",
+    "Synced",
+    "UpdateOperation",
+    "Updated",
+    "WatchItem",
+    "WatchMessage",
+    "WatchPhase",
+]
