@@ -1,0 +1,1 @@
+"""The wire: generated messages, one package a version. Only `agniregistry.client` uses them."""
