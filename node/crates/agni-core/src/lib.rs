@@ -4,6 +4,11 @@
 
 pub mod error;
 pub mod fatal;
+pub mod key;
+pub mod lease;
 pub mod limits;
 pub mod metrics;
 pub mod proto;
+pub mod ring;
+pub mod store;
+pub mod validate;

@@ -1,0 +1,118 @@
+//! Where records lie: numbered slots, and a table that finds a slot by its key.
+//!
+//! Slot numbers are part of the replicated state (`Expire` names them, page order is theirs), so a
+//! new record takes the lowest vacant one, which depends on nothing but what is stored.
+
+use bytes::Bytes;
+use hashbrown::HashTable;
+use roaring::RoaringBitmap;
+
+use super::record;
+use crate::key::KeyRef;
+
+#[derive(Clone, Default)]
+struct Slot {
+    record: Bytes,
+    revision: u64,
+    capacity: [f32; 4],
+}
+
+/// The records of one partition.
+#[derive(Default)]
+pub(crate) struct Slots {
+    slots: Vec<Slot>,
+    vacant: RoaringBitmap,
+    table: HashTable<u32>,
+    record_bytes: usize,
+}
+
+fn hash_of(record: &[u8]) -> u64 {
+    record::key_of(record).map_or(0, |key| key.hash())
+}
+
+impl Slots {
+    /// How many records there are.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// One more than the highest slot ever used.
+    pub(crate) fn end(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// The slot of a key.
+    pub(crate) fn find(&self, key: &KeyRef<'_>) -> Option<u32> {
+        let same = |&slot: &u32| record::key_of(&self.slots[slot as usize].record) == Some(*key);
+        self.table.find(key.hash(), same).copied()
+    }
+
+    /// The record in a slot.
+    pub(crate) fn get(&self, slot: u32) -> Option<&Bytes> {
+        self.slots.get(slot as usize).map(|slot| &slot.record).filter(|record| !record.is_empty())
+    }
+
+    /// The revision of the record in an occupied slot.
+    pub(crate) fn revision(&self, slot: u32) -> u64 {
+        self.slots[slot as usize].revision
+    }
+
+    /// The capacity of the record in an occupied slot, rounded to single precision.
+    pub(crate) fn capacity(&self, slot: u32) -> &[f32; 4] {
+        &self.slots[slot as usize].capacity
+    }
+
+    /// The slot that the next new record takes.
+    pub(crate) fn next_vacant(&self) -> u32 {
+        self.vacant.min().unwrap_or(self.slots.len() as u32)
+    }
+
+    /// Stores a record and answers what was there; its key must be the same, if there was one.
+    pub(crate) fn put(
+        &mut self,
+        slot: u32,
+        record: Bytes,
+        revision: u64,
+        capacity: &[f64; 4],
+    ) -> Option<Bytes> {
+        let index = slot as usize;
+        if index >= self.slots.len() {
+            self.vacant.insert_range(self.slots.len() as u32..slot);
+            self.slots.resize(index + 1, Slot::default());
+        }
+        self.record_bytes += record.len();
+        let hash = hash_of(&record);
+        let stored = Slot { record, revision, capacity: capacity.map(|amount| amount as f32) };
+        let old = std::mem::replace(&mut self.slots[index], stored).record;
+        if old.is_empty() {
+            self.vacant.remove(slot);
+            let slots = &self.slots;
+            self.table.insert_unique(hash, slot, |&slot| hash_of(&slots[slot as usize].record));
+            return None;
+        }
+        self.record_bytes -= old.len();
+        Some(old)
+    }
+
+    /// Removes the record of an occupied slot.
+    pub(crate) fn remove(&mut self, slot: u32) -> Bytes {
+        let index = slot as usize;
+        let hash = hash_of(&self.slots[index].record);
+        if let Ok(found) = self.table.find_entry(hash, |&other| other == slot) {
+            found.remove();
+        }
+        self.vacant.insert(slot);
+        let old = std::mem::take(&mut self.slots[index]).record;
+        self.record_bytes -= old.len();
+        old
+    }
+
+    /// Bytes on the heap, roughly: with the allocator's and the reference count's overhead.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.slots.len() * size_of::<Slot>()
+            + self.table.capacity() * 5
+            + self.vacant.serialized_size()
+            + self.record_bytes
+            + self.len() * 48
+    }
+}
