@@ -16,12 +16,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agniregistry.client import Client, RetryPolicy, Timeout
+    from agniregistry.client import AsyncClient, Client, RetryPolicy, Timeout
     from agniregistry.errors import AgniError
     from agniregistry.types import Capacity, Filter, Key, Kind, ReadOptions, Spec
 
 __all__ = [
     "AgniError",
+    "AsyncClient",
     "Capacity",
     "Client",
     "Filter",
@@ -35,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "AgniError": "agniregistry.errors",
+    "AsyncClient": "agniregistry.client",
     "Client": "agniregistry.client",
     "RetryPolicy": "agniregistry.config",
     "Timeout": "agniregistry.config",

@@ -1,5 +1,9 @@
 """The SDK's clients: `Client` and `AsyncClient`, and the handles that they give out."""
 
+from agniregistry.client._async import AsyncClient
+from agniregistry.client._async_cache import AsyncCache
+from agniregistry.client._async_registration import AsyncRegistration
+from agniregistry.client._async_watch import AsyncWatch
 from agniregistry.client._cache import Cache
 from agniregistry.client._calls import BatchResult
 from agniregistry.client._registration import Registration
@@ -8,6 +12,10 @@ from agniregistry.client._watch import Watch
 from agniregistry.config import RetryPolicy, Timeout
 
 __all__ = [
+    "AsyncCache",
+    "AsyncClient",
+    "AsyncRegistration",
+    "AsyncWatch",
     "BatchResult",
     "Cache",
     "Client",

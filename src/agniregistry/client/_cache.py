@@ -13,25 +13,14 @@ from collections.abc import Callable
 from types import TracebackType
 
 from agniregistry import types as t
-from agniregistry.client._cache_core import CacheState, matches
+from agniregistry.client._cache_core import CacheReads, CacheState, progress_interval_ms
 from agniregistry.client._watch import Watch
 from agniregistry.errors import AgniError, ClientClosedError, DeadlineExceededError
 
 log = logging.getLogger("agniregistry.cache")
 
-PROGRESS_SHARE = 3
-"""Progress is asked for this many times within the age at which the cache becomes stale."""
 
-PROGRESS_MS_MIN, PROGRESS_MS_MAX = 100, 600_000
-"""The bounds that the server sets to the progress interval, in milliseconds."""
-
-
-def progress_interval_ms(max_age_ms: int) -> int:
-    """How often the server has to say that nothing changed, in milliseconds."""
-    return min(PROGRESS_MS_MAX, max(PROGRESS_MS_MIN, max_age_ms // PROGRESS_SHARE))
-
-
-class Cache:
+class Cache(CacheReads):
     """A context manager; `close()` ends the thread."""
 
     def __init__(
@@ -41,14 +30,11 @@ class Cache:
         max_age_ms: int,
         on_close: Callable[[Cache], None],
     ) -> None:
-        self.max_age_ms = max_age_ms
-        """From this age on the cache is stale, in milliseconds."""
+        super().__init__(max_age_ms)
         self._open_watch = open_watch
         self._filter = filter
         self._on_close = on_close
-        self._changed = threading.Condition()
-        self._state = CacheState()
-        self._error: AgniError | None = None
+        self._changed = threading.Condition(self._lock)
         self._stopped = threading.Event()
         self._watch: Watch | None = None
         self._thread = threading.Thread(target=self._run, name="agniregistry-cache", daemon=True)
@@ -68,45 +54,6 @@ class Cache:
             if self._error is not None:
                 raise self._error
         raise DeadlineExceededError(f"the cache did not get its state within {timeout_ms} ms")
-
-    def get(self, key: t.Key) -> t.Record | None:
-        """The record, or None where there is none as far as this cache knows."""
-        with self._changed:
-            return self._state.records.get(key)
-
-    def list(self, filter: t.Filter | None = None) -> tuple[t.Record, ...]:
-        """The records that match; without a filter all that the cache holds."""
-        with self._changed:
-            records = tuple(self._state.records.values())
-        if filter is None:
-            return records
-        return tuple(record for record in records if matches(record, filter))
-
-    @property
-    def age_ms(self) -> int | None:
-        """How old the state shown may be, in milliseconds; None before the first one."""
-        with self._changed:
-            heard = self._state.heard
-            if not self._state.synced and self._state.gaps == 0:
-                return None
-        return None if heard is None else int((time.monotonic() - heard) * 1000)
-
-    @property
-    def synced(self) -> bool:
-        """Whether the state is complete; False at first, and while a gap is being closed."""
-        with self._changed:
-            return self._state.synced
-
-    @property
-    def stale(self) -> bool:
-        """Whether the state is missing, incomplete, or older than `max_age_ms`."""
-        age = self.age_ms
-        return age is None or age > self.max_age_ms or not self.synced
-
-    @property
-    def error(self) -> AgniError | None:
-        """Why the watch does not run at the moment; None while it does."""
-        return self._error
 
     def close(self) -> None:
         """Ends the watch and its thread; what is known can still be read."""

@@ -1,4 +1,6 @@
-"""What a cache holds and how a watch's items change it. Pure: time is handed in.
+"""What a cache holds, how a watch's items change it, and how it is read.
+
+`CacheState` is pure: time is handed in. The thread and the task around it only feed it.
 
 Liveness is what the watch tells: a record is there until its removal or expiry arrives. What
 only the server knows at the moment of an answer (SUSPECT, load, remaining lease) is not here;
@@ -7,9 +9,12 @@ ask `get` or `discover` for it.
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass, field
 
 from agniregistry import types as t
+from agniregistry.errors import AgniError
 
 
 @dataclass(slots=True)
@@ -119,3 +124,65 @@ def covers(have: t.Capacity | None, need: t.Capacity | None) -> bool:
         and have.memory >= need.memory
         and have.storage >= need.storage
     )
+
+
+PROGRESS_SHARE = 3
+"""Progress is asked for this many times within the age at which the cache becomes stale."""
+
+PROGRESS_MS_MIN, PROGRESS_MS_MAX = 100, 600_000
+"""The bounds that the server sets to the progress interval, in milliseconds."""
+
+
+def progress_interval_ms(max_age_ms: int) -> int:
+    """How often the server has to say that nothing changed, in milliseconds."""
+    return min(PROGRESS_MS_MAX, max(PROGRESS_MS_MIN, max_age_ms // PROGRESS_SHARE))
+
+
+class CacheReads:
+    """What can be asked of a cache; never waits, also while the registry is away."""
+
+    def __init__(self, max_age_ms: int) -> None:
+        self.max_age_ms = max_age_ms
+        """From this age on the cache is stale, in milliseconds."""
+        self._lock = threading.RLock()
+        self._state = CacheState()
+        self._error: AgniError | None = None
+
+    def get(self, key: t.Key) -> t.Record | None:
+        """The record, or None where there is none as far as this cache knows."""
+        with self._lock:
+            return self._state.records.get(key)
+
+    def list(self, filter: t.Filter | None = None) -> tuple[t.Record, ...]:
+        """The records that match; without a filter all that the cache holds."""
+        with self._lock:
+            records = tuple(self._state.records.values())
+        if filter is None:
+            return records
+        return tuple(record for record in records if matches(record, filter))
+
+    @property
+    def age_ms(self) -> int | None:
+        """How old the state shown may be, in milliseconds; None before the first one."""
+        with self._lock:
+            heard = self._state.heard
+            if not self._state.synced and self._state.gaps == 0:
+                return None
+        return None if heard is None else int((time.monotonic() - heard) * 1000)
+
+    @property
+    def synced(self) -> bool:
+        """Whether the state is complete; False at first, and while a gap is being closed."""
+        with self._lock:
+            return self._state.synced
+
+    @property
+    def stale(self) -> bool:
+        """Whether the state is missing, incomplete, or older than `max_age_ms`."""
+        age = self.age_ms
+        return age is None or age > self.max_age_ms or not self.synced
+
+    @property
+    def error(self) -> AgniError | None:
+        """Why the watch does not run at the moment; None while it does."""
+        return self._error

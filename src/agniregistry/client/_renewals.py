@@ -194,3 +194,25 @@ def due_in_s(next_renewal_ms: int, ttl_ms: int) -> float:
     """When to renew, in seconds from now: as the server says, but before the lease runs out."""
     wanted = next_renewal_ms if next_renewal_ms > 0 else ttl_ms // 3
     return max(20, min(wanted, ttl_ms * 9 // 10)) / 1000
+
+
+def entry_for(
+    result: t.Registered,
+    spec: t.Spec,
+    load: LoadSource | None,
+    on_event: OnEvent | None,
+    now: float,
+) -> Entry:
+    """What is kept about a record that was just registered."""
+    return Entry(
+        key=result.key,
+        spec=spec,
+        ttl_ms=result.ttl_ms,
+        incarnation=result.incarnation,
+        lease_id=result.lease_id,
+        revision=result.revision,
+        due=now + due_in_s(result.next_renewal_ms, result.ttl_ms),
+        answered=now,
+        load=load,
+        on_event=on_event,
+    )

@@ -20,7 +20,7 @@ from agniregistry.client import _calls as calls
 from agniregistry.client._base import ALL, CHANNEL_OPTIONS, DEFAULT_READ, DEFAULT_TTL_MS, ClientBase
 from agniregistry.client._cache import Cache
 from agniregistry.client._registration import Registration, Renewer
-from agniregistry.client._renewals import Entry, LoadSource, OnEvent, due_in_s
+from agniregistry.client._renewals import LoadSource, OnEvent, entry_for
 from agniregistry.client._retry import Attempts
 from agniregistry.client._watch import Watch
 from agniregistry.client._watch_core import WatchRequest
@@ -103,7 +103,10 @@ class Client(ClientBase):
             incarnation=time.time_ns() // 1_000_000 if incarnation is None else incarnation,
             timeout_ms=timeout_ms,
         )
-        return keep_alive(self, self._renewer, result, spec, load, on_event)
+        entry = entry_for(result, spec, load, on_event, time.monotonic())
+        if result.lease_id:
+            self._renewer.add(entry)
+        return Registration(self, self._renewer, entry, result)
 
     def update(
         self,
@@ -329,30 +332,3 @@ class Client(ClientBase):
             raise ClientClosedError("the client is closed")
         if os.getpid() != self._pid:
             raise ClientClosedError("the client was made before a fork; make one in the child")
-
-
-def keep_alive(
-    registry: Any,
-    renewer: Renewer,
-    result: t.Registered,
-    spec: t.Spec,
-    load: LoadSource | None,
-    on_event: OnEvent | None,
-) -> Registration:
-    """Makes the handle of a registered record; one without a lease needs no renewing."""
-    now = time.monotonic()
-    entry = Entry(
-        key=result.key,
-        spec=spec,
-        ttl_ms=result.ttl_ms,
-        incarnation=result.incarnation,
-        lease_id=result.lease_id,
-        revision=result.revision,
-        due=now + due_in_s(result.next_renewal_ms, result.ttl_ms),
-        answered=now,
-        load=load,
-        on_event=on_event,
-    )
-    if result.lease_id:
-        renewer.add(entry)
-    return Registration(registry, renewer, entry, result)

@@ -105,6 +105,8 @@ class Watch:
                 error: AgniError = ConnectionFailedError("the server ended the watch")
             except grpc.RpcError as failure:
                 error = self._to_error(failure)
+            except AgniError as failure:
+                error = failure
             if self._closed.is_set():
                 return
             failures += 1

@@ -1,4 +1,4 @@
-"""What discovery answers: candidates with the parts of their score, and who was left out and why."""
+"""What discovery answers: candidates with their scores, and who was left out and why."""
 
 from __future__ import annotations
 

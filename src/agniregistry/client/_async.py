@@ -1,0 +1,337 @@
+"""`AsyncClient`: the SDK for asyncio. Names and meaning are those of `Client`.
+
+A client belongs to the event loop in which it was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+
+from agniregistry import types as t
+from agniregistry.client import _calls as calls
+from agniregistry.client._async_cache import AsyncCache
+from agniregistry.client._async_registration import AsyncRegistration, AsyncRenewer
+from agniregistry.client._async_watch import AsyncWatch, being_cancelled
+from agniregistry.client._base import ALL, CHANNEL_OPTIONS, DEFAULT_READ, DEFAULT_TTL_MS, ClientBase
+from agniregistry.client._renewals import LoadSource, OnEvent, entry_for
+from agniregistry.client._retry import Attempts
+from agniregistry.client._watch_core import WatchRequest
+from agniregistry.config import DEFAULT_TARGET, RetryPolicy, Timeout
+from agniregistry.errors import ClientClosedError
+
+T = TypeVar("T")
+
+
+class AsyncClient(ClientBase):
+    """A connection to the registry.
+
+    Every method raises an `AgniError`, retries what may succeed later, and takes `timeout_ms`
+    for itself in place of the client's `timeout.total_ms`.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: Timeout | None = None,
+        retry: RetryPolicy | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(target, timeout, retry, metadata)
+        self._channel = (
+            grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+            if credentials is None
+            else grpc.aio.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+        )
+        self._closed = asyncio.Event()
+        self._methods: dict[str, Callable[..., Any]] = {}
+        self._open: set[AsyncWatch | AsyncCache] = set()
+        self._renewer = AsyncRenewer(self.renew, self.batch, self.retry, self.timeout)
+
+    # -- writes ---------------------------------------------------------------------------
+
+    async def put(
+        self,
+        key: t.Key,
+        spec: t.Spec,
+        *,
+        ttl_ms: int = 0,
+        incarnation: int = 0,
+        expected_revision: int | None = None,
+        timeout_ms: int | None = None,
+    ) -> t.Registered:
+        """Registers once and keeps nothing alive: see `register` for that.
+
+        Without `ttl_ms` the record stays until it is deregistered. `incarnation` 0 means the
+        stored one; `expected_revision` 0 means that the record must not exist.
+        """
+        operation = t.RegisterOperation(key, spec, ttl_ms, incarnation, expected_revision)
+        return await self._call(calls.put(operation), timeout_ms)
+
+    async def register(
+        self,
+        key: t.Key,
+        spec: t.Spec,
+        *,
+        ttl_ms: int = DEFAULT_TTL_MS,
+        incarnation: int | None = None,
+        load: LoadSource | None = None,
+        on_event: OnEvent | None = None,
+        timeout_ms: int | None = None,
+    ) -> AsyncRegistration:
+        """Registers and keeps the record alive until the returned handle is closed.
+
+        The incarnation defaults to the current Unix time in milliseconds, so that an owner
+        that starts again supersedes itself. `load` and `on_event` are called in the event
+        loop: they must be quick.
+        """
+        result = await self.put(
+            key,
+            spec,
+            ttl_ms=ttl_ms,
+            incarnation=time.time_ns() // 1_000_000 if incarnation is None else incarnation,
+            timeout_ms=timeout_ms,
+        )
+        entry = entry_for(result, spec, load, on_event, time.monotonic())
+        if result.lease_id:
+            self._renewer.add(entry)
+        return AsyncRegistration(self.put, self.deregister, self._renewer, entry, result)
+
+    async def update(
+        self,
+        key: t.Key,
+        spec: t.Spec,
+        update_mask: Sequence[str],
+        *,
+        incarnation: int = 0,
+        expected_revision: int | None = None,
+        timeout_ms: int | None = None,
+    ) -> t.Updated:
+        """Changes the fields named in the mask, such as "capacity.cpu", to those of the spec."""
+        operation = t.UpdateOperation(key, spec, tuple(update_mask), incarnation, expected_revision)
+        return await self._call(calls.update(operation), timeout_ms)
+
+    async def deregister(
+        self,
+        key: t.Key,
+        *,
+        incarnation: int = 0,
+        expected_revision: int | None = None,
+        drain_ms: int = 0,
+        successor: str = "",
+        timeout_ms: int | None = None,
+    ) -> t.Deregistered:
+        """Removes the record, at once or after `drain_ms` as DRAINING."""
+        operation = t.DeregisterOperation(key, incarnation, expected_revision, drain_ms, successor)
+        return await self._call(calls.deregister(operation), timeout_ms)
+
+    async def batch(
+        self, operations: Sequence[t.BatchOperation], *, timeout_ms: int | None = None
+    ) -> tuple[calls.BatchResult, ...]:
+        """Several writes, 1..1,000, each for itself: a refused one is an error in its place."""
+        return await self._call(calls.batch(operations), timeout_ms)
+
+    async def renew(
+        self,
+        lease_ids: Sequence[int],
+        loads: Sequence[t.LeaseLoad] = (),
+        *,
+        timeout_ms: int | None = None,
+    ) -> t.Renewed:
+        """Extends leases, at most 10,000, and reports loads. Handles do this by themselves."""
+        return await self._call(calls.renew(lease_ids, loads), timeout_ms)
+
+    # -- reads ----------------------------------------------------------------------------
+
+    async def get(
+        self,
+        key: t.Key,
+        *,
+        read: t.ReadOptions = DEFAULT_READ,
+        timeout_ms: int | None = None,
+    ) -> t.Instance:
+        """The record with its liveness and load; `NotFoundError` where there is none."""
+        return await self._call(calls.get(key, read), timeout_ms)
+
+    async def list(
+        self,
+        filter: t.Filter = ALL,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        read: t.ReadOptions = DEFAULT_READ,
+        timeout_ms: int | None = None,
+    ) -> t.Page:
+        """One page of the records that match; `list_all` walks through the pages."""
+        return await self._call(calls.list_page(filter, page_size, page_token, read), timeout_ms)
+
+    async def list_all(
+        self,
+        filter: t.Filter = ALL,
+        *,
+        page_size: int = 0,
+        read: t.ReadOptions = DEFAULT_READ,
+        timeout_ms: int | None = None,
+    ) -> AsyncIterator[t.Instance]:
+        """All records that match, as of one moment, page by page."""
+        token = ""
+        while True:
+            page = await self.list(
+                filter, page_size=page_size, page_token=token, read=read, timeout_ms=timeout_ms
+            )
+            for instance in page.instances:
+                yield instance
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def discover(
+        self,
+        filter: t.Filter,
+        *,
+        region: str = "",
+        limit: int = 0,
+        choices: int = 0,
+        explain: bool = False,
+        explain_names: Sequence[str] = (),
+        read: t.ReadOptions = DEFAULT_READ,
+        timeout_ms: int | None = None,
+    ) -> t.Discovery:
+        """The best records for a need, best first; the filter's kind must be given.
+
+        `region` is preferred, not demanded. `explain` says why records were left out.
+        """
+        call = calls.discover(filter, region, limit, choices, explain, explain_names, read)
+        return await self._call(call, timeout_ms)
+
+    def watch(
+        self,
+        filter: t.Filter = ALL,
+        *,
+        resume_token: bytes = b"",
+        include_current: bool = False,
+        include_previous: bool = False,
+        progress_interval_ms: int | None = None,
+    ) -> AsyncWatch:
+        """Changes as they happen; resumes by itself until it is closed.
+
+        `progress_interval_ms` makes it yield `Progress` too, at least that often.
+        """
+        self._check_open()
+        request = WatchRequest(
+            filter, resume_token, include_current, include_previous, progress_interval_ms
+        )
+        request.encode()  # Refuses what can't be sent before anything is opened.
+        watch = AsyncWatch(
+            request, self._open_watch, self._error, self.retry, self.timeout, self._forget
+        )
+        self._open.add(watch)
+        return watch
+
+    def cache(self, filter: t.Filter = ALL, *, max_age_ms: int = 30_000) -> AsyncCache:
+        """A local copy of what matches, kept by a watch in a task, with a known age.
+
+        It calls itself stale when nothing was heard from the registry for `max_age_ms`.
+        """
+        self._check_open()
+        cache = AsyncCache(self.watch, filter, max_age_ms, self._forget)
+        self._open.add(cache)
+        return cache
+
+    # -- the cluster ----------------------------------------------------------------------
+
+    async def status(self, *, timeout_ms: int | None = None) -> t.ClusterStatus:
+        """How the asked node and its partitions do."""
+        return await self._call(calls.status(), timeout_ms)
+
+    async def routing(self, *, timeout_ms: int | None = None) -> t.RoutingTable:
+        """How keys map to partitions, and partitions to nodes."""
+        return await self._call(calls.routing(), timeout_ms)
+
+    async def snapshot(
+        self, partitions: Sequence[int] = (), *, timeout_ms: int | None = None
+    ) -> tuple[t.SnapshotTaken, ...]:
+        """Takes snapshots of the partitions (none given: all) and waits until they are durable."""
+        return await self._call(calls.snapshot(partitions), timeout_ms)
+
+    # -- lifecycle ------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Ends renewals, watches, caches and the connection; safe to call twice.
+
+        Registrations are not deregistered: close their handles for that, or let them expire.
+        """
+        self._closing = True
+        self._closed.set()
+        await self._renewer.stop()
+        for item in tuple(self._open):
+            await item.aclose()
+        await self._channel.close(grace=None)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # -- inside ---------------------------------------------------------------------------
+
+    async def _call(self, call: calls.Call[T], timeout_ms: int | None) -> T:
+        self._check_open()
+        method = self._method(call.path)
+        attempts = Attempts(self.retry, self._timeout(timeout_ms))
+        while True:
+            try:
+                data = await method(
+                    call.request, timeout=attempts.timeout_s(), metadata=self._metadata
+                )
+                return call.answer(data)
+            except grpc.RpcError as failure:
+                error = self._error(failure)
+                pause = attempts.pause_s(error)
+                if pause is None:
+                    raise error from failure
+            except grpc.aio.UsageError as failure:  # gRPC's word for a closed channel
+                raise ClientClosedError("the client is closed") from failure
+            except asyncio.CancelledError as failure:
+                if self._closed.is_set() and not being_cancelled():
+                    raise ClientClosedError("the client was closed during the call") from failure
+                raise
+            await self._pause(pause)
+            self._check_open()
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, but no longer than until the client is closed."""
+        try:
+            await asyncio.wait_for(self._closed.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _method(self, path: str) -> Callable[..., Any]:
+        method = self._methods.get(path)
+        if method is None:
+            method = self._methods[path] = self._channel.unary_unary(path, None, None)
+        return method
+
+    def _open_watch(self, request: bytes) -> Any:
+        stream = self._channel.unary_stream(calls.REGISTRY + "Watch", None, None)
+        return stream(request, metadata=self._metadata)
+
+    def _forget(self, item: AsyncWatch | AsyncCache) -> None:
+        self._open.discard(item)
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise ClientClosedError("the client is closed")
