@@ -18,9 +18,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let descriptors = protox::compile(FILES, [&root])?;
     // Services are left out: the server crate generates them over these messages.
-    prost_build::Config::new()
-        .bytes(["."])
-        .btree_map(["."])
-        .compile_fds(descriptors)?;
+    prost_build::Config::new().bytes(["."]).btree_map(["."]).compile_fds(descriptors)?;
     Ok(())
 }

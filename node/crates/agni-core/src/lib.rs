@@ -2,6 +2,8 @@
 //!
 //! `raft::core` decides, `engine` carries out. Nothing in here knows of the network.
 
+pub mod engine;
+pub mod env;
 pub mod error;
 pub mod fatal;
 pub mod key;
@@ -9,6 +11,9 @@ pub mod lease;
 pub mod limits;
 pub mod metrics;
 pub mod proto;
+pub mod raft;
 pub mod ring;
+pub mod snapshot;
 pub mod store;
 pub mod validate;
+pub mod wal;

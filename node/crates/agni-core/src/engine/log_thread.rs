@@ -143,7 +143,7 @@ impl LogThread {
             return;
         }
         self.next_disk_check_us = now_us + limits::DISK_CHECK_MS * 1000;
-        let state = self.writer.disk_state(now_us / 1000);
+        let state = self.writer.disk_state();
         self.report(state);
     }
 

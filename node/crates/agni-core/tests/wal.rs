@@ -1,0 +1,293 @@
+//! The log from outside: what was acknowledged survives, damage is seen, space comes back.
+
+use agni_core::env::{Disk, DiskFile, RealDisk};
+use agni_core::wal::{
+    Batch, Identity, Op, RecoverError, Recovered, WalError, WalOptions, WalWriter, recover_on,
+};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+const IDENTITY: Identity = Identity { cluster_id: [7; 16], node_id: 42 };
+const OPTIONS: WalOptions = WalOptions { segment_bytes: 4096, reserve_bytes: 0 };
+
+type Log = Vec<(u32, u64, Vec<u8>)>;
+
+fn open_with(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: WalOptions,
+) -> Result<(WalWriter, Log), RecoverError> {
+    let mut log = Vec::new();
+    let writer = recover_on(disk, dir, &IDENTITY, options, &mut |record| {
+        if let Recovered::Entry { partition, index, data, .. } = record {
+            log.push((partition, index, data.to_vec()));
+        }
+    })?;
+    Ok((writer, log))
+}
+
+fn open(dir: &Path) -> Result<(WalWriter, Log), RecoverError> {
+    open_with(RealDisk::shared(), dir, OPTIONS)
+}
+
+fn append(writer: &mut WalWriter, log: &mut Log, from: u64, count: u64, bytes: usize) {
+    let mut batch = Batch::new();
+    for index in from..from + count {
+        let data = vec![index as u8; bytes];
+        batch.entry(1, 3, index, Op::Put, &data);
+        log.push((1, index, data));
+    }
+    batch.hard_state(1, 3, 42, from + count - 1);
+    writer.append(&mut batch, true).unwrap();
+}
+
+fn copy(from: &Path) -> tempfile::TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.path().join(path.file_name().unwrap())).unwrap();
+    }
+    to
+}
+
+fn segment(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:020}.wal"))
+}
+
+/// Where the written part of a segment ends.
+fn used(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1
+}
+
+#[test]
+fn a_tail_cut_at_any_byte_recovers_exactly_the_batches_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut log) = open(dir.path()).unwrap();
+    let mut ends = Vec::new();
+    for round in 0..4 {
+        append(&mut writer, &mut log, 1 + round * 2, 2, 20);
+        let bytes = std::fs::read(segment(dir.path(), 1)).unwrap();
+        ends.push((used(&bytes), log.clone()));
+    }
+    drop(writer);
+    let whole = std::fs::read(segment(dir.path(), 1)).unwrap();
+    for cut in ends[0].0..ends[3].0 {
+        let torn = copy(dir.path());
+        let mut bytes = whole.clone();
+        bytes[cut..].fill(0);
+        std::fs::write(segment(torn.path(), 1), &bytes).unwrap();
+        let (mut writer, mut found) = open(torn.path()).unwrap();
+        let expected = ends.iter().rfind(|(end, _)| *end <= cut).unwrap();
+        assert_eq!(found, expected.1, "cut at {cut}");
+        // It goes on from there as if nothing had been.
+        let next = found.len() as u64 + 1;
+        append(&mut writer, &mut found, next, 1, 5);
+        drop(writer);
+        assert_eq!(open(torn.path()).unwrap().1, found, "appended after a cut at {cut}");
+    }
+}
+
+#[test]
+fn every_flipped_bit_before_the_last_batch_is_refused_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut log) = open(dir.path()).unwrap();
+    for round in 0..3 {
+        append(&mut writer, &mut log, 1 + round, 1, 10);
+    }
+    let before_last = used(&std::fs::read(segment(dir.path(), 1)).unwrap());
+    append(&mut writer, &mut log, 4, 1, 10);
+    drop(writer);
+    let whole = std::fs::read(segment(dir.path(), 1)).unwrap();
+    let damaged = copy(dir.path());
+    for bit in 0..before_last * 8 {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(segment(damaged.path(), 1), &bytes).unwrap();
+        match open(damaged.path()) {
+            Err(RecoverError::Corrupt { file, offset, remedy, .. }) => {
+                assert_eq!(file, segment(damaged.path(), 1));
+                assert!(offset as usize <= bit / 8 && !remedy.is_empty(), "bit {bit}: {offset}");
+            }
+            Err(other) => panic!("bit {bit}: {other}"),
+            Ok(_) => panic!("bit {bit} was not seen"),
+        }
+        let after = std::fs::read(segment(damaged.path(), 1)).unwrap();
+        assert!(after == bytes, "bit {bit}: a refused log is left as it was");
+    }
+}
+
+#[test]
+fn a_damaged_last_batch_is_cut_and_kept_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut log) = open(dir.path()).unwrap();
+    append(&mut writer, &mut log, 1, 3, 30);
+    let kept = log.clone();
+    let start = used(&std::fs::read(segment(dir.path(), 1)).unwrap());
+    append(&mut writer, &mut log, 4, 3, 30);
+    drop(writer);
+    let path = segment(dir.path(), 1);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let end = used(&bytes);
+    bytes[start + 9] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(open(dir.path()).unwrap().1, kept);
+    let broken = format!("{}.{start}.broken", path.display());
+    assert_eq!(std::fs::read(broken).unwrap(), bytes[start..end]);
+}
+
+#[test]
+fn segments_rotate_carry_the_hard_states_and_are_released_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut log) = open(dir.path()).unwrap();
+    let mut cold = Batch::new();
+    cold.hard_state(9, 5, 42, 0);
+    writer.append(&mut cold, true).unwrap();
+    for round in 0..40 {
+        append(&mut writer, &mut log, 1 + round * 10, 10, 50);
+    }
+    let before = writer.segments();
+    assert!(before > 5);
+    writer.release(&|_| 200).unwrap();
+    assert!(writer.segments() < before);
+    writer.release(&|_| u64::MAX).unwrap();
+    assert_eq!(writer.segments(), 1, "the active one stays");
+    drop(writer);
+    let mut cold_state = None;
+    recover_on(RealDisk::shared(), dir.path(), &IDENTITY, OPTIONS, &mut |record| {
+        if let Recovered::HardState { partition: 9, term, .. } = record {
+            cold_state = Some(term);
+        }
+    })
+    .unwrap();
+    assert_eq!(cold_state, Some(5), "a quiet partition's vote outlives its segment");
+}
+
+#[test]
+fn a_batch_above_a_segment_gets_one_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut log) = open(dir.path()).unwrap();
+    append(&mut writer, &mut log, 1, 1, 10);
+    append(&mut writer, &mut log, 2, 3, 10_000);
+    append(&mut writer, &mut log, 5, 1, 10);
+    drop(writer);
+    assert_eq!(open(dir.path()).unwrap().1, log);
+}
+
+#[test]
+fn a_missing_segment_and_a_foreign_log_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut log) = open(dir.path()).unwrap();
+    for round in 0..20 {
+        append(&mut writer, &mut log, 1 + round * 10, 10, 50);
+    }
+    drop(writer);
+    let foreign = Identity { node_id: 43, ..IDENTITY };
+    let refused = recover_on(RealDisk::shared(), dir.path(), &foreign, OPTIONS, &mut |_| {});
+    assert!(matches!(refused, Err(RecoverError::Foreign { .. })));
+    std::fs::remove_file(segment(dir.path(), 2)).unwrap();
+    assert!(matches!(open(dir.path()), Err(RecoverError::Corrupt { .. })));
+}
+
+/// A disk that can be told to be full or to fail its syncs.
+#[derive(Clone, Default)]
+struct FaultyDisk {
+    full: Arc<AtomicBool>,
+    broken: Arc<AtomicBool>,
+}
+
+struct FaultyFile {
+    inner: Box<dyn DiskFile>,
+    disk: FaultyDisk,
+}
+
+impl DiskFile for FaultyFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.inner.write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.disk.broken.load(SeqCst) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.inner.sync()
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn create_zeroed(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        if self.full.load(SeqCst) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        let inner = RealDisk.create_zeroed(path, bytes)?;
+        Ok(Box::new(FaultyFile { inner, disk: self.clone() }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(FaultyFile { inner: RealDisk.open(path)?, disk: self.clone() }))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        RealDisk.read(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(dir)
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        RealDisk.free_bytes(dir)
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_keeps_the_log_intact_and_recovers_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let (mut writer, mut log) = open_with(Arc::new(disk.clone()), dir.path(), OPTIONS).unwrap();
+    append(&mut writer, &mut log, 1, 1, 100);
+    disk.full.store(true, SeqCst);
+    let mut refused = None;
+    for index in 2..500 {
+        let mut batch = Batch::new();
+        batch.entry(1, 3, index, Op::Put, &[9; 100]);
+        match writer.append(&mut batch, true) {
+            Ok(_) => log.push((1, index, vec![9; 100])),
+            Err(WalError::DiskFull) => {
+                refused = Some((batch, index));
+                break;
+            }
+            Err(fatal) => panic!("{fatal}"),
+        }
+    }
+    let (mut batch, index) = refused.expect("it must become full");
+    assert!(matches!(writer.append(&mut batch, true), Err(WalError::DiskFull)));
+    let seen = copy(dir.path());
+    assert_eq!(open(seen.path()).unwrap().1, log, "what was acknowledged is intact");
+    disk.full.store(false, SeqCst);
+    writer.append(&mut batch, true).unwrap();
+    log.push((1, index, vec![9; 100]));
+    drop(writer);
+    assert_eq!(open(dir.path()).unwrap().1, log);
+}
+
+#[test]
+fn a_failed_sync_is_fatal() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let (mut writer, mut log) = open_with(Arc::new(disk.clone()), dir.path(), OPTIONS).unwrap();
+    append(&mut writer, &mut log, 1, 1, 100);
+    disk.broken.store(true, SeqCst);
+    let mut batch = Batch::new();
+    batch.entry(1, 3, 2, Op::Put, b"lost");
+    assert!(matches!(writer.append(&mut batch, true), Err(WalError::Fatal { .. })));
+}
