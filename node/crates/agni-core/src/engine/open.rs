@@ -95,8 +95,13 @@ fn restore_partition(
         let mut recovery = fresh();
         let path = dir.join(&file.file);
         let read = snapshot::read(&path, &mut |item| match item {
-            SnapshotItem::Header(header) => recovery.snapshot_header(&header),
-            SnapshotItem::Block(block) => recovery.snapshot_block(block),
+            SnapshotItem::Header(header) => {
+                recovery.snapshot_header(&header);
+                Ok(())
+            }
+            SnapshotItem::Block(block) => {
+                recovery.snapshot_block(block).map_err(|error| error.to_string())
+            }
         });
         match read {
             Ok(_) => {
@@ -137,22 +142,26 @@ fn replay_record(
     record: Recovered<'_>,
     partitions: &mut [GroupRecovery],
 ) -> Result<(), StartError> {
-    let count = partitions.len();
-    let mut group = |partition: u32| {
-        partitions.get_mut(partition as usize).ok_or(StartError::Inconsistent {
-            partition,
-            message: format!("the log speaks of it, but there are only {count} partitions"),
-        })
-    };
     match record {
         Recovered::Entry { partition, term, index, op, data } => {
-            group(partition)?.entry(term, index, op, data)
+            group(partitions, partition)?.entry(term, index, op, data)
         }
         Recovered::HardState { partition, term, vote, commit } => {
-            group(partition)?.hard_state(term, vote, commit)
+            group(partitions, partition)?.hard_state(term, vote, commit)
         }
         Recovered::SnapshotMark { .. } => Ok(()),
     }
+}
+
+fn group(
+    partitions: &mut [GroupRecovery],
+    partition: u32,
+) -> Result<&mut GroupRecovery, StartError> {
+    let count = partitions.len();
+    partitions.get_mut(partition as usize).ok_or_else(|| StartError::Inconsistent {
+        partition,
+        message: format!("the log speaks of it, but there are only {count} partitions"),
+    })
 }
 
 fn recover_error(error: RecoverError) -> StartError {

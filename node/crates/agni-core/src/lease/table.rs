@@ -218,23 +218,29 @@ impl LeaseTable {
     }
 
     /// Extends a lease to its full time; false when it is lost.
-    pub(crate) fn renew(&mut self, lease_id: u64, free: Option<[f64; 4]>, now_ms: u64) -> bool {
+    pub(crate) fn renew(
+        &mut self,
+        lease_id: u64,
+        free: Option<[f64; 4]>,
+        now_ms: u64,
+    ) -> Option<u32> {
         let entries = &self.entries;
         let found = self
             .by_lease
             .find(lease_hash(lease_id), |&slot| entries[slot as usize].lease_id == lease_id);
-        let Some(&slot) = found else { return false };
+        let &slot = found?;
         let entry = &self.entries[slot as usize];
+        let ttl_ms = entry.ttl_ms;
         let overdue = self.deadline(slot) <= now_ms;
         if entry.has(TAKEN) || (overdue && !entry.has(SUSPECT)) {
-            return false;
+            return None;
         }
-        let deadline_ms = now_ms + u64::from(entry.ttl_ms);
+        let deadline_ms = now_ms + u64::from(ttl_ms);
         self.extend(slot, deadline_ms);
         if let Some(free) = free {
             self.loads.insert(slot, Load { free, at_ms: now_ms });
         }
-        true
+        Some(ttl_ms)
     }
 
     /// Gives every lease its full time, and every draining record its full time of draining.

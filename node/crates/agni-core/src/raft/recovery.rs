@@ -3,7 +3,7 @@
 use crate::error::StartError;
 use crate::proto::node::{Command, SnapshotBlock, SnapshotHeader};
 use crate::raft::log_tail::LogTail;
-use crate::store::Store;
+use crate::store::{RestoreError, Store};
 use crate::wal::Op;
 use bytes::Bytes;
 use prost::Message as _;
@@ -37,8 +37,8 @@ impl GroupRecovery {
     }
 
     /// A block of the snapshot.
-    pub fn snapshot_block(&mut self, block: SnapshotBlock) {
-        self.store.restore_block(block);
+    pub fn snapshot_block(&mut self, block: SnapshotBlock) -> Result<(), RestoreError> {
+        self.store.restore_block(block)
     }
 
     /// An entry of the log. What the snapshot holds is passed over.

@@ -71,7 +71,7 @@ pub fn remove_old(dir: &Path, partition: u32, keep: usize) -> io::Result<()> {
 /// `Corrupt` or `Io`; what `visit` has built from the blocks so far must then be thrown away.
 pub fn read(
     path: &Path,
-    visit: &mut dyn FnMut(SnapshotItem),
+    visit: &mut dyn FnMut(SnapshotItem) -> Result<(), String>,
 ) -> Result<SnapshotFooter, SnapshotError> {
     let buffer =
         fs::read(path).map_err(|source| SnapshotError::Io { file: path.to_path_buf(), source })?;
@@ -89,7 +89,10 @@ struct Reader {
 }
 
 impl Reader {
-    fn read(&mut self, visit: &mut dyn FnMut(SnapshotItem)) -> Result<SnapshotFooter, String> {
+    fn read(
+        &mut self,
+        visit: &mut dyn FnMut(SnapshotItem) -> Result<(), String>,
+    ) -> Result<SnapshotFooter, String> {
         let body = self.buffer.len().checked_sub(4).ok_or("it is cut short")?;
         let (content, trailer) = self.buffer.split_at(body);
         if content.get(..8) != Some(&MAGIC[..]) {
@@ -109,7 +112,7 @@ impl Reader {
         if kind != BlockKind::Header {
             return Err("the first block is not the header".into());
         }
-        visit(SnapshotItem::Header(decode::<SnapshotHeader>(header)?));
+        visit(SnapshotItem::Header(decode::<SnapshotHeader>(header)?))?;
         let mut counted = SnapshotFooter::default();
         loop {
             let (kind, plain) = self.block(body)?;
@@ -119,7 +122,7 @@ impl Reader {
                     let block = decode::<SnapshotBlock>(plain)?;
                     counted.records += block.records.len() as u64;
                     counted.tombstones += block.tombstones.len() as u64;
-                    visit(SnapshotItem::Block(block));
+                    visit(SnapshotItem::Block(block))?;
                 }
                 BlockKind::Footer => {
                     let footer = decode::<SnapshotFooter>(plain)?;
@@ -186,12 +189,15 @@ mod tests {
 
     fn read_all(path: &Path) -> Result<(usize, usize), SnapshotError> {
         let (mut headers, mut records) = (0, 0);
-        read(path, &mut |item| match item {
-            SnapshotItem::Header(header) => {
-                assert_eq!((header.partition, header.index), (3, header.index));
-                headers += 1;
+        read(path, &mut |item| {
+            match item {
+                SnapshotItem::Header(header) => {
+                    assert_eq!((header.partition, header.term), (3, 2));
+                    headers += 1;
+                }
+                SnapshotItem::Block(block) => records += block.records.len(),
             }
-            SnapshotItem::Block(block) => records += block.records.len(),
+            Ok(())
         })?;
         Ok((headers, records))
     }

@@ -112,7 +112,7 @@ fn config(dir: &tempfile::TempDir) -> EngineConfig {
 #[test]
 fn what_was_acknowledged_is_there_after_a_restart_with_its_revisions() {
     let dir = tempfile::tempdir().unwrap();
-    let mut revisions = HashMap::new();
+    let mut revisions: HashMap<String, u64> = HashMap::new();
     for round in 0..3_u32 {
         let mut node = Node::start(&config(&dir));
         assert_eq!(node.records(), u64::from(round) * 100);
