@@ -58,7 +58,8 @@ impl EngineConfig {
         }
         let segment = 64 << 10..=limits::WAL_SEGMENT_BYTES_DEFAULT * 16;
         if !segment.contains(&self.wal_segment_bytes) {
-            let message = format!("must be 65536..1073741824 bytes, not {}", self.wal_segment_bytes);
+            let message =
+                format!("must be 65536..1073741824 bytes, not {}", self.wal_segment_bytes);
             return fault("wal_segment_bytes", message);
         }
         Ok(())

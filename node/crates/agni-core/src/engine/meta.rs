@@ -97,7 +97,8 @@ impl Meta {
                 .ok_or(format!("{name} is missing; {remedy}"))
         };
         let cluster_hex = value("cluster_id")?;
-        let cluster = u128::from_str_radix(cluster_hex, 16).ok().filter(|_| cluster_hex.len() == 32);
+        let cluster =
+            u128::from_str_radix(cluster_hex, 16).ok().filter(|_| cluster_hex.len() == 32);
         let node_id = u64::from_str_radix(value("node_id")?, 16).ok().filter(|id| *id != 0);
         let partitions = value("partitions")?.parse().ok();
         let meta = match (cluster, node_id, partitions) {

@@ -175,4 +175,3 @@ fn recover_error(error: RecoverError) -> StartError {
         RecoverError::Io { file, source } => StartError::Io { path: file, source },
     }
 }
-

@@ -202,12 +202,7 @@ impl Store {
 
     /// Extends a lease to its full time from now; false when it is lost. A lease is lost at its
     /// deadline, except while the guard holds its record as suspect.
-    pub fn renew(
-        &mut self,
-        lease_id: u64,
-        load: Option<&Capacity>,
-        now_ms: u64,
-    ) -> Option<i64> {
+    pub fn renew(&mut self, lease_id: u64, load: Option<&Capacity>, now_ms: u64) -> Option<i64> {
         self.leases.renew(lease_id, load.map(filter::amounts), now_ms).map(i64::from)
     }
 
