@@ -1,5 +1,9 @@
 //! The store from outside: what its callers rely on, told command by command.
 
+mod leases;
+mod model;
+mod reads;
+
 use bytes::Bytes;
 use prost::Message;
 
