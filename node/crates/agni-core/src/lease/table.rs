@@ -217,7 +217,7 @@ impl LeaseTable {
         self.loads.remove(&slot);
     }
 
-    /// Extends a lease to its full time; false when it is lost.
+    /// Extends a lease to its full time and answers that time; none when it is lost.
     pub(crate) fn renew(
         &mut self,
         lease_id: u64,

@@ -54,15 +54,12 @@ impl Postings {
     }
 
     fn memory_bytes(&self) -> usize {
-        let posting = |(value, posting): (&Box<str>, &Posting)| {
-            value.len()
-                + 16
-                + match posting {
-                    Posting::One(_) => 0,
-                    Posting::Many(slots) => 96 + slots.serialized_size(),
-                }
+        let posting = |value: &str, posting: &Posting| match posting {
+            Posting::One(_) => value.len() + 16,
+            Posting::Many(slots) => value.len() + 112 + slots.serialized_size(),
         };
-        self.0.capacity() * 40 + self.0.iter().map(posting).sum::<usize>()
+        self.0.capacity() * 40
+            + self.0.iter().map(|(value, slots)| posting(value, slots)).sum::<usize>()
     }
 }
 

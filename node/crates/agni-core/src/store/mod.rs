@@ -200,8 +200,8 @@ impl Store {
         self.events.after(revision, limit)
     }
 
-    /// Extends a lease to its full time from now; false when it is lost. A lease is lost at its
-    /// deadline, except while the guard holds its record as suspect.
+    /// Extends a lease to its full time from now and answers that time, in milliseconds; none when
+    /// it is lost. A lease is lost at its deadline, except while the guard holds its record as suspect.
     pub fn renew(&mut self, lease_id: u64, load: Option<&Capacity>, now_ms: u64) -> Option<i64> {
         self.leases.renew(lease_id, load.map(filter::amounts), now_ms).map(i64::from)
     }

@@ -14,17 +14,17 @@ fn a_lease_is_over_at_its_deadline_for_readers_and_renewals() {
     let lease = lease_of(&driver.put("a", "eu", 10_000));
     driver.now += 9_999;
     assert_eq!(driver.get("a").unwrap().lease_remaining_ms, Some(1));
-    assert!(driver.store.renew(lease, None, driver.now));
+    assert!(driver.renew(lease));
     driver.now += 10_000;
     assert!(driver.get("a").is_none());
     assert!(driver.names(&Filter::default()).is_empty());
-    assert!(!driver.store.renew(lease, None, driver.now), "a renewal at the deadline is too late");
+    assert!(!driver.renew(lease), "a renewal at the deadline is too late");
     assert_eq!(driver.store.len(), 1, "its removal is yet to be applied");
     assert_eq!(driver.expire(10), 1);
     assert_eq!(driver.store.len(), 0);
     let kind = driver.store.events_after(1, 9).unwrap().next().unwrap().kind;
     assert_eq!(kind, EventType::Expired);
-    assert!(!driver.store.renew(lease, None, driver.now));
+    assert!(!driver.renew(lease));
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn nothing_goes_early_and_renewals_cost_no_entry_in_the_wheel() {
     let lease = lease_of(&driver.put("a", "eu", 1_000));
     for _ in 0..100_000 {
         driver.now += 7;
-        assert!(driver.store.renew(lease, None, driver.now));
+        assert!(driver.renew(lease));
         assert_eq!(driver.expire(10), 0);
     }
     assert!(driver.get("a").is_some());
@@ -106,8 +106,8 @@ fn another_incarnation_has_another_lease() {
     let again = Put { incarnation: 5, ..put("a", &spec("eu"), 1_000) };
     let second = lease_of(&driver.apply(Operation::Put(again)));
     assert_ne!(first, second);
-    assert!(!driver.store.renew(first, None, driver.now));
-    assert!(driver.store.renew(second, None, driver.now));
+    assert!(!driver.renew(first));
+    assert!(driver.renew(second));
     assert_eq!(driver.store.lease_count(), 1);
     let stale = Put { incarnation: 4, ..put("a", &spec("eu"), 1_000) };
     let refusal = Refusal::StaleIncarnation { stored: 5 };
@@ -155,7 +155,7 @@ fn draining_ends_by_itself_renewed_or_not_and_a_registration_ends_it() {
     }
     driver.put("back", "eu", 0);
     driver.now += 4_999;
-    assert!(driver.store.renew(lease, None, driver.now));
+    assert!(driver.renew(lease));
     assert!(driver.get("without").is_some() && driver.get("leased").is_some());
     driver.now += 1;
     assert!(driver.get("without").is_none() && driver.get("leased").is_none());
@@ -188,7 +188,7 @@ fn after_a_restart_every_lease_and_draining_has_its_full_time_once() {
     assert_eq!(view(&store, "a", later + 9_999), Some(Status::Alive));
     assert_eq!(view(&store, "a", later + 10_000), None);
     assert_eq!(store.take_due(later + 5_050, 10).len(), 1);
-    assert!(store.renew(lease, None, later + 5_050));
+    assert_eq!(store.renew(lease, None, later + 5_050), Some(10_000), "its time to live");
     assert_eq!(store.take_due(later + 14_000, 10).len(), 1, "only the draining one, again");
 }
 
@@ -197,7 +197,7 @@ fn load_is_kept_beside_the_record_until_it_goes() {
     let mut driver = unguarded();
     let lease = lease_of(&driver.put("a", "eu", 60_000));
     let free = Capacity { cpu: 1.0, ..Capacity::default() };
-    assert!(driver.store.renew(lease, Some(&free), driver.now));
+    assert!(driver.store.renew(lease, Some(&free), driver.now).is_some());
     driver.now += 500;
     assert_eq!(driver.get("a").unwrap().load, Some((free, 500)));
     let want = |cpu| Filter {
@@ -221,7 +221,7 @@ fn a_region_that_goes_silent_at_once_is_suspect_and_slowly_removed() {
     }
     let lone = lease_of(&driver.put("us", "us", 10_000));
     driver.now += 5_000;
-    assert!(driver.store.renew(lone, None, driver.now));
+    assert!(driver.renew(lone));
     driver.now += 5_050;
     assert_eq!(driver.expire(10_000), 0);
     assert_eq!(driver.store.suspect_domains(), 1);
@@ -229,13 +229,13 @@ fn a_region_that_goes_silent_at_once_is_suspect_and_slowly_removed() {
     assert!(driver.get("eu0").unwrap().lease_remaining_ms.unwrap() <= 0);
     assert_eq!(driver.get("us").unwrap().status, Status::Alive);
     for lease in &leases[..1_000] {
-        assert!(driver.store.renew(*lease, None, driver.now), "a suspect may come back");
+        assert!(driver.renew(*lease), "a suspect may come back");
     }
     assert_eq!(driver.get("eu0").unwrap().status, Status::Alive);
     let (held_until, mut gone) = (driver.now + 10_000, 0);
     while driver.store.suspect_domains() > 0 {
         for lease in leases[..1_000].iter().chain([&lone]) {
-            assert!(driver.store.renew(*lease, None, driver.now));
+            assert!(driver.renew(*lease));
         }
         let removed = driver.expire(10_000);
         assert!(removed == 0 || driver.now >= held_until);

@@ -68,6 +68,10 @@ impl Driver {
         }
     }
 
+    pub fn renew(&mut self, lease_id: u64) -> bool {
+        self.store.renew(lease_id, None, self.now).is_some()
+    }
+
     pub fn get(&self, name: &str) -> Option<InstanceView<'_>> {
         self.store.get(&KeyRef::of(&key(name)), self.now)
     }
