@@ -1,0 +1,75 @@
+# Everything that is done with this repository, for people and for machines alike.
+# `make verify` only reads; `make fix` and `make proto` write.
+
+PYTHON ?= python3.11
+VENV   ?= .venv
+PORT   ?= 7400
+DATA   ?= .agni
+BIN     = $(VENV)/bin
+
+# One place for compiled Rust, without incremental copies: node, tests and lints share it.
+export CARGO_TARGET_DIR ?= $(CURDIR)/node/target
+export CARGO_INCREMENTAL ?= 0
+CARGO = cd node && cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run node test test-rust test-python verify fix proto proto-check docs docs-check bench lock
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+# The environment is made anew only when what it is made from has changed.
+$(VENV)/.stamp: requirements/dev.txt pyproject.toml
+	@$(PYTHON) --version >/dev/null 2>&1 || { echo "$(PYTHON) is needed (or PYTHON=python3.12)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Cargo knows what has changed; asking it costs a second.
+node: $(VENV)/.stamp ## compile the engine (release) into the environment
+	@command -v cargo >/dev/null || { echo "cargo is needed: see https://rustup.rs"; exit 1; }
+	cd node && PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" \
+	  $(CURDIR)/$(BIN)/maturin develop --release --locked --quiet --skip-install-deps 2>&1
+
+setup: node ## make the environment and compile the engine
+	@echo "ready: $(BIN)/agni-node and $(BIN)/agnictl"
+
+run: node ## start a node (PORT=7400 DATA=.agni), register a gateway, find it again
+	@$(BIN)/python scripts/run_demo.py --port $(PORT) --data $(DATA)
+
+test: test-rust test-python ## every test, Rust and Python
+
+test-rust: node
+	$(CARGO) test --release --locked --workspace
+
+test-python: node
+	$(BIN)/python -m pytest
+
+verify: $(VENV)/.stamp ## lint, types, contracts, generated files: reads only
+	$(BIN)/python scripts/verify.py
+
+fix: $(VENV)/.stamp ## format and repair what can be repaired by a machine
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(CARGO) fmt
+
+proto: $(VENV)/.stamp ## generate the Python messages from proto/
+	$(BIN)/python scripts/gen_proto.py
+
+proto-check: $(VENV)/.stamp ## prove that they are current
+	$(BIN)/python scripts/gen_proto.py --check
+
+docs: $(VENV)/.stamp ## write the generated parts of docs/
+	$(BIN)/python scripts/gen_docs.py
+
+docs-check: $(VENV)/.stamp
+	$(BIN)/python scripts/gen_docs.py --check
+
+bench: node ## measure against etcd and against this machine (docs/benchmarks.md)
+	PYTHONPATH=bench $(BIN)/python -m agnibench
+
+lock: $(VENV)/.stamp ## choose the pinned Python packages anew; no address is written
+	$(BIN)/python -m piptools compile --upgrade --extra cli --extra dev --generate-hashes --allow-unsafe \
+	  --no-emit-index-url --no-emit-find-links --no-header --strip-extras --quiet \
+	  --output-file requirements/dev.txt pyproject.toml

@@ -1,0 +1,19 @@
+# The compiled module. `make verify` compares this file with it.
+from typing import final
+
+from agniregistry_node.config import NodeConfig
+
+__all__ = ["Server", "build_profile", "version"]
+
+version: str
+build_profile: str
+
+@final
+class Server:
+    @staticmethod
+    def start(config: NodeConfig) -> Server: ...
+    def local_address(self) -> str: ...
+    def status_json(self) -> str: ...
+    def ready(self) -> bool: ...
+    def drain(self, timeout_ms: int) -> None: ...
+    def stop(self) -> None: ...

@@ -1,0 +1,318 @@
+"""Every setting of a node: its default, unit, bounds, meaning and danger, in one place.
+
+The command line's flags, the environment's names, the file's keys, `agni-node config docs` and
+docs/operations.md are all made from these fields. Layers: default < preset < file < environment
+< flag; `agniregistry_node.layers` puts them together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agniregistry_node.errors import ConfigError
+
+Value = str | int | bool
+Check = Callable[[Any], str | None]
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class About:
+    """What people must know of a setting."""
+
+    text: str
+    unit: str = ""
+    danger: str = ""
+    check: Check | None = None
+
+
+def setting(
+    default: Value, text: str, *, unit: str = "", danger: str = "", check: Check | None = None
+) -> Any:
+    """A field of `NodeConfig`; `check` answers what is wrong with a value, or None."""
+    about = About(text=text, unit=unit, danger=danger, check=check)
+    return dataclasses.field(default=default, metadata={"about": about})
+
+
+def between(least: int, most: int) -> Check:
+    """A check for whole numbers with both bounds included."""
+
+    def check(value: int) -> str | None:
+        return None if least <= value <= most else f"must be {least}..{most}, not {value}"
+
+    return check
+
+
+def check_partitions(value: int) -> str | None:
+    """A power of two that the engine can route by the top bits of a hash."""
+    if 1 <= value <= 1024 and value & (value - 1) == 0:
+        return None
+    return f"must be a power of two, 1..1024, not {value}"
+
+
+def check_listen(value: str) -> str | None:
+    """host:port, with brackets around an IPv6 address."""
+    host, colon, port = value.rpartition(":")
+    if not colon or not host:
+        return f"must be host:port such as 127.0.0.1:7400, not {value!r}"
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        return f"must have brackets around an IPv6 address, such as [::1]:7400, not {value!r}"
+    if not (port.isascii() and port.isdigit() and int(port) <= 65_535):
+        return f"must end in a port, 0..65535, not {port!r}"
+    return None
+
+
+def check_cluster_id(value: str) -> str | None:
+    """Empty, or 16 bytes in hexadecimal."""
+    if re.fullmatch(r"([0-9a-f]{32})?", value):
+        return None
+    return f"must be 32 digits 0-9a-f, or empty, not {value!r}"
+
+
+def check_region(value: str) -> str | None:
+    """What a record's region may be, too."""
+    if len(value.encode("utf-8", "replace")) > 63:
+        return "must be at most 63 bytes"
+    return None if value.isprintable() else "must not have control characters"
+
+
+def check_data_dir(value: str) -> str | None:
+    """A path that can be opened at all."""
+    if not value:
+        return "must name a folder"
+    return "must not have a NUL character" if "\0" in value else None
+
+
+def check_log_level(value: str) -> str | None:
+    """A level that the engine knows."""
+    levels = ("debug", "info", "warn", "error", "off")
+    return None if value in levels else f"must be {', '.join(levels)}, not {value!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConfig:
+    """The settings of one node."""
+
+    data_dir: str = setting(
+        "data",
+        "Folder of the log, the snapshots and the node's identity; made if it isn't there.",
+        danger="Two nodes must never share it: a lock refuses the second. On a file system that "
+        "lies about fsync (some network and memory file systems), acknowledged writes can be lost.",
+        check=check_data_dir,
+    )
+    listen: str = setting(
+        "127.0.0.1:7400",
+        "host:port for gRPC and HTTP alike; port 0 lets the system choose.",
+        danger="There is no authentication yet: whoever reaches this address may change anything.",
+        check=check_listen,
+    )
+    region: str = setting(
+        "", "The region this node stands in, shown in its status.", check=check_region
+    )
+    cluster_id: str = setting(
+        "",
+        "The cluster's identity, 32 hexadecimal digits; empty lets a new data folder choose one.",
+        danger="A folder of another cluster is refused.",
+        check=check_cluster_id,
+    )
+    partitions: int = setting(
+        16,
+        "Partitions of a new cluster: a power of two.",
+        danger="Fixed when the data folder is made; another number is refused afterwards.",
+        check=check_partitions,
+    )
+    log_level: str = setting(
+        "info",
+        "Least level that is logged: debug, info, warn, error or off.",
+        check=check_log_level,
+    )
+    access_log: bool = setting(
+        False, "Whether each request is logged.", danger="Costs much of the throughput."
+    )
+    runtimes: int = setting(
+        0,
+        "Threads that serve connections; 0 chooses by the cores.",
+        unit="threads",
+        danger="More than the cores makes it slower: the driver and the log need a share, too.",
+        check=between(0, 64),
+    )
+    max_connections: int = setting(
+        10_000,
+        "Open connections; those beyond are closed at once.",
+        unit="connections",
+        danger="Each needs a file descriptor: raise the process's limit with it.",
+        check=between(1, 1_000_000),
+    )
+    max_concurrent_streams: int = setting(
+        256,
+        "Requests that one connection may have under way.",
+        unit="streams",
+        check=between(1, 65_536),
+    )
+    max_message_bytes: int = setting(
+        MIB,
+        "Longest request message or body.",
+        unit="bytes",
+        danger="Every stream may hold that much memory.",
+        check=between(64 * KIB, 64 * MIB),
+    )
+    max_watches: int = setting(
+        10_000,
+        "Watches that one runtime serves.",
+        unit="watches",
+        check=between(1, 1_000_000),
+    )
+    header_timeout_ms: int = setting(
+        5_000,
+        "Time for a connection's first bytes, for headers and for a request's message.",
+        unit="milliseconds",
+        danger="Long times let slow senders hold connections.",
+        check=between(100, 600_000),
+    )
+    queue_limit: int = setting(
+        65_536,
+        "Requests that may wait for the engine; those beyond are refused as overload.",
+        unit="requests",
+        danger="A long queue makes everybody wait instead of telling a few to come back.",
+        check=between(1, 16_777_216),
+    )
+    wal_segment_bytes: int = setting(
+        64 * MIB,
+        "Length of a file of the log; written with zeros when it is made.",
+        unit="bytes",
+        check=between(64 * KIB, GIB),
+    )
+    snapshot_wal_bytes: int = setting(
+        256 * MIB,
+        "Log since the last snapshots that starts the next ones.",
+        unit="bytes",
+        danger="More makes a restart longer and the log larger; less writes snapshots more often.",
+        check=between(MIB, 1024 * GIB),
+    )
+    disk_reserve_bytes: int = setting(
+        64 * MIB,
+        "Free space below which writes are refused, so that renewals and snapshots still fit.",
+        unit="bytes",
+        danger="0 lets a full disk stop renewals of leases, too.",
+        check=between(0, 1024 * GIB),
+    )
+    mass_expiry_guard: bool = setting(
+        True,
+        "Whether many leases of one region that run out together are kept as SUSPECT at first.",
+        danger="Without it, a network fault between a region and this node deletes the region.",
+    )
+    drain_timeout_ms: int = setting(
+        10_000,
+        "Time that requests under way get when the node is asked to stop.",
+        unit="milliseconds",
+        danger="The supervisor's own patience must be longer, or it kills the node while it "
+        "drains (which loses nothing that was acknowledged).",
+        check=between(0, 600_000),
+    )
+
+    def faults(self) -> list[str]:
+        """All that is wrong, each with its field; empty if all is well."""
+        return faults_of({spec.name: getattr(self, spec.name) for spec in fields()})
+
+    def validate(self) -> None:
+        """Refuses settings that can't be used.
+
+        Raises:
+            ConfigError: With all faults.
+        """
+        faults = self.faults()
+        if faults:
+            raise ConfigError(faults)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting, as the layers and the docs see it."""
+
+    name: str
+    type: type[str | int | bool]
+    default: Value
+    about: About
+
+    @property
+    def env(self) -> str:
+        """Its name in the environment."""
+        return f"AGNI_{self.name.upper()}"
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with a value, with the field's name; None if nothing is."""
+        # A bool is an int in Python, but `partitions: true` is a mistake.
+        if type(value) is not self.type:
+            words = {str: "text", int: "a whole number", bool: "true or false"}
+            return f"{self.name} must be {words[self.type]}, not {value!r}"
+        reason = self.about.check(value) if self.about.check else None
+        return f"{self.name} {reason}" if reason else None
+
+    def parse(self, text: str) -> Value:
+        """A value from the text of an environment variable or a flag.
+
+        Raises:
+            ValueError: With the field's name, if it isn't one.
+        """
+        if self.type is str:
+            return text
+        if self.type is bool:
+            words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+            if text.lower() not in words:
+                raise ValueError(f"{self.name} must be true or false, not {text!r}")
+            return words[text.lower()]
+        if not re.fullmatch(r"-?[0-9][0-9_]*", text):
+            raise ValueError(f"{self.name} must be a whole number, not {text!r}")
+        return int(text)
+
+
+def fields() -> Sequence[Field]:
+    """All settings, in the order in which they are documented."""
+    found = []
+    for spec in dataclasses.fields(NodeConfig):
+        default: Any = spec.default
+        found.append(Field(spec.name, type(default), default, spec.metadata["about"]))
+    return found
+
+
+def faults_of(values: Mapping[str, Any]) -> list[str]:
+    """All that is wrong with some settings, unknown names included."""
+    known = {spec.name: spec for spec in fields()}
+    found = [known[name].fault(value) for name, value in values.items() if name in known]
+    unknown = [
+        f"{name} is not a setting; `agni-node config docs` lists them"
+        for name in values
+        if name not in known
+    ]
+    return [fault for fault in found if fault] + unknown
+
+
+PRESETS: Mapping[str, Mapping[str, Value]] = {
+    # One person's machine: little disk, everything told, gone quickly when asked.
+    "dev": {
+        "log_level": "debug",
+        "wal_segment_bytes": 8 * MIB,
+        "snapshot_wal_bytes": 32 * MIB,
+        "disk_reserve_bytes": 16 * MIB,
+        "drain_timeout_ms": 2_000,
+    },
+    # A server of its own: reachable, with room for long logs and patient with its clients.
+    "production": {
+        "listen": "0.0.0.0:7400",
+        "data_dir": "/var/lib/agniregistry",
+        "disk_reserve_bytes": 256 * MIB,
+        "drain_timeout_ms": 30_000,
+    },
+}
