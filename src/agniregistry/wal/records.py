@@ -1,0 +1,248 @@
+"""What frames say: WalRecord, Command and Record, read from their wire bytes.
+
+The field numbers are those of proto/agniregistry/{node,api}/v1; a test compares this reader with
+messages that protobuf itself encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agniregistry.wal import wire
+from agniregistry.wal.wire import Value, WireError, fields
+
+KINDS = {1: "gateway", 2: "agent"}
+
+
+@dataclass(slots=True)
+class WalRecord:
+    """One record of the log; which fields are set depends on the frame's op."""
+
+    partition: int = 0
+    """The partition it belongs to; 0 where it belongs to none."""
+    term: int = 0
+    """An entry's or a snapshot's term."""
+    index: int = 0
+    """An entry's or a snapshot's index."""
+    data: memoryview = field(default_factory=lambda: memoryview(b""))
+    """An entry's data: an encoded Command, or a Raft configuration change."""
+    hard_state: dict[str, int] = field(default_factory=dict)
+    """HARD_STATE: term, vote, commit."""
+    batch_commit: dict[str, int] = field(default_factory=dict)
+    """BATCH_COMMIT: sequence, length, crc32."""
+    segment_header: dict[str, Any] = field(default_factory=dict)
+    """SEGMENT_HEADER: segment, node_id, cluster_id (hexadecimal), previous_sequence."""
+    snapshot_file: str = ""
+    """SNAPSHOT_MARK: the file's name below snapshots/."""
+    voters: list[int] = field(default_factory=list)
+    """SNAPSHOT_MARK: the partition's voters at that index."""
+
+
+@dataclass(slots=True)
+class Command:
+    """What an entry changes: the operation's name, its key and its other fields."""
+
+    operation: str = ""
+    """put, patch, delete, drain or expire; empty for the leader's own entry."""
+    key: dict[str, str] = field(default_factory=dict)
+    """namespace, kind, name; empty for expire."""
+    detail: dict[str, Any] = field(default_factory=dict)
+    """The operation's other fields by their protobuf names."""
+    proposed_unix_ms: int = 0
+    """When it was proposed, for people only."""
+
+
+def read_wal_record(data: memoryview) -> WalRecord:
+    """Reads a frame's payload; raises WireError."""
+    record = WalRecord()
+    for number, _, value in fields(data):
+        match number:
+            case 1:
+                record.partition = wire.unsigned(value)
+            case 2:
+                record.term = wire.unsigned(value)
+            case 3:
+                record.index = wire.unsigned(value)
+            case 4:
+                record.data = wire.message(value)
+            case 5:
+                record.hard_state = _read(value, _HARD_STATE)
+            case 6:
+                record.batch_commit = _read(value, _BATCH_COMMIT)
+            case 7:
+                record.segment_header = _read(value, _SEGMENT_HEADER)
+            case 8:
+                record.snapshot_file = wire.text(value)
+            case 9:
+                record.voters += wire.varints(value)
+    return record
+
+
+def read_command(data: memoryview) -> Command:
+    """Reads an entry's data; raises WireError."""
+    command = Command()
+    for number, _, value in fields(data):
+        if number in _OPERATIONS:
+            name, layout = _OPERATIONS[number]
+            detail = _read(value, layout)
+            command.operation, command.key = name, detail.pop("key", {})
+            command.detail = detail
+        elif number == 6:
+            command.proposed_unix_ms = wire.signed(value)
+    return command
+
+
+def read_record(data: memoryview) -> dict[str, Any]:
+    """Reads a stored Record of a snapshot; raises WireError."""
+    return _read(data, _RECORD)
+
+
+def read_key(data: memoryview) -> dict[str, str]:
+    """Reads a Key; raises WireError."""
+    return _read(data, _KEY)
+
+
+# A layout names each field: {number: (name, how to read it, whether it repeats)}.
+Layout = dict[int, tuple[str, Callable[[Value], Any], bool]]
+
+
+def _read(value: Value, layout: Layout) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for number, _, content in fields(wire.message(value)):
+        if number not in layout:
+            continue
+        name, reader, repeated = layout[number]
+        read = reader(content)
+        if repeated:
+            found.setdefault(name, []).extend(read if isinstance(read, list) else [read])
+        elif isinstance(read, _Pair):
+            found.setdefault(name, {})[read.key] = read.value
+        else:
+            found[name] = read
+    return found
+
+
+@dataclass(slots=True)
+class _Pair:
+    key: str
+    value: str
+
+
+def _pair(value: Value) -> _Pair:
+    pair = _read(value, {1: ("key", wire.text, False), 2: ("value", wire.text, False)})
+    return _Pair(pair.get("key", ""), pair.get("value", ""))
+
+
+def _one(name: str, reader: Callable[[Value], Any]) -> tuple[str, Callable[[Value], Any], bool]:
+    return name, reader, False
+
+
+def _nested(layout: Layout) -> Callable[[Value], dict[str, Any]]:
+    return lambda value: _read(value, layout)
+
+
+def _kind(value: Value) -> str:
+    number = wire.unsigned(value)
+    return KINDS.get(number, f"kind {number}")
+
+
+def _hexadecimal(value: Value) -> str:
+    return wire.message(value).hex()
+
+
+def _numbers(*names: str) -> Layout:
+    return {number: _one(name, wire.unsigned) for number, name in enumerate(names, 1)}
+
+
+_HARD_STATE = _numbers("term", "vote", "commit")
+_BATCH_COMMIT = _numbers("sequence", "length", "crc32")
+_SEGMENT_HEADER: Layout = {
+    1: _one("segment", wire.unsigned),
+    2: _one("node_id", wire.unsigned),
+    3: _one("cluster_id", _hexadecimal),
+    4: _one("previous_sequence", wire.unsigned),
+}
+_KEY: Layout = {
+    1: _one("namespace", wire.text),
+    2: _one("kind", _kind),
+    3: _one("name", wire.text),
+}
+_CAPACITY: Layout = {
+    number: _one(name, wire.double)
+    for number, name in enumerate(("cpu", "bandwidth", "memory", "storage"), 1)
+}
+_SPEC: Layout = {
+    1: _one("region", wire.text),
+    2: _one("ip", wire.text),
+    3: _one("domain", wire.text),
+    4: _one("port", wire.unsigned),
+    5: _one("capacity", _nested(_CAPACITY)),
+    6: _one("labels", _pair),
+    7: _one("owner", wire.text),
+    8: _one("gateway", wire.text),
+    9: _one("public_key", _hexadecimal),
+    10: _one("payload", _hexadecimal),
+}
+_INCARNATION = _one("incarnation", wire.unsigned)
+_EXPECTED = _one("expected_revision", wire.unsigned)
+_PUT: Layout = {
+    1: _one("key", _nested(_KEY)),
+    2: _one("spec", _nested(_SPEC)),
+    3: _one("ttl_ms", wire.signed),
+    4: _INCARNATION,
+    5: _EXPECTED,
+}
+_PATCH: Layout = {
+    1: _one("key", _nested(_KEY)),
+    2: _one("spec", _nested(_SPEC)),
+    3: ("paths", wire.text, True),
+    4: _INCARNATION,
+    5: _EXPECTED,
+}
+_DELETE: Layout = {1: _one("key", _nested(_KEY)), 2: _INCARNATION, 3: _EXPECTED}
+_DRAIN: Layout = {
+    **_DELETE,
+    4: _one("drain_ms", wire.signed),
+    5: _one("successor", wire.text),
+    6: _one("deadline_unix_ms", wire.signed),
+}
+_LEASE = _numbers("slot", "lease_id", "incarnation", "revision")
+_EXPIRE: Layout = {
+    1: _one("proposer_term", wire.unsigned),
+    2: ("leases", _nested(_LEASE), True),
+}
+_OPERATIONS: dict[int, tuple[str, Layout]] = {
+    1: ("put", _PUT),
+    2: ("patch", _PATCH),
+    3: ("delete", _DELETE),
+    4: ("drain", _DRAIN),
+    5: ("expire", _EXPIRE),
+}
+_RECORD: Layout = {
+    1: _one("key", _nested(_KEY)),
+    2: _one("spec", _nested(_SPEC)),
+    3: _INCARNATION,
+    4: _one("lease_id", wire.unsigned),
+    5: _one("ttl_ms", wire.signed),
+    6: _one("create_revision", wire.unsigned),
+    7: _one("revision", wire.unsigned),
+    8: _one("version", wire.unsigned),
+    9: _one("created_unix_ms", wire.signed),
+    10: _one("updated_unix_ms", wire.signed),
+    11: _one(
+        "draining",
+        _nested({1: _one("deadline_unix_ms", wire.signed), 2: _one("successor", wire.text)}),
+    ),
+}
+
+__all__ = [
+    "Command",
+    "WalRecord",
+    "WireError",
+    "read_command",
+    "read_key",
+    "read_record",
+    "read_wal_record",
+]
