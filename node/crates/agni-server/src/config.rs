@@ -1,0 +1,104 @@
+//! How a server is set up. Python checks the same values first, with messages for people.
+
+use crate::engine_api::EngineConfig;
+use crate::limits;
+
+/// Settings of a server; the defaults suit one node on loopback.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// The engine's settings.
+    pub engine: EngineConfig,
+    /// host:port for clients, gRPC and HTTP alike; port 0 lets the system choose.
+    pub listen: String,
+    /// Runtimes, each with a thread of its own; connections are dealt out in turn.
+    pub runtimes: usize,
+    /// The region that this cluster serves, shown in its status.
+    pub region: String,
+    /// The software's version, shown in its status.
+    pub version: String,
+    /// Least level that is logged: debug, info, warn, error or off.
+    pub log_level: String,
+    /// Whether each request is logged. Costs throughput.
+    pub access_log: bool,
+    /// Open connections; those beyond are closed at once.
+    pub max_connections: usize,
+    /// HTTP/2 streams that one connection may have open.
+    pub max_concurrent_streams: u32,
+    /// Bytes of one request message or body.
+    pub max_message_bytes: usize,
+    /// Watches of one runtime.
+    pub max_watches: usize,
+    /// Time for a connection's first bytes, for HTTP/1 headers and for a request's message,
+    /// in milliseconds.
+    pub header_timeout_ms: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        ServerConfig {
+            engine: EngineConfig::default(),
+            listen: "127.0.0.1:7400".to_owned(),
+            // The driver and the log need a core of their own under load.
+            runtimes: cores.div_ceil(2).min(limits::RUNTIMES_DEFAULT_MAX),
+            region: String::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            log_level: "info".to_owned(),
+            access_log: false,
+            max_connections: limits::CONNECTIONS_DEFAULT,
+            max_concurrent_streams: limits::STREAMS_DEFAULT,
+            max_message_bytes: limits::MESSAGE_BYTES_DEFAULT,
+            max_watches: limits::WATCHES_DEFAULT,
+            header_timeout_ms: limits::HEADER_TIMEOUT_MS_DEFAULT,
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Checks what can be checked without opening anything.
+    ///
+    /// # Errors
+    /// Names the first field at fault.
+    pub fn validate(&self) -> Result<(), ServerError> {
+        let fault = |message: String| Err(ServerError::new("CONFIG_INVALID", message));
+        let runtimes = 1..=limits::RUNTIMES_MAX;
+        if !runtimes.contains(&self.runtimes) {
+            return fault(format!("runtimes must be 1..{}", limits::RUNTIMES_MAX));
+        }
+        let at_least_one = [
+            ("max_connections", self.max_connections),
+            ("max_concurrent_streams", self.max_concurrent_streams as usize),
+            ("max_watches", self.max_watches),
+            ("header_timeout_ms", self.header_timeout_ms as usize),
+        ];
+        if let Some((field, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            return fault(format!("{field} must be at least 1"));
+        }
+        let sizes = limits::MESSAGE_BYTES_MIN..=limits::MESSAGE_BYTES_MAX;
+        if !sizes.contains(&self.max_message_bytes) {
+            let (least, most) = (sizes.start(), sizes.end());
+            return fault(format!("max_message_bytes must be {least}..{most}"));
+        }
+        if crate::log::Level::parse(&self.log_level).is_none() {
+            return fault("log_level must be debug, info, warn, error or off".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Why a server doesn't start.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct ServerError {
+    /// A stable code.
+    pub code: String,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+impl ServerError {
+    /// An error with a code.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        ServerError { code: code.to_owned(), message: message.into() }
+    }
+}

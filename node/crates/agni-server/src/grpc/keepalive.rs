@@ -1,0 +1,80 @@
+//! The `KeepAlive` stream: renewals in, answers out, one to each, in order.
+
+use crate::grpc::body::{BoxError, Chunk, Stream};
+use crate::grpc::frame::{Messages, decode};
+use crate::grpc::status::{RpcError, ok_trailers};
+use crate::limits;
+use crate::node::{Node, Phase};
+use crate::ops::write;
+use crate::wire;
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// The answering side of a stream.
+pub struct KeepAlive {
+    answers: Receiver<Result<Bytes, RpcError>>,
+    ended: bool,
+}
+
+/// Answers renewals until the client ends the stream or one of them can't be answered.
+pub fn serve(node: Arc<Node>, messages: Messages) -> KeepAlive {
+    let (sender, answers) = channel(limits::KEEPALIVE_ANSWERS_MAX);
+    tokio::spawn(renewals(node, messages, sender));
+    KeepAlive { answers, ended: false }
+}
+
+async fn renewals(
+    node: Arc<Node>,
+    mut messages: Messages,
+    answers: Sender<Result<Bytes, RpcError>>,
+) {
+    let mut life = node.follow();
+    loop {
+        let message = tokio::select! {
+            message = poll_fn(|context| messages.poll_next(context)) => message,
+            _ = life.wait_for(|phase| *phase != Phase::Serving) => Err(RpcError::shutting_down()),
+            // The client no longer listens.
+            () = answers.closed() => return,
+        };
+        let answer = match message {
+            Ok(None) => return,
+            Ok(Some(bytes)) => match decode(bytes) {
+                Ok(request) => write::renew(&node, request).await.map(|r| wire::message(&r)),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        let failed = answer.is_err();
+        if answers.send(answer).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+impl Stream for KeepAlive {
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, BoxError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Ok(match std::task::ready!(self.answers.poll_recv(context)) {
+            Some(Ok(bytes)) => Frame::data(Chunk::One(bytes)),
+            end => {
+                self.ended = true;
+                let mut trailers = HeaderMap::new();
+                match end {
+                    Some(Err(error)) => error.put(&mut trailers),
+                    _ => trailers = ok_trailers(),
+                }
+                Frame::trailers(trailers)
+            }
+        })))
+    }
+}

@@ -1,0 +1,85 @@
+//! Unary calls: a message in, a framed answer out.
+
+use crate::grpc::body::Chunk;
+use crate::grpc::frame::{Messages, decode};
+use crate::grpc::status::{Code, RpcError};
+use crate::node::Node;
+use crate::ops::{cluster, discover, read, write};
+use crate::wire::{self, CandidateParts, HeaderParts};
+use agni_core::proto::api;
+use bytes::Bytes;
+use std::future::Future;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+/// Waits for the message no longer than the limit; the usual message is here already and costs
+/// no timer.
+async fn message(node: &Node, messages: Messages) -> Result<Bytes, RpcError> {
+    let mut reading = pin!(messages.only());
+    let first = std::future::poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await;
+    if let Poll::Ready(message) = first {
+        return message;
+    }
+    let limit = Duration::from_millis(node.config.header_timeout_ms);
+    match tokio::time::timeout(limit, reading).await {
+        Ok(message) => message,
+        Err(_) => Err(too_slow()),
+    }
+}
+
+/// A request that doesn't arrive.
+pub fn too_slow() -> RpcError {
+    RpcError::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", "the request didn't arrive in time")
+}
+
+/// Answers a unary call.
+pub async fn answer(node: &Node, call: &str, messages: Messages) -> Result<Chunk, RpcError> {
+    let bytes = message(node, messages).await?;
+    Ok(match call {
+        "Register" => wire::message(&write::register(node, decode(bytes)?).await?).into(),
+        "Get" => get(node, decode(bytes)?)?,
+        "List" => list(node, decode(bytes)?)?,
+        "Renew" => wire::message(&write::renew(node, decode(bytes)?).await?).into(),
+        "Update" => wire::message(&write::update(node, decode(bytes)?).await?).into(),
+        "Deregister" => wire::message(&write::deregister(node, decode(bytes)?).await?).into(),
+        "Batch" => wire::message(&write::batch(node, decode(bytes)?).await?).into(),
+        "Discover" => discovered(node, decode(bytes)?)?,
+        "Status" => {
+            decode::<api::StatusRequest>(bytes)?;
+            wire::message(&cluster::status(node)).into()
+        }
+        "Routing" => {
+            decode::<api::RoutingRequest>(bytes)?;
+            wire::message(&cluster::routing(node)).into()
+        }
+        "Snapshot" => wire::message(&cluster::snapshot(node, decode(bytes)?).await?).into(),
+        _ => return Err(RpcError::unimplemented(format!("there is no method {call}"))),
+    })
+}
+
+fn get(node: &Node, request: api::GetRequest) -> Result<Chunk, RpcError> {
+    let found = read::get(node, request)?;
+    let header = node.header(found.partition, found.point);
+    Ok(wire::get_response(header, &found.instance).into())
+}
+
+fn list(node: &Node, request: api::ListRequest) -> Result<Chunk, RpcError> {
+    let page = read::list(node, request)?;
+    let headers: Vec<HeaderParts<'_>> =
+        page.points.iter().map(|(partition, point)| node.header(*partition, *point)).collect();
+    let (next, resume) = (&page.next_page_token, &page.resume_token);
+    Ok(wire::list_response(&headers, &page.instances, next, resume).into())
+}
+
+fn discovered(node: &Node, request: api::DiscoverRequest) -> Result<Chunk, RpcError> {
+    let found = discover::discover(node, &request)?;
+    let headers: Vec<HeaderParts<'_>> =
+        found.points.iter().map(|(partition, point)| node.header(*partition, *point)).collect();
+    let candidates: Vec<CandidateParts<'_>> = found
+        .winners
+        .iter()
+        .map(|winner| CandidateParts { instance: &winner.instance, score: winner.score })
+        .collect();
+    Ok(wire::discover_response(&headers, &candidates, found.exclusions, found.matched).into())
+}

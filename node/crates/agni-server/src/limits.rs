@@ -1,0 +1,91 @@
+//! Every limit of the server, with its unit in its name. Limits of the engine are in
+//! `agni_core::limits`.
+
+/// Most runtimes a server may have.
+pub const RUNTIMES_MAX: usize = 64;
+/// Most runtimes that a server takes by itself.
+pub const RUNTIMES_DEFAULT_MAX: usize = 8;
+/// Open connections.
+pub const CONNECTIONS_DEFAULT: usize = 10_000;
+/// HTTP/2 streams of one connection.
+pub const STREAMS_DEFAULT: u32 = 256;
+/// Watches of one runtime.
+pub const WATCHES_DEFAULT: usize = 10_000;
+
+/// Bytes of one request message or body.
+pub const MESSAGE_BYTES_DEFAULT: usize = 1 << 20;
+/// Least that `max_message_bytes` may be: a record of full size must fit.
+pub const MESSAGE_BYTES_MIN: usize = 64 << 10;
+/// Most that `max_message_bytes` may be.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of all headers of a request.
+pub const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Headers of an HTTP/1 request.
+pub const HEADERS_MAX: usize = 64;
+/// Time for the first bytes, for headers, for a request's message, in milliseconds.
+pub const HEADER_TIMEOUT_MS_DEFAULT: u64 = 5_000;
+/// Time between two HTTP/2 pings, in milliseconds.
+pub const PING_INTERVAL_MS: u64 = 20_000;
+/// Time in which a ping must be answered, in milliseconds.
+pub const PING_TIMEOUT_MS: u64 = 10_000;
+/// HTTP/2 flow-control window of one stream, in bytes.
+pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// HTTP/2 flow-control window of a connection, in bytes.
+pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes that one stream may keep ready to be sent.
+pub const SEND_BUFFER_BYTES: usize = 256 << 10;
+/// Streams that a client may reset before the server has looked at them.
+pub const PENDING_RESETS_MAX: usize = 64;
+/// Connections waiting to be accepted.
+pub const BACKLOG: i32 = 1024;
+/// Bytes of the request line and headers of an HTTP/1 request, and its read buffer.
+pub const HTTP1_BUFFER_BYTES: usize = 64 << 10;
+/// Answers of a `KeepAlive` stream that may wait for its reader.
+pub const KEEPALIVE_ANSWERS_MAX: usize = 4;
+
+/// Writes of one batch.
+pub const BATCH_OPERATIONS_MAX: usize = 1_000;
+/// Bytes of a region that is preferred.
+pub const REGION_BYTES_MAX: usize = agni_core::validate::REGION_BYTES_MAX;
+/// Paths of an update mask.
+pub const MASK_PATHS_MAX: usize = 128;
+/// Records of a page.
+pub const PAGE_RECORDS_MAX: usize = 1_000;
+/// Records of a page that doesn't say.
+pub const PAGE_RECORDS_DEFAULT: usize = 100;
+/// Bytes of a page.
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
+/// Records that one Discover may answer.
+pub const DISCOVER_RECORDS_MAX: u32 = 100;
+/// Records of a Discover that doesn't say.
+pub const DISCOVER_RECORDS_DEFAULT: u32 = 3;
+/// Candidates for each place.
+pub const DISCOVER_CHOICES_MAX: u32 = 16;
+/// Candidates for each place where the request doesn't say.
+pub const DISCOVER_CHOICES_DEFAULT: u32 = 2;
+/// Names to explain.
+pub const EXPLAIN_NAMES_MAX: usize = 100;
+/// Records explained where none is named.
+pub const EXPLAIN_SAMPLE: usize = 10;
+
+/// Events of one partition in one message of a watch.
+pub const WATCH_EVENTS_MAX: usize = 256;
+/// Bytes of events of one partition in one message of a watch.
+pub const WATCH_EVENTS_BYTES_MAX: usize = 256 << 10;
+/// Records of one message of a difference.
+pub const WATCH_SYNC_RECORDS_MAX: usize = 500;
+/// Chunks kept for other watches at the same place.
+pub const WATCH_CACHE_CHUNKS_MAX: usize = 4_096;
+/// Least time between two progress messages, in milliseconds.
+pub const PROGRESS_MS_MIN: i64 = 100;
+/// Most time between two progress messages, in milliseconds.
+pub const PROGRESS_MS_MAX: i64 = 600_000;
+/// Time between two progress messages where the request doesn't say, in milliseconds.
+pub const PROGRESS_MS_DEFAULT: i64 = 10_000;
+/// Time between two looks at which watches need a progress message, in milliseconds.
+pub const WATCH_TICK_MS: u64 = 50;
+/// With many watches, changes wait this long for each, in microseconds, so that one message
+/// carries several.
+pub const WATCH_GATHER_US_EACH: u64 = 10;
+/// Most that changes wait for each other, in milliseconds.
+pub const WATCH_GATHER_MS_MAX: u64 = 40;

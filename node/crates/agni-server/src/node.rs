@@ -1,0 +1,96 @@
+//! What all runtimes of a server share.
+
+use crate::config::ServerConfig;
+use crate::engine_api::{Engine, ReadPoint};
+use crate::metrics::ServerMetrics;
+use crate::wire::HeaderParts;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+
+/// Where a server is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It serves.
+    Serving,
+    /// It takes no new connection and ends those that there are.
+    Draining,
+    /// Its threads end.
+    Stopping,
+}
+
+/// What all runtimes of a server share.
+pub struct Node {
+    /// The settings.
+    pub config: ServerConfig,
+    /// The engine.
+    pub engine: Engine,
+    /// The cluster, as hexadecimal text.
+    pub cluster_id: String,
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// What the server counts.
+    pub metrics: ServerMetrics,
+    /// Open connections.
+    pub connections: AtomicUsize,
+    phase: watch::Sender<Phase>,
+}
+
+impl Node {
+    /// Shared state over a running engine.
+    pub fn new(config: ServerConfig, engine: Engine, address: SocketAddr) -> Arc<Self> {
+        let cluster_id = engine.cluster_id().iter().map(|byte| format!("{byte:02x}")).collect();
+        Arc::new(Node {
+            config,
+            engine,
+            cluster_id,
+            address,
+            metrics: ServerMetrics::default(),
+            connections: AtomicUsize::new(0),
+            phase: watch::Sender::new(Phase::Serving),
+        })
+    }
+
+    /// Where the server is in its life.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Follows the server's life.
+    pub fn follow(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Goes on to a later phase; never back.
+    pub fn advance(&self, phase: Phase) {
+        self.phase.send_if_modified(|now| {
+            let later = phase > *now;
+            if later {
+                *now = phase;
+            }
+            later
+        });
+    }
+
+    /// Whether requests should be sent here.
+    pub fn ready(&self) -> bool {
+        self.phase() == Phase::Serving && self.engine.is_ready()
+    }
+
+    /// How many connections are open.
+    pub fn open_connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
+    /// The header of an answer.
+    pub fn header(&self, partition: u32, point: ReadPoint) -> HeaderParts<'_> {
+        HeaderParts { cluster_id: &self.cluster_id, partition, point }
+    }
+}
+
+/// Unix time in milliseconds: for people, never for a decision.
+pub fn unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64)
+}

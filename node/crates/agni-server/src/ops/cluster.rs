@@ -1,0 +1,103 @@
+//! The cluster as operators see it: status, routing, snapshots.
+
+use crate::engine_api::{Answer, DiskState, Work};
+use crate::grpc::status::{Code, RpcError};
+use crate::node::{Node, Phase};
+use crate::runtime::{Pending, ask};
+use agni_core::proto::api;
+
+/// How this node and its partitions do.
+pub fn status(node: &Node) -> api::StatusResponse {
+    let status = node.engine.status();
+    let (writable, message) = match (node.phase(), status.disk) {
+        (Phase::Serving, DiskState::Full) => (false, "the disk is full: free some space"),
+        (Phase::Serving, DiskState::Low) => (true, "the disk is almost full"),
+        (Phase::Serving, DiskState::Ok) => (true, ""),
+        _ => (false, "the node is stopping"),
+    };
+    let partitions = status.partitions.iter().map(|p| api::PartitionStatus {
+        partition: p.partition,
+        term: p.term,
+        leader_id: p.leader_id,
+        commit_index: p.commit_index,
+        applied_index: p.applied_index,
+        revision: p.revision,
+        records: p.records,
+        leases: p.leases,
+        snapshot_index: p.snapshot_index,
+        suspect_domains: p.suspect_domains,
+    });
+    api::StatusResponse {
+        cluster_id: node.cluster_id.clone(),
+        node_id: node.engine.node_id(),
+        version: node.config.version.clone(),
+        build_profile: build_profile().to_owned(),
+        uptime_ms: status.uptime_ms as i64,
+        writable,
+        message: message.to_owned(),
+        partitions: partitions.collect(),
+        wal_bytes: status.wal_bytes,
+        region: node.config.region.clone(),
+    }
+}
+
+/// How this library was compiled.
+pub fn build_profile() -> &'static str {
+    if cfg!(debug_assertions) { "debug" } else { "release" }
+}
+
+/// The routing table of a cluster that is this node alone.
+pub fn routing(node: &Node) -> api::RoutingResponse {
+    let node_id = node.engine.node_id();
+    let partition_count = node.engine.partition_count();
+    let route =
+        |partition| api::PartitionRoute { partition, replica_ids: vec![node_id], leader_id: node_id };
+    api::RoutingResponse {
+        epoch: 1,
+        partition_count,
+        members: vec![api::Member {
+            node_id,
+            client_address: node.address.to_string(),
+            zone: String::new(),
+        }],
+        partitions: (0..partition_count).map(route).collect(),
+    }
+}
+
+/// Takes snapshots now; answers when they are durable.
+pub async fn snapshot(
+    node: &Node,
+    mut request: api::SnapshotRequest,
+) -> Result<api::SnapshotResponse, RpcError> {
+    let count = node.engine.partition_count();
+    if let Some(unknown) = request.partitions.iter().find(|partition| **partition >= count) {
+        let message = format!("has {unknown}, but the partitions are 0..{}", count - 1);
+        return Err(RpcError::field("partitions", message));
+    }
+    if request.partitions.is_empty() {
+        request.partitions = (0..count).collect();
+    }
+    request.partitions.sort_unstable();
+    request.partitions.dedup();
+    let asked: Vec<(u32, Pending)> =
+        request.partitions.iter().map(|p| (*p, ask(*p, Work::Snapshot))).collect();
+    let mut snapshots = Vec::with_capacity(asked.len());
+    for (partition, pending) in asked {
+        match pending.await {
+            Answer::Snapshot(meta) => snapshots.push(api::snapshot_response::Taken {
+                partition,
+                index: meta.index,
+                revision: meta.revision,
+                records: meta.records,
+                bytes: meta.bytes,
+                file: meta.file,
+            }),
+            Answer::SnapshotFailed(message) => {
+                return Err(RpcError::new(Code::Internal, "SNAPSHOT_FAILED", message));
+            }
+            Answer::Refused(refuse) => return Err(RpcError::refused(refuse)),
+            _ => return Err(RpcError::new(Code::Internal, "INTERNAL", "unexpected answer")),
+        }
+    }
+    Ok(api::SnapshotResponse { snapshots })
+}

@@ -1,0 +1,168 @@
+//! Get and List. Records pass as they are stored: neither decoded nor copied.
+
+use crate::engine_api::{
+    CompiledFilter, Freshness, InstanceOwned, KeyRef, ListPosition, ReadPoint, Refuse,
+};
+use crate::grpc::status::RpcError;
+use crate::limits;
+use crate::node::Node;
+use crate::token::{self, PagePosition};
+use agni_core::proto::api::{self, Consistency};
+use agni_core::validate;
+use prost::Message;
+
+/// A record and which state of its partition shows it.
+pub struct Found {
+    /// The partition.
+    pub partition: u32,
+    /// The state.
+    pub point: ReadPoint,
+    /// The record.
+    pub instance: InstanceOwned,
+}
+
+/// One page.
+pub struct Page {
+    /// The partitions shown, with their state.
+    pub points: Vec<(u32, ReadPoint)>,
+    /// The records.
+    pub instances: Vec<InstanceOwned>,
+    /// For the next page; empty on the last.
+    pub next_page_token: String,
+    /// On the last page, to watch from the state shown.
+    pub resume_token: Vec<u8>,
+}
+
+/// A filter with its namespace's default filled in.
+pub fn named(filter: Option<api::Filter>) -> api::Filter {
+    let mut filter = filter.unwrap_or_default();
+    if filter.namespace.is_empty() {
+        validate::NAMESPACE_DEFAULT.clone_into(&mut filter.namespace);
+    }
+    filter
+}
+
+/// How fresh an answer has to be.
+pub fn freshness(options: Option<&api::ReadOptions>) -> Result<Freshness, RpcError> {
+    let Some(options) = options else { return Ok(Freshness::Linearizable) };
+    let Ok(consistency) = Consistency::try_from(options.consistency) else {
+        let message = "must be linearizable, leader or stale";
+        return Err(RpcError::field("read.consistency", message));
+    };
+    if options.max_staleness_ms < 0 {
+        return Err(RpcError::field("read.max_staleness_ms", "must not be negative"));
+    }
+    if options.max_staleness_ms > 0 && consistency != Consistency::Stale {
+        return Err(RpcError::field("read.max_staleness_ms", "is only for stale reads"));
+    }
+    Ok(match consistency {
+        Consistency::Unspecified | Consistency::Linearizable => Freshness::Linearizable,
+        Consistency::Leader => Freshness::Leader,
+        Consistency::Stale => Freshness::Stale { max_ms: options.max_staleness_ms as u64 },
+    })
+}
+
+/// Reads one record.
+pub fn get(node: &Node, request: api::GetRequest) -> Result<Found, RpcError> {
+    let key = validate::validate_key(request.key.as_ref(), "")?;
+    let freshness = freshness(request.read.as_ref())?;
+    let key_ref = KeyRef::of(&key);
+    let partition = node.engine.partition_of(&key_ref);
+    let read = node.engine.read(partition, freshness, |store, point, now_ms| {
+        store.get(&key_ref, now_ms).map(|view| (point, view.to_owned()))
+    });
+    match read {
+        Ok(Some((point, instance))) => Ok(Found { partition, point, instance }),
+        Ok(None) => Err(RpcError::not_found(&key)),
+        Err(refuse) => Err(RpcError::refused(refuse)),
+    }
+}
+
+/// The revisions that all pages of a list will show.
+fn pin(node: &Node, freshness: Freshness) -> Result<Vec<u64>, Refuse> {
+    (0..node.engine.partition_count())
+        .map(|partition| node.engine.read(partition, freshness, |_, point, _| point.revision))
+        .collect()
+}
+
+/// Reads one page of the records that match.
+pub fn list(node: &Node, request: api::ListRequest) -> Result<Page, RpcError> {
+    let filter = named(request.filter);
+    let compiled = CompiledFilter::new(&filter)?;
+    let freshness = freshness(request.read.as_ref())?;
+    let page_size = match request.page_size as usize {
+        0 => limits::PAGE_RECORDS_DEFAULT,
+        size if size <= limits::PAGE_RECORDS_MAX => size,
+        _ => {
+            let message = format!("must be 1..{}", limits::PAGE_RECORDS_MAX);
+            return Err(RpcError::field("page_size", message));
+        }
+    };
+    let (cluster_id, partitions) = (node.engine.cluster_id(), node.engine.partition_count());
+    let filter_hash = xxhash_rust::xxh3::xxh3_64(&filter.encode_to_vec());
+    let mut at = match request.page_token.is_empty() {
+        true => PagePosition {
+            revisions: pin(node, freshness).map_err(RpcError::refused)?,
+            filter_hash,
+            partition: 0,
+            after_slot: None,
+        },
+        false => token::open_page(&request.page_token, &cluster_id, partitions, filter_hash)?,
+    };
+    let mut page = Page {
+        points: Vec::new(),
+        instances: Vec::new(),
+        next_page_token: String::new(),
+        resume_token: Vec::new(),
+    };
+    let finished = fill(node, &compiled, page_size, &mut at, &mut page)?;
+    match finished {
+        true => page.resume_token = token::resume(&cluster_id, &at.revisions),
+        false => page.next_page_token = token::page(&cluster_id, &at),
+    }
+    Ok(page)
+}
+
+/// Fills a page from its position on; says whether it is the last.
+fn fill(
+    node: &Node,
+    filter: &CompiledFilter,
+    page_size: usize,
+    at: &mut PagePosition,
+    page: &mut Page,
+) -> Result<bool, RpcError> {
+    let mut bytes_left = limits::PAGE_BYTES_MAX;
+    while at.partition < node.engine.partition_count() {
+        let revision = at.revisions[at.partition as usize];
+        let position = ListPosition { revision: Some(revision), after_slot: at.after_slot };
+        let limit = page_size - page.instances.len();
+        let read = |store: &crate::engine_api::Store, point: ReadPoint, now_ms| {
+            // The header shows the state of the page, not that of the moment.
+            (ReadPoint { revision, ..point }, store.list(filter, position, limit, bytes_left, now_ms))
+        };
+        let (point, list) = node
+            .engine
+            .read(at.partition, Freshness::Local, read)
+            .map_err(RpcError::refused)?;
+        let list = list.map_err(|_| token::page_expired())?;
+        page.points.push((at.partition, point));
+        let bytes: usize = list.instances.iter().map(|instance| instance.record.len()).sum();
+        bytes_left = bytes_left.saturating_sub(bytes);
+        page.instances.extend(list.instances);
+        match list.next_slot {
+            Some(slot) => {
+                at.after_slot = Some(slot);
+                return Ok(false);
+            }
+            None => {
+                at.partition += 1;
+                at.after_slot = None;
+            }
+        }
+        let full = page.instances.len() >= page_size || bytes_left == 0;
+        if full && at.partition < node.engine.partition_count() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,239 @@
+//! A server's life: engine, runtimes, drain, stop.
+
+use crate::accept;
+use crate::config::{ServerConfig, ServerError};
+use crate::engine_api::Engine;
+use crate::limits;
+use crate::log::{self, Level};
+use crate::node::{Node, Phase};
+use crate::ops::cluster;
+use crate::router;
+use crate::runtime::{self, Delivery, Incoming, Mailbox};
+use crate::services::cluster_service_server::SERVICE_NAME as CLUSTER_SERVICE;
+use crate::services::registry_service_server::SERVICE_NAME as REGISTRY_SERVICE;
+use crate::watch::dispatcher::{self, Hub};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// Time between two looks at the connections that a drain waits for.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+/// A running server.
+pub struct Server {
+    node: Arc<Node>,
+    mailboxes: Vec<Mailbox>,
+    threads: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Server {
+    /// Recovers the data directory, then serves it.
+    ///
+    /// # Errors
+    /// When a setting, the directory or the address can't be used.
+    pub fn start(config: ServerConfig) -> Result<Server, ServerError> {
+        config.validate()?;
+        if let Some(level) = log::Level::parse(&config.log_level) {
+            log::set_level(level);
+        }
+        // The address first: it is cheap to find out that it is taken.
+        let listener = listen(&config.listen)?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| ServerError::new("LISTEN", error.to_string()))?;
+        let (mailboxes, receivers): (Vec<_>, Vec<_>) =
+            (0..config.runtimes).map(|_| Mailbox::new()).unzip();
+        let delivery = Delivery::new(mailboxes.clone());
+        let engine = Engine::start(config.engine.clone(), Box::new(delivery))
+            .map_err(|error| ServerError::new(error.code(), error.to_string()))?;
+        let node = Node::new(config, engine, address);
+        let mut listener = Some(listener);
+        let mut threads = Vec::new();
+        for (index, receiver) in receivers.into_iter().enumerate() {
+            let part = Part {
+                node: node.clone(),
+                index,
+                listener: listener.take(),
+                receiver,
+                mailboxes: mailboxes.clone(),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("agni-rt-{index}"))
+                .spawn(move || part.run())
+                .map_err(|error| ServerError::new("THREAD", error.to_string()))?;
+            threads.push(thread);
+        }
+        log::write(
+            Level::Info,
+            "serving",
+            &[
+                ("address", address.to_string().into()),
+                ("cluster_id", node.cluster_id.as_str().into()),
+                ("partitions", node.engine.partition_count().into()),
+                ("version", node.config.version.as_str().into()),
+                ("build_profile", cluster::build_profile().into()),
+            ],
+        );
+        Ok(Server { node, mailboxes, threads: parking_lot::Mutex::new(threads) })
+    }
+
+    /// Where it listens.
+    pub fn local_address(&self) -> SocketAddr {
+        self.node.address
+    }
+
+    /// Whether requests should be sent here.
+    pub fn ready(&self) -> bool {
+        self.node.ready()
+    }
+
+    /// What `ClusterService.Status` answers, as JSON.
+    pub fn status_json(&self) -> String {
+        crate::http::json::status(&cluster::status(&self.node)).to_string()
+    }
+
+    /// Takes no new connection, ends those that there are, and waits for them.
+    pub fn drain(&self, timeout_ms: u64) {
+        self.node.advance(Phase::Draining);
+        let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+        while self.node.open_connections() > 0 && Instant::now() < deadline {
+            std::thread::sleep(DRAIN_POLL);
+        }
+        let left = self.node.open_connections();
+        log::write(Level::Info, "drained", &[("connections_left", left.into())]);
+    }
+
+    /// Ends everything; what was answered is durable. Safe to repeat.
+    pub fn stop(&self) {
+        self.node.advance(Phase::Draining);
+        self.node.engine.stop();
+        self.node.advance(Phase::Stopping);
+        let mut threads = self.threads.lock();
+        if threads.is_empty() {
+            return;
+        }
+        for thread in threads.drain(..) {
+            if thread.join().is_err() {
+                log::write(Level::Error, "a runtime has panicked", &[]);
+            }
+        }
+        log::write(Level::Info, "stopped", &[]);
+    }
+
+    /// How many watches are open.
+    pub fn watches(&self) -> usize {
+        watches(&self.mailboxes)
+    }
+}
+
+fn watches(mailboxes: &[Mailbox]) -> usize {
+    mailboxes.iter().map(|m| m.watches().load(std::sync::atomic::Ordering::Relaxed)).sum()
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn listen(address: &str) -> Result<std::net::TcpListener, ServerError> {
+    let fault = |error: std::io::Error| {
+        ServerError::new("LISTEN", format!("listen {address} can't be used: {error}"))
+    };
+    let resolved = address.to_socket_addrs().map_err(fault)?.next().ok_or_else(|| {
+        ServerError::new("LISTEN", format!("listen {address} has no address"))
+    })?;
+    let domain = Domain::for_address(resolved);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(fault)?;
+    // A restart must not wait for connections of the life before.
+    socket.set_reuse_address(true).map_err(fault)?;
+    socket.bind(&resolved.into()).map_err(fault)?;
+    socket.listen(limits::BACKLOG).map_err(fault)?;
+    socket.set_nonblocking(true).map_err(fault)?;
+    Ok(socket.into())
+}
+
+/// What one runtime's thread is given.
+struct Part {
+    node: Arc<Node>,
+    index: usize,
+    listener: Option<std::net::TcpListener>,
+    receiver: UnboundedReceiver<Incoming>,
+    mailboxes: Vec<Mailbox>,
+}
+
+impl Part {
+    fn run(self) {
+        let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = match built {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let fields = [("error", error.to_string().into())];
+                log::write(Level::Error, "a runtime can't be made", &fields);
+                return;
+            }
+        };
+        let Part { node, index, listener, receiver, mailboxes } = self;
+        runtime.block_on(async move {
+            runtime::enter(index, Hub::new(node.clone(), mailboxes[index].watches().clone()));
+            crate::http::router::set_watches(mailboxes.iter().map(|m| m.watches().clone()).collect());
+            router::set_standard(standard(&node).await);
+            tokio::spawn(runtime::flush(node.engine.clone()));
+            tokio::spawn(dispatcher::pump(node.clone()));
+            tokio::spawn(dispatcher::tick(node.clone()));
+            if let Some(listener) = listener
+                && let Ok(listener) = TcpListener::from_std(listener)
+            {
+                tokio::spawn(accept::accept(node.clone(), listener, mailboxes));
+            }
+            let serving = node.clone();
+            tokio::spawn(runtime::receive(receiver, move |stream| {
+                tokio::spawn(accept::serve(serving.clone(), stream));
+            }));
+            let mut life = node.follow();
+            let _ = life.wait_for(|phase| *phase == Phase::Stopping).await;
+        });
+        // Ends tasks that are still there; those that wait for something don't hold it up.
+        runtime.shutdown_timeout(Duration::from_millis(100));
+    }
+}
+
+/// gRPC health and reflection.
+async fn standard(node: &Arc<Node>) -> axum::Router {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let serving = tonic_health::ServingStatus::Serving;
+    for service in ["", REGISTRY_SERVICE, CLUSTER_SERVICE] {
+        reporter.set_service_status(service, serving).await;
+    }
+    let mut life = node.follow();
+    tokio::spawn(async move {
+        let _ = life.wait_for(|phase| *phase != Phase::Serving).await;
+        for service in ["", REGISTRY_SERVICE, CLUSTER_SERVICE] {
+            reporter.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+        }
+    });
+    let mut routes = tonic::service::Routes::new(health);
+    let descriptors = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+    for build in [true, false] {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(descriptors);
+        // The set is written by our own build; were it broken, the rest would still serve.
+        match build {
+            true => {
+                if let Ok(service) = builder.build_v1() {
+                    routes = routes.add_service(service);
+                }
+            }
+            false => {
+                if let Ok(service) = builder.build_v1alpha() {
+                    routes = routes.add_service(service);
+                }
+            }
+        }
+    }
+    routes.into_axum_router()
+}

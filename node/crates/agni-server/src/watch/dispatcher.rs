@@ -1,0 +1,456 @@
+//! The watches of one runtime.
+//!
+//! A watch is a cursor a partition. It is asked for its next message only when its reader has
+//! room, so that a slow one merely lags, holds no memory, and takes the difference once the event
+//! log has moved on. Those that keep up stand at the same cursors and share encoded chunks.
+
+use crate::engine_api::{CompiledFilter, DifferenceCursor, Event, Freshness, ListPosition};
+use crate::grpc::status::RpcError;
+use crate::limits;
+use crate::node::{Node, Phase};
+use crate::runtime::with_hub;
+use crate::token;
+use crate::watch::encode::{self, Present, WatchMessage};
+use crate::watch::request::{self, Start};
+use agni_core::proto::api::{self, WatchPhase};
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// A filter that several watches share; its address tells it from others.
+struct SharedFilter {
+    compiled: CompiledFilter,
+    bytes: Vec<u8>,
+}
+
+/// What a watch does now.
+enum Stage {
+    /// Say that it exists.
+    Created { current: bool },
+    /// Send what matches now: partition, slot to go on after.
+    Current(Place),
+    /// Send changes.
+    Live,
+    /// Send the difference of the first of these partitions, from here on; then go on with what
+    /// matches, if that was broken off.
+    Difference { partitions: VecDeque<u32>, cursor: DifferenceCursor, then: Option<Place> },
+    /// Nothing more.
+    Ended,
+}
+
+/// A place in the current state: partition, and the slot to go on after.
+#[derive(Clone, Copy)]
+struct Place {
+    partition: u32,
+    after_slot: Option<u32>,
+}
+
+struct Watch {
+    filter: Rc<SharedFilter>,
+    previous: bool,
+    cursors: Vec<u64>,
+    stage: Stage,
+    waker: Option<Waker>,
+    progress_ms: u64,
+    next_progress_ms: u64,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct ChunkKey {
+    filter: usize,
+    partition: u32,
+    after: u64,
+    previous: bool,
+}
+
+#[derive(Clone)]
+struct Chunk {
+    to: u64,
+    bytes: Bytes,
+}
+
+/// The watches of one runtime.
+pub struct Hub {
+    node: Arc<Node>,
+    watches: Vec<Option<Watch>>,
+    free: Vec<usize>,
+    count: Arc<AtomicUsize>,
+    latest: Vec<u64>,
+    filters: HashMap<Vec<u8>, Weak<SharedFilter>>,
+    chunks: HashMap<ChunkKey, Chunk>,
+    dirty: BTreeSet<u32>,
+    pump: Option<Waker>,
+}
+
+impl Hub {
+    /// No watches yet; `count` tells the driver's thread whether there are any.
+    pub fn new(node: Arc<Node>, count: Arc<AtomicUsize>) -> Self {
+        let latest = vec![0; node.engine.partition_count() as usize];
+        Hub {
+            node,
+            watches: Vec::new(),
+            free: Vec::new(),
+            count,
+            latest,
+            filters: HashMap::new(),
+            chunks: HashMap::new(),
+            dirty: BTreeSet::new(),
+            pump: None,
+        }
+    }
+
+    /// These partitions have new revisions.
+    pub fn changed(&mut self, partitions: &[u32]) {
+        self.dirty.extend(partitions);
+        if let Some(pump) = self.pump.take() {
+            pump.wake();
+        }
+    }
+
+    /// Opens a watch.
+    pub fn open(&mut self, request: api::WatchRequest) -> Result<usize, RpcError> {
+        if self.count.load(Relaxed) >= self.node.config.max_watches {
+            let message = format!("has {} watches already, ask another node", self.count.load(Relaxed));
+            return Err(RpcError::overloaded(message));
+        }
+        self.count.fetch_add(1, Relaxed);
+        let checked = request::check(&self.node, request);
+        let spec = checked.inspect_err(|_| {
+            self.count.fetch_sub(1, Relaxed);
+        })?;
+        let filter = self.filters.get(&spec.filter_bytes).and_then(Weak::upgrade);
+        let filter = filter.unwrap_or_else(|| {
+            let shared =
+                Rc::new(SharedFilter { compiled: spec.filter, bytes: spec.filter_bytes.clone() });
+            self.filters.insert(spec.filter_bytes, Rc::downgrade(&shared));
+            shared
+        });
+        let (cursors, current) = match spec.start {
+            Start::After(revisions) => (revisions, false),
+            Start::Current(revisions) => (revisions, true),
+        };
+        for partition in 0..self.latest.len() {
+            self.look(partition as u32);
+        }
+        let watch = Watch {
+            filter,
+            previous: spec.previous,
+            cursors,
+            stage: Stage::Created { current },
+            waker: None,
+            progress_ms: spec.progress_ms,
+            next_progress_ms: self.node.engine.now_ms() + spec.progress_ms,
+        };
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.watches.push(None);
+            self.watches.len() - 1
+        });
+        self.watches[id] = Some(watch);
+        Ok(id)
+    }
+
+    /// Closes a watch.
+    pub fn close(&mut self, id: usize) {
+        let Some(watch) = self.watches.get_mut(id).and_then(Option::take) else { return };
+        self.free.push(id);
+        self.count.fetch_sub(1, Relaxed);
+        if Rc::strong_count(&watch.filter) == 1 {
+            let address = Rc::as_ptr(&watch.filter) as usize;
+            self.chunks.retain(|key, _| key.filter != address);
+            self.filters.remove(&watch.filter.bytes);
+        }
+    }
+
+    fn look(&mut self, partition: u32) {
+        let read = self.node.engine.read(partition, Freshness::Local, |_, point, _| point.revision);
+        if let (Ok(revision), Some(latest)) = (read, self.latest.get_mut(partition as usize)) {
+            *latest = revision.max(*latest);
+        }
+    }
+
+    /// Looks at what changed and wakes all watches.
+    fn flush(&mut self) {
+        self.chunks.clear();
+        for partition in std::mem::take(&mut self.dirty) {
+            self.look(partition);
+        }
+        self.wake(|_| true);
+    }
+
+    fn wake(&mut self, which: impl Fn(&Watch) -> bool) {
+        for watch in self.watches.iter_mut().flatten() {
+            if watch.waker.is_some()
+                && which(watch)
+                && let Some(waker) = watch.waker.take()
+            {
+                waker.wake();
+            }
+        }
+    }
+
+    /// The next message of a watch, when its reader has room.
+    pub fn poll(
+        &mut self,
+        id: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<WatchMessage, RpcError>>> {
+        let Some(mut watch) = self.watches.get_mut(id).and_then(Option::take) else {
+            return Poll::Ready(None);
+        };
+        let next = self.next(&mut watch);
+        if matches!(next, Poll::Pending) {
+            watch.waker = Some(context.waker().clone());
+        }
+        self.watches[id] = Some(watch);
+        next
+    }
+
+    fn next(&mut self, watch: &mut Watch) -> Poll<Option<Result<WatchMessage, RpcError>>> {
+        if self.node.phase() != Phase::Serving {
+            return Poll::Ready(match std::mem::replace(&mut watch.stage, Stage::Ended) {
+                Stage::Ended => None,
+                _ => Some(Err(RpcError::shutting_down())),
+            });
+        }
+        let message = match std::mem::replace(&mut watch.stage, Stage::Live) {
+            Stage::Ended => return Poll::Ready(None),
+            Stage::Created { current } => {
+                if current {
+                    watch.stage = Stage::Current(Place { partition: 0, after_slot: None });
+                }
+                Some(self.plain(watch, WatchPhase::Created))
+            }
+            Stage::Current(place) => Some(self.current(watch, place)),
+            Stage::Live => self.live(watch),
+            Stage::Difference { partitions, cursor, then } => {
+                Some(self.difference(watch, partitions, cursor, then))
+            }
+        };
+        match message {
+            Some(message) => {
+                watch.next_progress_ms = self.node.engine.now_ms() + watch.progress_ms;
+                self.node.metrics.watch_messages.fetch_add(1, Relaxed);
+                Poll::Ready(Some(Ok(message)))
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    fn token(&self, watch: &Watch) -> Vec<u8> {
+        token::resume(&self.node.engine.cluster_id(), &watch.cursors)
+    }
+
+    fn plain(&self, watch: &Watch, phase: WatchPhase) -> WatchMessage {
+        encode::message(phase, Vec::new(), &self.token(watch), &Present::default())
+    }
+
+    /// Changes that the watch hasn't seen; progress when there are none for long enough.
+    fn live(&mut self, watch: &mut Watch) -> Option<WatchMessage> {
+        let (mut chunks, mut bytes) = (Vec::new(), 0);
+        let mut compacted = VecDeque::new();
+        for partition in 0..watch.cursors.len() {
+            if bytes >= limits::WATCH_EVENTS_BYTES_MAX {
+                break;
+            }
+            if watch.cursors[partition] >= self.latest[partition] {
+                continue;
+            }
+            match self.chunk(watch, partition as u32) {
+                Some(chunk) => {
+                    watch.cursors[partition] = chunk.to;
+                    bytes += chunk.bytes.len();
+                    if !chunk.bytes.is_empty() {
+                        chunks.push(chunk.bytes);
+                    }
+                }
+                None => compacted.push_back(partition as u32),
+            }
+        }
+        if !chunks.is_empty() {
+            // What is compacted comes up again with the next message.
+            return Some(encode::message(
+                WatchPhase::Live,
+                chunks,
+                &self.token(watch),
+                &Present::default(),
+            ));
+        }
+        if !compacted.is_empty() {
+            return Some(self.gap(watch, compacted, None));
+        }
+        let due = self.node.engine.now_ms() >= watch.next_progress_ms;
+        due.then(|| self.plain(watch, WatchPhase::Progress))
+    }
+
+    /// The events after a watch's cursor, encoded once for all who stand there; none when they
+    /// are no longer there.
+    fn chunk(&mut self, watch: &Watch, partition: u32) -> Option<Chunk> {
+        let after = watch.cursors[partition as usize];
+        let filter = Rc::as_ptr(&watch.filter) as usize;
+        let key = ChunkKey { filter, partition, after, previous: watch.previous };
+        if let Some(chunk) = self.chunks.get(&key) {
+            return Some(chunk.clone());
+        }
+        let latest = self.latest[partition as usize];
+        let read = |store: &crate::engine_api::Store, _, _| {
+            let events = store.events_after(after, limits::WATCH_EVENTS_MAX).ok()?;
+            Some(events.take_while(|event| event.revision <= latest).cloned().collect())
+        };
+        let events: Option<Vec<Event>> =
+            self.node.engine.read(partition, Freshness::Local, read).ok().flatten();
+        let (mut out, mut to) = (BytesMut::new(), latest);
+        let events = events?;
+        for event in &events {
+            if out.len() >= limits::WATCH_EVENTS_BYTES_MAX {
+                break;
+            }
+            encode::put_event(&mut out, &watch.filter.compiled, partition, event, watch.previous);
+            to = event.revision;
+        }
+        let chunk = Chunk { to, bytes: out.freeze() };
+        if self.chunks.len() >= limits::WATCH_CACHE_CHUNKS_MAX {
+            self.chunks.clear();
+        }
+        self.chunks.insert(key, chunk.clone());
+        Some(chunk)
+    }
+
+    /// Says that a difference of these partitions begins.
+    fn gap(
+        &mut self,
+        watch: &mut Watch,
+        partitions: VecDeque<u32>,
+        then: Option<Place>,
+    ) -> WatchMessage {
+        watch.stage = Stage::Difference { partitions, cursor: DifferenceCursor::default(), then };
+        self.node.metrics.watch_gaps.fetch_add(1, Relaxed);
+        // In the middle of the current state there is nothing to resume from yet.
+        let token = if then.is_some() { Vec::new() } else { self.token(watch) };
+        encode::message(WatchPhase::Gap, Vec::new(), &token, &Present::default())
+    }
+
+    /// A page of what matches at the watch's cursors.
+    fn current(&mut self, watch: &mut Watch, place: Place) -> WatchMessage {
+        let Place { partition, after_slot } = place;
+        let at = ListPosition { revision: Some(watch.cursors[partition as usize]), after_slot };
+        let filter = &watch.filter.compiled;
+        let page = self.node.engine.read(partition, Freshness::Local, |store, point, now_ms| {
+            let limit = limits::WATCH_SYNC_RECORDS_MAX;
+            let bytes = limits::WATCH_EVENTS_BYTES_MAX;
+            (point.revision, store.list(filter, at, limit, bytes, now_ms))
+        });
+        let page = match page {
+            Ok((_, Ok(page))) => page,
+            // The state to show has moved out of reach. Nothing of this partition was sent yet,
+            // so a newer state is as good; or what changed is told first, then the rest.
+            Ok((revision, Err(_))) if after_slot.is_none() => {
+                watch.cursors[partition as usize] = revision;
+                watch.stage = Stage::Current(place);
+                let present = Present::default();
+                return encode::message(WatchPhase::Sync, Vec::new(), &[], &present);
+            }
+            _ => return self.gap(watch, VecDeque::from([partition]), Some(place)),
+        };
+        let mut out = BytesMut::new();
+        for instance in &page.instances {
+            encode::put_record(&mut out, partition, &instance.record);
+        }
+        let next = match page.next_slot {
+            Some(slot) => Some(Place { partition, after_slot: Some(slot) }),
+            None if partition as usize + 1 == watch.cursors.len() => None,
+            None => Some(Place { partition: partition + 1, after_slot: None }),
+        };
+        // Resuming in the middle would leave out the rest, so only the end has a token.
+        let (phase, token) = match next {
+            Some(_) => (WatchPhase::Sync, Vec::new()),
+            None => (WatchPhase::Synced, self.token(watch)),
+        };
+        watch.stage = next.map_or(Stage::Live, Stage::Current);
+        encode::message(phase, vec![out.freeze()], &token, &Present::default())
+    }
+
+    /// A page of the difference of the first of these partitions.
+    fn difference(
+        &mut self,
+        watch: &mut Watch,
+        mut partitions: VecDeque<u32>,
+        cursor: DifferenceCursor,
+        then: Option<Place>,
+    ) -> WatchMessage {
+        let Some(partition) = partitions.front().copied() else {
+            if let Some(place) = then {
+                watch.stage = Stage::Current(place);
+                return encode::message(WatchPhase::Sync, Vec::new(), &[], &Present::default());
+            }
+            return self.plain(watch, WatchPhase::Synced);
+        };
+        let after = watch.cursors[partition as usize];
+        let page = self.node.engine.read(partition, Freshness::Local, |store, _, _| {
+            store.difference_after(after, cursor, limits::WATCH_SYNC_RECORDS_MAX)
+        });
+        // Until the difference is whole, a token must lead back to its beginning.
+        let token = if then.is_some() { Vec::new() } else { self.token(watch) };
+        let (mut out, mut present) = (BytesMut::new(), Present::default());
+        let mut next = Some(DifferenceCursor::default());
+        // What went on meanwhile may push its state out of reach: then it begins again.
+        if let Ok(Ok(page)) = page {
+            for change in &page.changes {
+                encode::put_change(&mut out, &watch.filter.compiled, partition, change);
+            }
+            present = Present { complete: page.present_complete, partition, keys: page.present };
+            next = page.next;
+            if next.is_none() {
+                watch.cursors[partition as usize] = page.until;
+                partitions.pop_front();
+            }
+        }
+        let cursor = next.unwrap_or_default();
+        watch.stage = Stage::Difference { partitions, cursor, then };
+        encode::message(WatchPhase::Sync, vec![out.freeze()], &token, &present)
+    }
+}
+
+/// Waits for changes, lets a few gather when many watch, and wakes the watches; for ever.
+pub async fn pump(node: Arc<Node>) {
+    loop {
+        std::future::poll_fn(|context| {
+            let ready = with_hub(|hub| {
+                if hub.dirty.is_empty() {
+                    hub.pump = Some(context.waker().clone());
+                    return false;
+                }
+                true
+            });
+            if ready == Some(true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let watches = with_hub(|hub| hub.count.load(Relaxed)).unwrap_or(0) as u64;
+        let gather = Duration::from_micros(watches * limits::WATCH_GATHER_US_EACH)
+            .min(Duration::from_millis(limits::WATCH_GATHER_MS_MAX));
+        if gather >= Duration::from_millis(1) {
+            tokio::time::sleep(gather).await;
+        }
+        with_hub(Hub::flush);
+        node.metrics.watch_rounds.fetch_add(1, Relaxed);
+    }
+}
+
+/// Wakes watches whose progress message is due, and all of them when the server stops; for ever.
+pub async fn tick(node: Arc<Node>) {
+    let mut interval = tokio::time::interval(Duration::from_millis(limits::WATCH_TICK_MS));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let stopping = node.phase() != Phase::Serving;
+        with_hub(|hub| {
+            if hub.count.load(Relaxed) > 0 {
+                let now_ms = hub.node.engine.now_ms();
+                hub.wake(|watch| stopping || now_ms >= watch.next_progress_ms);
+            }
+        });
+    }
+}

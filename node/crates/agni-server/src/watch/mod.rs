@@ -1,0 +1,5 @@
+//! Watches: each runtime pulls the partitions' event logs for the watches that it serves.
+
+pub mod dispatcher;
+pub mod encode;
+pub mod request;
