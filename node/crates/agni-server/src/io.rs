@@ -136,7 +136,7 @@ impl Write for Connection {
 impl Cork {
     /// A connection that sends what has gathered whenever it has nothing more to do.
     pub fn around<C>(self, connection: C) -> Corked<C> {
-        Corked { connection, state: self.0 }
+        Corked { connection, state: self.0, ended: false }
     }
 }
 
@@ -144,6 +144,7 @@ impl Cork {
 pub struct Corked<C> {
     connection: C,
     state: Shared,
+    ended: bool,
 }
 
 impl<C> Corked<C> {
@@ -158,7 +159,9 @@ impl<C: Future> Future for Corked<C> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let ended = self.as_mut().inner().poll(context).is_ready();
+        let ended = self.ended || self.as_mut().inner().poll(context).is_ready();
+        // SAFETY: a flag has no place to keep.
+        unsafe { self.as_mut().get_unchecked_mut() }.ended = ended;
         let mut state = self.state.lock();
         match state.poll_send(context) {
             Poll::Ready(Ok(())) if !ended => Poll::Pending,

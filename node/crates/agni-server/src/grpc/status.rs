@@ -19,6 +19,8 @@ pub const DOMAIN: &str = "agniregistry";
 const DISK_FULL_RETRY_MS: u64 = agni_core::limits::DISK_FULL_CLIENT_RETRY_MS;
 /// Delay that a server at one of its limits asks for, in milliseconds.
 const OVERLOAD_RETRY_MS: u64 = 1_000;
+/// Delay after which a record that has run out is gone, in milliseconds.
+const EXPIRING_RETRY_MS: u64 = 100;
 /// Bytes that must be escaped in `grpc-message`.
 const MESSAGE_ESCAPES: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'`').add(b'?').add(b'{')
@@ -213,6 +215,12 @@ impl RpcError {
             )
             .with("field", "expected_revision")
             .with("stored_revision", stored.to_string()),
+            Refusal::Expiring => RpcError::new(
+                Code::Unavailable,
+                "EXPIRING",
+                "the record has run out and is being removed, try again in a moment",
+            )
+            .retry(EXPIRING_RETRY_MS),
             Refusal::InvalidSpec { field, message } => RpcError::field(field, message),
         }
     }

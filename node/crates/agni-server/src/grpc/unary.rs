@@ -79,7 +79,7 @@ fn discovered(node: &Node, request: api::DiscoverRequest) -> Result<Chunk, RpcEr
     let candidates: Vec<CandidateParts<'_>> = found
         .winners
         .iter()
-        .map(|winner| CandidateParts { instance: &winner.instance, score: winner.score })
+        .map(|(instance, score)| CandidateParts { instance, score: *score })
         .collect();
     Ok(wire::discover_response(&headers, &candidates, found.exclusions, found.matched).into())
 }

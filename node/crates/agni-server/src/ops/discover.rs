@@ -1,40 +1,25 @@
-//! Discover: random candidates that match, of which the better ones win (power of k choices), so
-//! that a thousand clients who ask at once don't all go to the same freest record.
+//! Discover: random candidates that match, over all partitions, of which the better ones win
+//! (power of k choices), so that a thousand clients who ask at once don't all go to the same one.
 
-use crate::engine_api::{CompiledFilter, Freshness, InstanceOwned, KeyRef, ReadPoint};
+use crate::engine_api::{
+    CompiledFilter, Freshness, InstanceOwned, KeyRef, RankRequest, ReadPoint, key_bytes_of, rank,
+};
 use crate::grpc::status::RpcError;
 use crate::limits;
 use crate::node::Node;
 use crate::ops::read::{freshness, named};
-use agni_core::proto::api::{self, ExclusionReason, Status};
+use agni_core::proto::api::{self, ExclusionReason};
+use bytes::Bytes;
 use prost::Message;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
-
-/// How much each part of a score weighs; together 1.
-const REGION_WEIGHT: f64 = 0.5;
-const FREE_WEIGHT: f64 = 0.4;
-const FRESHNESS_WEIGHT: f64 = 0.1;
-/// Freshness of a record that never reported its load.
-const FRESHNESS_UNKNOWN: f64 = 0.5;
-/// Age at which a report is worth half, in milliseconds.
-const FRESHNESS_HALF_MS: f64 = 30_000.0;
-
-/// A record that was found.
-pub struct Winner {
-    /// The record.
-    pub instance: InstanceOwned,
-    /// Why it stands where it does.
-    pub score: api::Score,
-    key: api::Key,
-}
 
 /// What was found.
 pub struct Discovered {
     /// The partitions that were asked.
     pub points: Vec<(u32, ReadPoint)>,
     /// The best, best first.
-    pub winners: Vec<Winner>,
+    pub winners: Vec<(InstanceOwned, api::Score)>,
     /// What was left out, if that was asked.
     pub exclusions: Vec<api::Exclusion>,
     /// How many match the filter.
@@ -42,7 +27,8 @@ pub struct Discovered {
 }
 
 struct Question {
-    filter: api::Filter,
+    filter: CompiledFilter,
+    everybody: api::Filter,
     region: String,
     limit: usize,
     choices: usize,
@@ -71,7 +57,12 @@ pub fn random() -> u64 {
 
 fn question(request: &api::DiscoverRequest) -> Result<Question, RpcError> {
     let filter = named(request.filter.clone());
-    CompiledFilter::for_discover(&filter)?;
+    let compiled = CompiledFilter::for_discover(&filter)?;
+    let everybody = api::Filter {
+        kind: filter.kind,
+        namespace: filter.namespace,
+        ..api::Filter::default()
+    };
     if request.region.len() > limits::REGION_BYTES_MAX {
         let message = format!("has more than {} bytes", limits::REGION_BYTES_MAX);
         return Err(RpcError::field("region", message));
@@ -97,12 +88,13 @@ fn question(request: &api::DiscoverRequest) -> Result<Question, RpcError> {
         let message = format!("has more than {} names", limits::EXPLAIN_NAMES_MAX);
         return Err(RpcError::field("explain_names", message));
     }
-    if !request.explain_names.is_empty() && filter.namespace == "*" {
+    if !request.explain_names.is_empty() && everybody.namespace == "*" {
         let message = "can't be used with namespace *, a name needs its namespace";
         return Err(RpcError::field("explain_names", message));
     }
     let freshness = freshness(request.read.as_ref())?;
-    Ok(Question { filter, region: request.region.clone(), limit, choices, freshness })
+    let (filter, region) = (compiled, request.region.clone());
+    Ok(Question { filter, everybody, region, limit, choices, freshness })
 }
 
 /// Random records that match, over all partitions, each equally likely.
@@ -114,17 +106,16 @@ struct Drawn {
 
 fn draw(
     node: &Node,
-    filter: &api::Filter,
+    filter: &CompiledFilter,
     want: usize,
     freshness: Freshness,
 ) -> Result<Drawn, RpcError> {
-    let compiled = CompiledFilter::new(filter)?;
     let (mut pools, mut points, mut matched) = (Vec::new(), Vec::new(), 0);
     for partition in 0..node.engine.partition_count() {
         let (point, sample) = node
             .engine
             .read(partition, freshness, |store, point, now_ms| {
-                (point, store.sample(&compiled, want, &mut random, now_ms))
+                (point, store.sample(filter, want, &mut random, now_ms))
             })
             .map_err(RpcError::refused)?;
         points.push((partition, point));
@@ -159,116 +150,37 @@ fn draw(
     Ok(Drawn { matched, instances, points })
 }
 
-/// The smallest free share over the resources that the record has.
-fn free_share(spec: &api::Spec, load: Option<&api::Capacity>) -> f64 {
-    let Some(total) = &spec.capacity else { return 1.0 };
-    let Some(free) = load else { return 1.0 };
-    let parts = [
-        (total.cpu, free.cpu),
-        (total.bandwidth, free.bandwidth),
-        (total.memory, free.memory),
-        (total.storage, free.storage),
-    ];
-    let share = |(total, free): &(f64, f64)| (*total > 0.0).then(|| (free / total).clamp(0.0, 1.0));
-    parts.iter().filter_map(share).fold(1.0, f64::min)
-}
-
-fn score(question: &Question, instance: InstanceOwned) -> Option<Winner> {
-    // Ranking needs the spec, so Discover decodes its few candidates; the answer still carries
-    // the stored bytes.
-    let record = api::Record::decode(instance.record.clone()).ok()?;
-    let spec = record.spec.unwrap_or_default();
-    let region_match =
-        f64::from(u8::from(question.region.is_empty() || spec.region == question.region));
-    let free_capacity = free_share(&spec, instance.load.as_ref().map(|(free, _)| free));
-    let freshness = match &instance.load {
-        Some((_, age_ms)) => FRESHNESS_HALF_MS / (FRESHNESS_HALF_MS + *age_ms as f64),
-        None => FRESHNESS_UNKNOWN,
-    };
-    let total = REGION_WEIGHT * region_match
-        + FREE_WEIGHT * free_capacity
-        + FRESHNESS_WEIGHT * freshness;
-    let score = api::Score { total, region_match, free_capacity, freshness };
-    Some(Winner { instance, score, key: record.key.unwrap_or_default() })
-}
-
-/// For each place `choices` candidates compete; who lost may still fill a place that nobody else
-/// is left for.
-fn compete(mut candidates: Vec<Winner>, places: usize, choices: usize) -> Vec<Winner> {
-    let (mut winners, mut losers) = (Vec::new(), Vec::new());
-    while winners.len() < places && !candidates.is_empty() {
-        let from = candidates.len().saturating_sub(choices);
-        let mut group = candidates.split_off(from);
-        group.sort_by(|a, b| b.score.total.total_cmp(&a.score.total));
-        let mut group = group.into_iter();
-        winners.extend(group.next());
-        losers.extend(group);
-    }
-    losers.sort_by(|a, b| b.score.total.total_cmp(&a.score.total));
-    let missing = places.saturating_sub(winners.len());
-    winners.extend(losers.into_iter().take(missing));
-    winners.sort_by(|a, b| b.score.total.total_cmp(&a.score.total));
-    winners
-}
-
-/// The filters to draw from, best first: the preferred region before others, and those who are
-/// surely alive before those of a region that has just gone silent.
-fn passes(question: &Question) -> Vec<api::Filter> {
-    let statuses = |status: Status| match question.filter.statuses.is_empty() {
-        true => vec![status as i32],
-        false => question.filter.statuses.clone(),
-    };
-    let here = |status| api::Filter { statuses: statuses(status), ..question.filter.clone() };
-    let mut passes = Vec::new();
-    let wanted = question.filter.regions.is_empty() || question.filter.regions.contains(&question.region);
-    let narrower = question.filter.regions != [question.region.clone()];
-    if !question.region.is_empty() && wanted && narrower {
-        passes.push(api::Filter { regions: vec![question.region.clone()], ..here(Status::Alive) });
-    }
-    passes.push(here(Status::Alive));
-    if question.filter.statuses.is_empty() {
-        passes.push(here(Status::Suspect));
-    }
-    passes
-}
-
 /// Finds the best records for a need.
 pub fn discover(node: &Node, request: &api::DiscoverRequest) -> Result<Discovered, RpcError> {
     let question = question(request)?;
-    let mut found =
-        Discovered { points: Vec::new(), winners: Vec::new(), exclusions: Vec::new(), matched: 0 };
-    let mut known: HashSet<(String, String)> = HashSet::new();
-    for pass in passes(&question) {
-        let whole = pass.regions == question.filter.regions;
-        let missing = question.limit - found.winners.len();
-        // What earlier passes found comes up again here, so as much more is drawn.
-        let want = match missing {
-            0 => 0,
-            _ => missing * question.choices + known.len(),
-        };
-        if want == 0 && !whole {
-            continue;
-        }
-        let drawn = draw(node, &pass, want, question.freshness)?;
-        if whole {
-            found.matched += drawn.matched;
-        }
-        let candidates: Vec<Winner> = drawn
-            .instances
-            .into_iter()
-            .filter_map(|instance| score(&question, instance))
-            .filter(|w| !known.contains(&(w.key.namespace.clone(), w.key.name.clone())))
-            .collect();
-        for winner in compete(candidates, missing, question.choices) {
-            known.insert((winner.key.namespace.clone(), winner.key.name.clone()));
-            found.winners.push(winner);
-        }
-        found.points = drawn.points;
-    }
-    if request.explain {
-        found.exclusions = explain(node, &question, request, &known)?;
-    }
-    Ok(found)
+    let want = question.limit * question.choices;
+    let here = match question.region.is_empty() {
+        true => None,
+        false => question.filter.narrowed_to(&question.region),
+    };
+    let mut candidates = match here {
+        Some(here) => draw(node, &here, want, question.freshness)?.instances,
+        None => Vec::new(),
+    };
+    // Others are only drawn when the preferred region hasn't enough; they are counted always.
+    let others = if candidates.len() < question.limit { want + candidates.len() } else { 0 };
+    let drawn = draw(node, &question.filter, others, question.freshness)?;
+    let known: HashSet<Bytes> = candidates.iter().filter_map(|i| key_bytes_of(&i.record)).collect();
+    let unknown = |instance: &InstanceOwned| {
+        key_bytes_of(&instance.record).is_none_or(|key| !known.contains(&key))
+    };
+    candidates.extend(drawn.instances.into_iter().filter(unknown));
+    let rank_request = RankRequest {
+        region: &question.region,
+        limit: question.limit,
+        choices: question.choices,
+    };
+    let winners = rank(candidates, &rank_request, &mut random);
+    let exclusions = match request.explain {
+        true => explain(node, &question, request, &winners)?,
+        false => Vec::new(),
+    };
+    Ok(Discovered { points: drawn.points, winners, exclusions, matched: drawn.matched })
 }
 
 /// The keys to explain: those named, or some of those left out.
@@ -277,22 +189,17 @@ fn keys_to_explain(
     question: &Question,
     names: &[String],
 ) -> Result<BTreeMap<String, api::Key>, RpcError> {
-    let filter = &question.filter;
+    let everybody = &question.everybody;
     if !names.is_empty() {
         let key = |name: &String| api::Key {
-            namespace: filter.namespace.clone(),
-            kind: filter.kind,
+            namespace: everybody.namespace.clone(),
+            kind: everybody.kind,
             name: name.clone(),
         };
         return Ok(names.iter().map(|name| (name.clone(), key(name))).collect());
     }
-    let everybody = api::Filter {
-        kind: filter.kind,
-        namespace: filter.namespace.clone(),
-        ..api::Filter::default()
-    };
     let want = limits::EXPLAIN_SAMPLE + question.limit;
-    let drawn = draw(node, &everybody, want, question.freshness)?;
+    let drawn = draw(node, &CompiledFilter::new(everybody)?, want, question.freshness)?;
     let key = |instance: &InstanceOwned| api::Record::decode(instance.record.clone()).ok()?.key;
     let keys = drawn.instances.iter().filter_map(key);
     Ok(keys.map(|key| (format!("{}/{}", key.namespace, key.name), key)).collect())
@@ -302,16 +209,12 @@ fn explain(
     node: &Node,
     question: &Question,
     request: &api::DiscoverRequest,
-    winners: &HashSet<(String, String)>,
+    winners: &[(InstanceOwned, api::Score)],
 ) -> Result<Vec<api::Exclusion>, RpcError> {
-    let mut filter = question.filter.clone();
-    if filter.statuses.is_empty() {
-        filter.statuses = vec![Status::Alive as i32];
-    }
-    let compiled = CompiledFilter::new(&filter)?;
+    let found: HashSet<Bytes> = winners.iter().filter_map(|(i, _)| key_bytes_of(&i.record)).collect();
     let mut exclusions = Vec::new();
     for key in keys_to_explain(node, question, &request.explain_names)?.into_values() {
-        if winners.contains(&(key.namespace.clone(), key.name.clone())) {
+        if found.contains(&Bytes::from(key.encode_to_vec())) {
             continue;
         }
         let key_ref = KeyRef::of(&key);
@@ -319,7 +222,7 @@ fn explain(
         let reason = node
             .engine
             .read(partition, question.freshness, |store, _, now_ms| {
-                store.explain(&key_ref, &compiled, now_ms)
+                store.explain(&key_ref, &question.filter, now_ms)
             })
             .map_err(RpcError::refused)?;
         let (reason, detail) = reason.unwrap_or_else(|| {
@@ -331,41 +234,4 @@ fn explain(
         }
     }
     Ok(exclusions)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn candidate(name: &str, total: f64) -> Winner {
-        Winner {
-            instance: InstanceOwned {
-                record: bytes::Bytes::new(),
-                status: Status::Alive,
-                lease_remaining_ms: None,
-                load: None,
-            },
-            score: api::Score { total, ..api::Score::default() },
-            key: api::Key { name: name.into(), ..api::Key::default() },
-        }
-    }
-
-    #[test]
-    fn the_better_of_each_group_wins_and_losers_fill_up() {
-        let all = || vec![candidate("a", 0.1), candidate("b", 0.9), candidate("c", 0.5), candidate("d", 0.4)];
-        let names = |winners: Vec<Winner>| winners.into_iter().map(|w| w.key.name).collect::<Vec<_>>();
-        assert_eq!(names(compete(all(), 2, 2)), ["b", "c"]);
-        assert_eq!(names(compete(all(), 3, 2)), ["b", "c", "d"]);
-        assert_eq!(names(compete(all(), 9, 4)), ["b", "c", "d", "a"]);
-        assert!(compete(Vec::new(), 3, 2).is_empty());
-    }
-
-    #[test]
-    fn the_scarcest_resource_decides() {
-        let capacity = |cpu, memory| api::Capacity { cpu, memory, ..api::Capacity::default() };
-        let spec = api::Spec { capacity: Some(capacity(4.0, 100.0)), ..api::Spec::default() };
-        assert_eq!(free_share(&spec, Some(&capacity(1.0, 90.0))), 0.25);
-        assert_eq!(free_share(&spec, Some(&capacity(9.0, 90.0))), 0.9);
-        assert_eq!(free_share(&spec, None), 1.0);
-    }
 }

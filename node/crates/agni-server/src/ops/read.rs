@@ -149,7 +149,7 @@ fn fill(
         let bytes: usize = list.instances.iter().map(|instance| instance.record.len()).sum();
         bytes_left = bytes_left.saturating_sub(bytes);
         page.instances.extend(list.instances);
-        match list.next_slot {
+        match list.next {
             Some(slot) => {
                 at.after_slot = Some(slot);
                 return Ok(false);

@@ -359,7 +359,7 @@ impl Hub {
         for instance in &page.instances {
             encode::put_record(&mut out, partition, &instance.record);
         }
-        let next = match page.next_slot {
+        let next = match page.next {
             Some(slot) => Some(Place { partition, after_slot: Some(slot) }),
             None if partition as usize + 1 == watch.cursors.len() => None,
             None => Some(Place { partition: partition + 1, after_slot: None }),

@@ -5,7 +5,9 @@ use crate::wire::{Segments, field_len, put_field_head, scratch};
 use agni_core::proto::api::{self, EventType, WatchPhase};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use prost::encoding::{encode_varint, encoded_len_varint};
+use prost::encoding::{
+    DecodeContext, decode_key, decode_varint, encode_varint, encoded_len_varint, skip_field,
+};
 
 /// One message of a watch, without the gRPC prefix.
 pub struct WatchMessage {
@@ -95,9 +97,23 @@ pub fn put_event(
     parts.put(out);
 }
 
+/// The revision in an encoded `api::Record` (its field 7), found without decoding the rest.
+fn revision_of(record: &Bytes) -> u64 {
+    let mut rest = &record[..];
+    while let Ok((tag, wire_type)) = decode_key(&mut rest) {
+        if tag == 7 {
+            return decode_varint(&mut rest).unwrap_or_default();
+        }
+        if skip_field(wire_type, tag, &mut rest, DecodeContext::default()).is_err() {
+            break;
+        }
+    }
+    0
+}
+
 /// Appends a record that exists, as part of a difference or of the current state.
 pub fn put_record(out: &mut BytesMut, partition: u32, record: &Bytes) {
-    let revision = agni_core::store::revision_of(record).unwrap_or_default();
+    let revision = revision_of(record);
     let parts = EventParts {
         kind: EventType::Put,
         revision,

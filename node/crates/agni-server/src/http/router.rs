@@ -1,0 +1,397 @@
+//! HTTP/JSON: which path and method mean what.
+
+use crate::engine_api::InstanceOwned;
+use crate::grpc::body::Body;
+use crate::grpc::router::{access, trace_of};
+use crate::grpc::status::{Code, RpcError};
+use crate::grpc::unary::too_slow;
+use crate::http::json::{self, BatchBody, RenewBody, SnapshotBody, WriteBody};
+use crate::http::query::{self, Query};
+use crate::http::{openapi, sse};
+use crate::metrics::{self, method_index};
+use crate::node::{Node, Phase};
+use crate::ops::{cluster, discover, read, write};
+use crate::token;
+use agni_core::proto::api::{self, Kind};
+use bytes::{Bytes, BytesMut};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+thread_local! {
+    static WATCHES: RefCell<Vec<Arc<AtomicUsize>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Tells this thread where all runtimes count their watches.
+pub fn set_watches(counts: Vec<Arc<AtomicUsize>>) {
+    WATCHES.with_borrow_mut(|watches| *watches = counts);
+}
+
+/// What a path means.
+enum Route {
+    Records(Kind),
+    Record(Kind, String),
+    Renew,
+    Batch,
+    Discover,
+    Watch,
+    Status,
+    Routing,
+    Snapshots,
+    OpenApi,
+    Healthy,
+    Ready,
+    Metrics,
+}
+
+impl Route {
+    fn of(path: &str) -> Result<Option<Route>, RpcError> {
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        Ok(Some(match parts[..] {
+            ["v1", "leases", "renew"] => Route::Renew,
+            ["v1", "batch"] => Route::Batch,
+            ["v1", "discover"] => Route::Discover,
+            ["v1", "watch"] => Route::Watch,
+            ["v1", "status"] => Route::Status,
+            ["v1", "routing"] => Route::Routing,
+            ["v1", "snapshots"] => Route::Snapshots,
+            ["v1", records] => match write::kind_of_path(records) {
+                Some(kind) => Route::Records(kind),
+                None => return Ok(None),
+            },
+            ["v1", records, name] if !name.is_empty() => match write::kind_of_path(records) {
+                Some(kind) => Route::Record(kind, query::decode("name", name)?),
+                None => return Ok(None),
+            },
+            ["openapi.json"] => Route::OpenApi,
+            ["healthz"] => Route::Healthy,
+            ["readyz"] => Route::Ready,
+            ["metrics"] => Route::Metrics,
+            _ => return Ok(None),
+        }))
+    }
+
+    fn methods(&self) -> &'static [Method] {
+        match self {
+            Route::Records(_) => &[Method::GET, Method::POST],
+            Route::Record(..) => &[Method::GET, Method::PATCH, Method::DELETE],
+            Route::Renew | Route::Batch | Route::Snapshots => &[Method::POST],
+            _ => &[Method::GET],
+        }
+    }
+
+    /// The call that it is, for the metrics.
+    fn call(&self, method: &Method) -> &'static str {
+        match (self, method) {
+            (Route::Records(_), &Method::POST) => "Register",
+            (Route::Records(_), _) => "List",
+            (Route::Record(..), &Method::PATCH) => "Update",
+            (Route::Record(..), &Method::DELETE) => "Deregister",
+            (Route::Record(..), _) => "Get",
+            (Route::Renew, _) => "Renew",
+            (Route::Batch, _) => "Batch",
+            (Route::Discover, _) => "Discover",
+            (Route::Watch, _) => "Watch",
+            (Route::Status, _) => "Status",
+            (Route::Routing, _) => "Routing",
+            (Route::Snapshots, _) => "Snapshot",
+            _ => "Other",
+        }
+    }
+}
+
+type Answered = Result<Response<Body>, RpcError>;
+
+fn body(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::data(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn ok(value: &Value) -> Response<Body> {
+    body(StatusCode::OK, "application/json", value.to_string())
+}
+
+fn refusal(error: &RpcError) -> Response<Body> {
+    let mut response = body(error.http_status(), "application/json", error.json().to_string());
+    if let Some(ms) = error.retry_ms {
+        // Whole seconds, and never none.
+        let seconds = ms.div_ceil(1000).max(1);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Answers a request that is not gRPC.
+pub async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
+    let started = Instant::now();
+    let trace = trace_of(request.headers());
+    let route = Route::of(request.uri().path());
+    let call = match &route {
+        Ok(Some(route)) => route.call(request.method()),
+        _ => "Other",
+    };
+    let head = request.method() == Method::HEAD;
+    let outcome = match route {
+        Ok(Some(route)) => allowed(&node, route, request).await,
+        Ok(None) => {
+            let message = "there is no such path, /openapi.json lists them";
+            Err(RpcError::new(Code::NotFound, "NOT_FOUND", message))
+        }
+        Err(error) => Err(error),
+    };
+    let code = outcome.as_ref().map_or_else(|error| error.code, |_| Code::Ok);
+    let microseconds = started.elapsed().as_micros() as u64;
+    node.metrics.call(method_index(call), code, microseconds);
+    let id = trace.as_ref().map(|(_, id)| id.as_str());
+    access(&node, call, code, microseconds, id);
+    let mut response = outcome.unwrap_or_else(|error| match id {
+        Some(id) => refusal(&error.with("trace_id", id)),
+        None => refusal(&error),
+    });
+    if let Some((parent, _)) = trace {
+        response.headers_mut().insert("traceparent", parent);
+    }
+    if head {
+        *response.body_mut() = Body::Empty;
+    }
+    response
+}
+
+async fn allowed(node: &Arc<Node>, route: Route, request: Request<Incoming>) -> Answered {
+    let method = match request.method() {
+        &Method::HEAD => Method::GET,
+        method => method.clone(),
+    };
+    if !route.methods().contains(&method) {
+        let words: Vec<&str> = route.methods().iter().map(Method::as_str).collect();
+        let words = words.join(", ");
+        let message = format!("this path takes {words} only");
+        let error = RpcError::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", message);
+        let mut response = refusal(&error);
+        if let Ok(value) = HeaderValue::from_str(&words) {
+            response.headers_mut().insert(ALLOW, value);
+        }
+        return Ok(response);
+    }
+    let query = Query::parse(request.uri().query().unwrap_or_default())?;
+    match route {
+        Route::Healthy | Route::Ready | Route::Metrics | Route::OpenApi => {
+            query.end()?;
+            Ok(observe(node, &route))
+        }
+        _ if node.phase() == Phase::Stopping => Err(RpcError::shutting_down()),
+        Route::Watch => watch(query, &request),
+        Route::Records(_) | Route::Record(..) | Route::Discover | Route::Status
+        | Route::Routing
+            if method == Method::GET || method == Method::DELETE =>
+        {
+            without_body(node, route, &method, query).await
+        }
+        route => {
+            query.end()?;
+            let bytes = read_body(node, request).await?;
+            with_body(node, route, &bytes).await
+        }
+    }
+}
+
+fn observe(node: &Node, route: &Route) -> Response<Body> {
+    match route {
+        Route::Ready if !node.ready() => {
+            let error = RpcError::new(Code::Unavailable, "NOT_READY", "the node isn't ready");
+            refusal(&error)
+        }
+        Route::Metrics => {
+            let watches =
+                WATCHES.with_borrow(|counts| counts.iter().map(|count| count.load(Relaxed)).sum());
+            let text = metrics::text(node, watches);
+            body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+        }
+        Route::OpenApi => ok(&openapi::document(&node.config.version)),
+        _ => ok(&json!({ "status": "ok" })),
+    }
+}
+
+async fn read_body(node: &Node, request: Request<Incoming>) -> Result<Bytes, RpcError> {
+    let json = request.headers().get(CONTENT_TYPE).is_none_or(|value| {
+        let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+        let media = text.split(';').next().unwrap_or_default().trim();
+        // curl says this of what -d is given, and the first thing people try is curl.
+        media == "application/json"
+            || media.ends_with("+json")
+            || media == "application/x-www-form-urlencoded"
+    });
+    if !json {
+        let message = "the body must be application/json";
+        return Err(RpcError::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message));
+    }
+    let limit = node.config.max_message_bytes;
+    let mut incoming = request.into_body();
+    if incoming.size_hint().lower() > limit as u64 {
+        return Err(RpcError::too_large(limit));
+    }
+    let reading = async {
+        let mut bytes = BytesMut::new();
+        while let Some(frame) =
+            std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await
+        {
+            let frame = frame.map_err(|error| {
+                RpcError::new(Code::InvalidArgument, "REQUEST_BROKEN", error.to_string())
+            })?;
+            if let Ok(data) = frame.into_data() {
+                if bytes.len() + data.len() > limit {
+                    return Err(RpcError::too_large(limit));
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(bytes.freeze())
+    };
+    let patience = Duration::from_millis(node.config.header_timeout_ms);
+    tokio::time::timeout(patience, reading).await.map_err(|_| too_slow())?
+}
+
+async fn with_body(node: &Node, route: Route, bytes: &[u8]) -> Answered {
+    Ok(match route {
+        Route::Records(kind) => {
+            let request = json::parse::<WriteBody>(bytes)?.register(Some(kind))?;
+            let response = write::register(node, request).await?;
+            let mut answer = ok(&json::registered(&response));
+            if response.created {
+                *answer.status_mut() = StatusCode::CREATED;
+            }
+            answer
+        }
+        Route::Record(kind, name) => {
+            let request = json::parse::<WriteBody>(bytes)?.update(Some(kind), Some(name))?;
+            let response = write::update(node, request).await?;
+            ok(&json!({ "revision": response.revision }))
+        }
+        Route::Renew => {
+            let request = json::parse::<RenewBody>(bytes)?.request()?;
+            ok(&json::renewed(&write::renew(node, request).await?))
+        }
+        Route::Batch => {
+            let request = json::parse::<BatchBody>(bytes)?.request()?;
+            ok(&json::batch(&write::batch(node, request).await?))
+        }
+        _ => {
+            let body = match bytes.is_empty() {
+                true => SnapshotBody::default(),
+                false => json::parse::<SnapshotBody>(bytes)?,
+            };
+            let request = api::SnapshotRequest { partitions: body.partitions };
+            ok(&json::snapshots(&cluster::snapshot(node, request).await?))
+        }
+    })
+}
+
+async fn without_body(node: &Node, route: Route, method: &Method, mut query: Query) -> Answered {
+    match route {
+        Route::Record(kind, name) if *method == Method::DELETE => {
+            delete(node, kind, name, query).await
+        }
+        Route::Record(kind, name) => get(node, kind, name, query),
+        Route::Records(kind) => list(node, kind, query),
+        Route::Discover => discover_records(node, query),
+        Route::Status => {
+            query.end()?;
+            Ok(ok(&json::status(&cluster::status(node))))
+        }
+        _ => {
+            std::mem::take(&mut query).end()?;
+            Ok(ok(&json::routing(&cluster::routing(node))))
+        }
+    }
+}
+
+async fn delete(node: &Node, kind: Kind, name: String, mut query: Query) -> Answered {
+    let namespace = query.text("namespace")?;
+    let request = api::DeregisterRequest {
+        key: Some(api::Key { namespace, kind: kind as i32, name }),
+        incarnation: query.number("incarnation")?.unwrap_or_default(),
+        expected_revision: query.number("expected_revision")?,
+        drain_ms: query.number("drain_ms")?.unwrap_or_default(),
+        successor: query.text("successor")?,
+    };
+    query.end()?;
+    let response = write::deregister(node, request).await?;
+    Ok(ok(&json!({ "existed": response.existed, "revision": response.revision })))
+}
+
+fn get(node: &Node, kind: Kind, name: String, mut query: Query) -> Answered {
+    let namespace = query.text("namespace")?;
+    let key = Some(api::Key { namespace, kind: kind as i32, name });
+    let request = api::GetRequest { key, read: query.read()? };
+    query.end()?;
+    let found = read::get(node, request)?;
+    let mut response = ok(&json::instance(&found.instance));
+    let headers = response.headers_mut();
+    headers.insert("x-agni-revision", HeaderValue::from(found.point.revision));
+    headers.insert("x-agni-partition", HeaderValue::from(found.partition));
+    Ok(response)
+}
+
+fn list(node: &Node, kind: Kind, mut query: Query) -> Answered {
+    let request = api::ListRequest {
+        filter: Some(query.filter(kind as i32, "region")?),
+        page_size: query.number("page_size")?.unwrap_or_default(),
+        page_token: query.text("page_token")?,
+        read: query.read()?,
+    };
+    query.end()?;
+    let page = read::list(node, request)?;
+    Ok(ok(&json!({
+        "instances": page.instances.iter().map(json::instance).collect::<Vec<_>>(),
+        "next_page_token": page.next_page_token,
+        "resume_token": token::to_text(&page.resume_token),
+    })))
+}
+
+fn discover_records(node: &Node, mut query: Query) -> Answered {
+    let kind = query.kind()?;
+    let request = api::DiscoverRequest {
+        filter: Some(query.filter(kind, "require_region")?),
+        region: query.text("region")?,
+        limit: query.number("limit")?.unwrap_or_default(),
+        choices: query.number("choices")?.unwrap_or_default(),
+        explain: query.flag("explain")?,
+        explain_names: query.all("explain_name"),
+        read: query.read()?,
+    };
+    query.end()?;
+    let found = discover::discover(node, &request)?;
+    let candidate = |(instance, score): &(InstanceOwned, api::Score)| {
+        json!({ "instance": json::instance(instance), "score": json::score(score) })
+    };
+    Ok(ok(&json!({
+        "candidates": found.winners.iter().map(candidate).collect::<Vec<_>>(),
+        "exclusions": found.exclusions.iter().map(json::exclusion).collect::<Vec<_>>(),
+        "matched": found.matched,
+    })))
+}
+
+fn watch(mut query: Query, request: &Request<Incoming>) -> Answered {
+    let kind = query.kind()?;
+    let written = query.one("resume_token")?;
+    // A browser that connects again says where it was; that is newer than what the address says.
+    let resume = sse::last_event_id(request.headers()).or(written).unwrap_or_default();
+    let request = api::WatchRequest {
+        filter: Some(query.filter(kind, "region")?),
+        resume_token: token::from_text(&resume).ok_or_else(token::invalid_resume)?.into(),
+        include_current: query.flag("include_current")?,
+        include_previous: query.flag("include_previous")?,
+        progress_interval_ms: query.number("progress_interval_ms")?.unwrap_or_default(),
+    };
+    query.end()?;
+    sse::open(request)
+}
