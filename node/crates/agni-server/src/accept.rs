@@ -47,7 +47,8 @@ pub async fn accept(node: Arc<Node>, listener: TcpListener, mailboxes: Vec<Mailb
         // Each answer goes out when it is ready, not when the segment is full.
         let _ = stream.set_nodelay(true);
         node.connections.fetch_add(1, Relaxed);
-        let handed = stream.into_std().is_ok_and(|s| mailboxes[turn % mailboxes.len()].connection(s));
+        let handed =
+            stream.into_std().is_ok_and(|s| mailboxes[turn % mailboxes.len()].connection(s));
         if !handed {
             node.connections.fetch_sub(1, Relaxed);
         }

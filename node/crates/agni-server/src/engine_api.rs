@@ -1,8 +1,6 @@
 //! What this crate uses of the engine, in one place.
 
-pub use agni_core::engine::{
-    Engine, EngineConfig, Freshness, PartitionState, ReadPoint,
-};
+pub use agni_core::engine::{Engine, EngineConfig, Freshness, PartitionState, ReadPoint};
 pub use agni_core::key::KeyRef;
 pub use agni_core::metrics::{EngineMetrics, HISTOGRAM_BUCKETS, Histogram};
 pub use agni_core::raft::work::{Answer, Deliver, Refuse, Submission, Ticket, Work};

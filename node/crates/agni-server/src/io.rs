@@ -38,8 +38,7 @@ pub struct Cork(Shared);
 impl Connection {
     /// A connection of which some bytes were read already.
     pub fn new(stream: TcpStream, first: Vec<u8>) -> (Connection, Cork) {
-        let state =
-            Arc::new(parking_lot::Mutex::new(State { stream, gathered: BytesMut::new() }));
+        let state = Arc::new(parking_lot::Mutex::new(State { stream, gathered: BytesMut::new() }));
         let first = BytesMut::from(&first[..]);
         (Connection { first, state: state.clone() }, Cork(state))
     }

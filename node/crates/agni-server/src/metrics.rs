@@ -9,8 +9,20 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Calls that are counted, by name.
 pub const METHODS: [&str; 14] = [
-    "Register", "Get", "List", "Update", "Deregister", "Batch", "Renew", "Discover", "KeepAlive",
-    "Watch", "Status", "Routing", "Snapshot", "Other",
+    "Register",
+    "Get",
+    "List",
+    "Update",
+    "Deregister",
+    "Batch",
+    "Renew",
+    "Discover",
+    "KeepAlive",
+    "Watch",
+    "Status",
+    "Routing",
+    "Snapshot",
+    "Other",
 ];
 const CODES: usize = 17;
 
@@ -27,13 +39,25 @@ pub enum Kind {
 
 /// Name, kind and meaning of every metric.
 pub const METRICS: &[(&str, Kind, &str)] = &[
-    ("agni_rpc_seconds", Kind::Histogram, "Time of a unary call from its message to its answer, by method; HTTP and gRPC alike."),
+    (
+        "agni_rpc_seconds",
+        Kind::Histogram,
+        "Time of a unary call from its message to its answer, by method; HTTP and gRPC alike.",
+    ),
     ("agni_rpc_total", Kind::Counter, "Calls that ended, by method and gRPC status code."),
     ("agni_queue_seconds", Kind::Histogram, "Time that a submission waited for the driver."),
     ("agni_fsync_seconds", Kind::Histogram, "Time of one append to the log with its fdatasync."),
-    ("agni_apply_seconds", Kind::Histogram, "Time to apply one partition's committed entries of a turn."),
+    (
+        "agni_apply_seconds",
+        Kind::Histogram,
+        "Time to apply one partition's committed entries of a turn.",
+    ),
     ("agni_snapshot_seconds", Kind::Histogram, "Time that one snapshot took."),
-    ("agni_expiry_lag_seconds", Kind::Histogram, "Time between a lease's deadline and its removal."),
+    (
+        "agni_expiry_lag_seconds",
+        Kind::Histogram,
+        "Time between a lease's deadline and its removal.",
+    ),
     ("agni_batch_entries", Kind::Histogram, "Entries in one fdatasync."),
     ("agni_batch_bytes", Kind::Histogram, "Bytes in one fdatasync."),
     ("agni_proposals_total", Kind::Counter, "Commands proposed."),
@@ -42,25 +66,49 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("agni_renewals_total", Kind::Counter, "Leases renewed."),
     ("agni_renewals_lost_total", Kind::Counter, "Renewals of leases that were gone."),
     ("agni_expired_total", Kind::Counter, "Records removed because their lease ran out."),
-    ("agni_expiry_spared_total", Kind::Counter, "Records named for expiry that had been renewed or changed in time."),
+    (
+        "agni_expiry_spared_total",
+        Kind::Counter,
+        "Records named for expiry that had been renewed or changed in time.",
+    ),
     ("agni_snapshots_total", Kind::Counter, "Snapshots taken."),
     ("agni_snapshots_failed_total", Kind::Counter, "Snapshots that failed."),
     ("agni_connections", Kind::Gauge, "Open connections."),
     ("agni_connections_total", Kind::Counter, "Connections accepted."),
-    ("agni_connections_refused_total", Kind::Counter, "Connections closed at once because there were too many."),
+    (
+        "agni_connections_refused_total",
+        Kind::Counter,
+        "Connections closed at once because there were too many.",
+    ),
     ("agni_watches", Kind::Gauge, "Open watches."),
     ("agni_watch_messages_total", Kind::Counter, "Messages sent to watches."),
     ("agni_watch_rounds_total", Kind::Counter, "Rounds in which changes were given to watches."),
-    ("agni_watch_gaps_total", Kind::Counter, "Watches that fell so far behind that they were sent a difference."),
+    (
+        "agni_watch_gaps_total",
+        Kind::Counter,
+        "Watches that fell so far behind that they were sent a difference.",
+    ),
     ("agni_ready", Kind::Gauge, "1 while requests can be served."),
-    ("agni_disk_state", Kind::Gauge, "0 while there is room, 1 while there is little, 2 while the disk is full."),
+    (
+        "agni_disk_state",
+        Kind::Gauge,
+        "0 while there is room, 1 while there is little, 2 while the disk is full.",
+    ),
     ("agni_wal_bytes", Kind::Gauge, "Bytes of the write-ahead log on disk."),
     ("agni_uptime_seconds", Kind::Gauge, "Time since the start."),
     ("agni_records", Kind::Gauge, "Records, by partition."),
     ("agni_leases", Kind::Gauge, "Records with a lease, by partition."),
     ("agni_revision", Kind::Gauge, "Revision, by partition."),
-    ("agni_store_bytes", Kind::Gauge, "Estimated memory of the records and their indexes, by partition."),
-    ("agni_suspect_domains", Kind::Gauge, "Regions that the mass-expiry guard spares, by partition."),
+    (
+        "agni_store_bytes",
+        Kind::Gauge,
+        "Estimated memory of the records and their indexes, by partition.",
+    ),
+    (
+        "agni_suspect_domains",
+        Kind::Gauge,
+        "Regions that the mass-expiry guard spares, by partition.",
+    ),
 ];
 
 /// One method's figures.

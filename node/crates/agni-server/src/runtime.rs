@@ -256,10 +256,7 @@ pub async fn flush(engine: Engine) {
 }
 
 /// Takes what comes from other threads until nobody can send any more.
-pub async fn receive(
-    mut mailbox: UnboundedReceiver<Incoming>,
-    mut serve: impl FnMut(TcpStream),
-) {
+pub async fn receive(mut mailbox: UnboundedReceiver<Incoming>, mut serve: impl FnMut(TcpStream)) {
     while let Some(incoming) = mailbox.recv().await {
         match incoming {
             Incoming::Answers(answers) => complete(answers),

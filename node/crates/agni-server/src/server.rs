@@ -42,9 +42,8 @@ impl Server {
         }
         // The address first: it is cheap to find out that it is taken.
         let listener = listen(&config.listen)?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| ServerError::new("LISTEN", error.to_string()))?;
+        let address =
+            listener.local_addr().map_err(|error| ServerError::new("LISTEN", error.to_string()))?;
         let (mailboxes, receivers): (Vec<_>, Vec<_>) =
             (0..config.runtimes).map(|_| Mailbox::new()).unzip();
         let delivery = Delivery::new(mailboxes.clone());
@@ -144,9 +143,10 @@ fn listen(address: &str) -> Result<std::net::TcpListener, ServerError> {
     let fault = |error: std::io::Error| {
         ServerError::new("LISTEN", format!("listen {address} can't be used: {error}"))
     };
-    let resolved = address.to_socket_addrs().map_err(fault)?.next().ok_or_else(|| {
-        ServerError::new("LISTEN", format!("listen {address} has no address"))
-    })?;
+    let resolved =
+        address.to_socket_addrs().map_err(fault)?.next().ok_or_else(|| {
+            ServerError::new("LISTEN", format!("listen {address} has no address"))
+        })?;
     let domain = Domain::for_address(resolved);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(fault)?;
     // A restart must not wait for connections of the life before.
@@ -180,7 +180,9 @@ impl Part {
         let Part { node, index, listener, receiver, mailboxes } = self;
         runtime.block_on(async move {
             runtime::enter(index, Hub::new(node.clone(), mailboxes[index].watches().clone()));
-            crate::http::router::set_watches(mailboxes.iter().map(|m| m.watches().clone()).collect());
+            crate::http::router::set_watches(
+                mailboxes.iter().map(|m| m.watches().clone()).collect(),
+            );
             router::set_standard(standard(&node).await);
             tokio::spawn(runtime::flush(node.engine.clone()));
             tokio::spawn(dispatcher::pump(node.clone()));

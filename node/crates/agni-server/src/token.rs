@@ -153,7 +153,9 @@ pub fn open_page(
         return Err(damaged());
     }
     if rest.get_u64() != filter_hash {
-        return Err(invalid("page_token is of another filter, send the same filter with each page"));
+        return Err(invalid(
+            "page_token is of another filter, send the same filter with each page",
+        ));
     }
     let partition = decode_varint(&mut rest).map_err(|_| damaged())?;
     let slot = decode_varint(&mut rest).map_err(|_| damaged())?;
@@ -190,7 +192,12 @@ mod tests {
         let token = resume(&CLUSTER, &revisions);
         assert_eq!(open_resume(&token, &CLUSTER, 4).ok(), Some(revisions.clone()));
         for after_slot in [None, Some(0), Some(u32::MAX)] {
-            let at = PagePosition { revisions: revisions.clone(), filter_hash: 9, partition: 3, after_slot };
+            let at = PagePosition {
+                revisions: revisions.clone(),
+                filter_hash: 9,
+                partition: 3,
+                after_slot,
+            };
             assert_eq!(open_page(&page(&CLUSTER, &at), &CLUSTER, 4, 9).ok(), Some(at));
         }
     }

@@ -114,7 +114,8 @@ impl Messages {
         let message = poll_fn(|context| self.poll_next(context)).await?;
         let message =
             message.ok_or_else(|| RpcError::field("message", "is missing, the body is empty"))?;
-        if self.ended || (self.whole.is_empty() && self.buffer.is_empty() && self.body.is_end_stream())
+        if self.ended
+            || (self.whole.is_empty() && self.buffer.is_empty() && self.body.is_end_stream())
         {
             return Ok(message);
         }
@@ -127,7 +128,5 @@ impl Messages {
 
 /// Decodes a message.
 pub fn decode<M: prost::Message + Default>(bytes: Bytes) -> Result<M, RpcError> {
-    M::decode(bytes).map_err(|error| {
-        RpcError::field("message", format!("is malformed: {error}"))
-    })
+    M::decode(bytes).map_err(|error| RpcError::field("message", format!("is malformed: {error}")))
 }

@@ -22,9 +22,17 @@ const OVERLOAD_RETRY_MS: u64 = 1_000;
 /// Delay after which a record that has run out is gone, in milliseconds.
 const EXPIRING_RETRY_MS: u64 = 100;
 /// Bytes that must be escaped in `grpc-message`.
-const MESSAGE_ESCAPES: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'`').add(b'?').add(b'{')
-        .add(b'}').add(b'%');
+const MESSAGE_ESCAPES: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'`')
+    .add(b'?')
+    .add(b'{')
+    .add(b'}')
+    .add(b'%');
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -96,12 +104,14 @@ pub struct RpcError {
 
 impl RpcError {
     /// A refusal without details.
-    pub fn new(
-        code: Code,
-        reason: &'static str,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        RpcError { code, reason, message: message.into(), metadata: BTreeMap::new(), retry_ms: None }
+    pub fn new(code: Code, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        RpcError {
+            code,
+            reason,
+            message: message.into(),
+            metadata: BTreeMap::new(),
+            retry_ms: None,
+        }
     }
 
     /// A field that can't be used.
@@ -185,7 +195,8 @@ impl RpcError {
 
     /// There is no such record.
     pub fn not_found(key: &api::Key) -> Self {
-        let text = format!("no {} {:?} in namespace {:?}", kind_word(key.kind), key.name, key.namespace);
+        let text =
+            format!("no {} {:?} in namespace {:?}", kind_word(key.kind), key.name, key.namespace);
         RpcError::new(Code::NotFound, "NOT_FOUND", text)
     }
 
@@ -196,7 +207,9 @@ impl RpcError {
             Refusal::StaleIncarnation { stored } => RpcError::new(
                 Code::FailedPrecondition,
                 "STALE_INCARNATION",
-                format!("incarnation is lower than the stored {stored}: a newer owner has registered"),
+                format!(
+                    "incarnation is lower than the stored {stored}: a newer owner has registered"
+                ),
             )
             .with("field", "incarnation")
             .with("stored_incarnation", stored.to_string()),
@@ -247,7 +260,8 @@ impl RpcError {
             value: info.encode_to_vec(),
         }];
         if let Some(ms) = self.retry_ms {
-            let delay = Duration { seconds: (ms / 1000) as i64, nanos: (ms % 1000) as i32 * 1_000_000 };
+            let delay =
+                Duration { seconds: (ms / 1000) as i64, nanos: (ms % 1000) as i32 * 1_000_000 };
             details.push(Any {
                 type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
                 value: RetryInfo { retry_delay: Some(delay) }.encode_to_vec(),

@@ -47,8 +47,7 @@ pub struct WatchStream {
 /// Opens a watch for a gRPC client.
 pub async fn serve(node: &Node, messages: Messages) -> Result<WatchStream, RpcError> {
     let limit = Duration::from_millis(node.config.header_timeout_ms);
-    let bytes =
-        tokio::time::timeout(limit, messages.only()).await.map_err(|_| too_slow())??;
+    let bytes = tokio::time::timeout(limit, messages.only()).await.map_err(|_| too_slow())??;
     Ok(WatchStream { handle: Handle::open(decode(bytes)?)?, ended: false })
 }
 

@@ -540,12 +540,8 @@ pub fn status(status: &api::StatusResponse) -> Value {
 
 /// The routing table.
 pub fn routing(routing: &api::RoutingResponse) -> Value {
-    let member = |m: &api::Member| {
-        json!({ "node_id": m.node_id, "client_address": m.client_address, "zone": m.zone })
-    };
-    let route = |p: &api::PartitionRoute| {
-        json!({ "partition": p.partition, "replica_ids": p.replica_ids, "leader_id": p.leader_id })
-    };
+    let member = |m: &api::Member| json!({ "node_id": m.node_id, "client_address": m.client_address, "zone": m.zone });
+    let route = |p: &api::PartitionRoute| json!({ "partition": p.partition, "replica_ids": p.replica_ids, "leader_id": p.leader_id });
     json!({
         "epoch": routing.epoch,
         "partition_count": routing.partition_count,

@@ -1,3 +1,5 @@
 //! STUB
 /// The document.
-pub fn document(_version: &str) -> serde_json::Value { serde_json::json!({}) }
+pub fn document(_version: &str) -> serde_json::Value {
+    serde_json::json!({})
+}

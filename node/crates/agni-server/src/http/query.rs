@@ -159,7 +159,10 @@ mod tests {
 
     #[test]
     fn a_filter_is_read_from_its_parameters() {
-        let mut query = Query::parse("region=eu&region=us&label=a%3Db&label=c&min_cpu=2&status=alive&name_prefix=x+y").expect("query");
+        let mut query = Query::parse(
+            "region=eu&region=us&label=a%3Db&label=c&min_cpu=2&status=alive&name_prefix=x+y",
+        )
+        .expect("query");
         let filter = query.filter(1, "region").expect("filter");
         assert_eq!(filter.regions, ["eu", "us"]);
         assert_eq!(filter.labels["a"], "b");

@@ -190,7 +190,10 @@ async fn allowed(node: &Arc<Node>, route: Route, request: Request<Incoming>) -> 
         }
         _ if node.phase() == Phase::Stopping => Err(RpcError::shutting_down()),
         Route::Watch => watch(query, &request),
-        Route::Records(_) | Route::Record(..) | Route::Discover | Route::Status
+        Route::Records(_)
+        | Route::Record(..)
+        | Route::Discover
+        | Route::Status
         | Route::Routing
             if method == Method::GET || method == Method::DELETE =>
         {
@@ -370,9 +373,7 @@ fn discover_records(node: &Node, mut query: Query) -> Answered {
     };
     query.end()?;
     let found = discover::discover(node, &request)?;
-    let candidate = |(instance, score): &(InstanceOwned, api::Score)| {
-        json!({ "instance": json::instance(instance), "score": json::score(score) })
-    };
+    let candidate = |(instance, score): &(InstanceOwned, api::Score)| json!({ "instance": json::instance(instance), "score": json::score(score) });
     Ok(ok(&json!({
         "candidates": found.winners.iter().map(candidate).collect::<Vec<_>>(),
         "exclusions": found.exclusions.iter().map(json::exclusion).collect::<Vec<_>>(),

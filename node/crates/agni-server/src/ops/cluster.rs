@@ -50,8 +50,11 @@ pub fn build_profile() -> &'static str {
 pub fn routing(node: &Node) -> api::RoutingResponse {
     let node_id = node.engine.node_id();
     let partition_count = node.engine.partition_count();
-    let route =
-        |partition| api::PartitionRoute { partition, replica_ids: vec![node_id], leader_id: node_id };
+    let route = |partition| api::PartitionRoute {
+        partition,
+        replica_ids: vec![node_id],
+        leader_id: node_id,
+    };
     api::RoutingResponse {
         epoch: 1,
         partition_count,

@@ -58,11 +58,8 @@ pub fn random() -> u64 {
 fn question(request: &api::DiscoverRequest) -> Result<Question, RpcError> {
     let filter = named(request.filter.clone());
     let compiled = CompiledFilter::for_discover(&filter)?;
-    let everybody = api::Filter {
-        kind: filter.kind,
-        namespace: filter.namespace,
-        ..api::Filter::default()
-    };
+    let everybody =
+        api::Filter { kind: filter.kind, namespace: filter.namespace, ..api::Filter::default() };
     if request.region.len() > limits::REGION_BYTES_MAX {
         let message = format!("has more than {} bytes", limits::REGION_BYTES_MAX);
         return Err(RpcError::field("region", message));
@@ -170,11 +167,8 @@ pub fn discover(node: &Node, request: &api::DiscoverRequest) -> Result<Discovere
         key_bytes_of(&instance.record).is_none_or(|key| !known.contains(&key))
     };
     candidates.extend(drawn.instances.into_iter().filter(unknown));
-    let rank_request = RankRequest {
-        region: &question.region,
-        limit: question.limit,
-        choices: question.choices,
-    };
+    let rank_request =
+        RankRequest { region: &question.region, limit: question.limit, choices: question.choices };
     let winners = rank(candidates, &rank_request, &mut random);
     let exclusions = match request.explain {
         true => explain(node, &question, request, &winners)?,
@@ -211,7 +205,8 @@ fn explain(
     request: &api::DiscoverRequest,
     winners: &[(InstanceOwned, api::Score)],
 ) -> Result<Vec<api::Exclusion>, RpcError> {
-    let found: HashSet<Bytes> = winners.iter().filter_map(|(i, _)| key_bytes_of(&i.record)).collect();
+    let found: HashSet<Bytes> =
+        winners.iter().filter_map(|(i, _)| key_bytes_of(&i.record)).collect();
     let mut exclusions = Vec::new();
     for key in keys_to_explain(node, question, &request.explain_names)?.into_values() {
         if found.contains(&Bytes::from(key.encode_to_vec())) {

@@ -138,12 +138,13 @@ fn fill(
         let limit = page_size - page.instances.len();
         let read = |store: &crate::engine_api::Store, point: ReadPoint, now_ms| {
             // The header shows the state of the page, not that of the moment.
-            (ReadPoint { revision, ..point }, store.list(filter, position, limit, bytes_left, now_ms))
+            (
+                ReadPoint { revision, ..point },
+                store.list(filter, position, limit, bytes_left, now_ms),
+            )
         };
-        let (point, list) = node
-            .engine
-            .read(at.partition, Freshness::Local, read)
-            .map_err(RpcError::refused)?;
+        let (point, list) =
+            node.engine.read(at.partition, Freshness::Local, read).map_err(RpcError::refused)?;
         let list = list.map_err(|_| token::page_expired())?;
         page.points.push((at.partition, point));
         let bytes: usize = list.instances.iter().map(|instance| instance.record.len()).sum();

@@ -6,8 +6,8 @@ use crate::limits;
 use crate::node::{Node, unix_ms};
 use crate::runtime::{Pending, ask};
 use agni_core::proto::api::{self, Kind, write_operation, write_result};
-use agni_core::validate;
 use agni_core::proto::node::{Command, Delete, Drain, Patch, Put, command::Operation};
+use agni_core::validate;
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -43,7 +43,9 @@ impl Sent {
     async fn answer(self) -> Result<Written, RpcError> {
         let Sent { key, partition, draining, pending } = self;
         match pending.await {
-            Answer::Written { outcome: Outcome::Refused(refusal), term, store_revision, .. } => {
+            Answer::Written {
+                outcome: Outcome::Refused(refusal), term, store_revision, ..
+            } => {
                 // Asking something that isn't there to go is no fault.
                 if draining && matches!(refusal, crate::engine_api::Refusal::NotFound) {
                     let point = ReadPoint { revision: store_revision, term, age_ms: 0 };
@@ -195,7 +197,8 @@ pub async fn batch(
 ) -> Result<api::BatchResponse, RpcError> {
     let count = request.operations.len();
     if !(1..=limits::BATCH_OPERATIONS_MAX).contains(&count) {
-        let message = format!("has {count} writes, 1..{} are allowed", limits::BATCH_OPERATIONS_MAX);
+        let message =
+            format!("has {count} writes, 1..{} are allowed", limits::BATCH_OPERATIONS_MAX);
         return Err(RpcError::field("operations", message));
     }
     let mut sent = Vec::with_capacity(count);
@@ -230,9 +233,7 @@ fn result_of(
     Ok(match kind {
         OperationKind::Register => write_result::Result::Register(registered(node, written)?),
         OperationKind::Update => write_result::Result::Update(updated(node, written)?),
-        OperationKind::Deregister => {
-            write_result::Result::Deregister(deregistered(node, written)?)
-        }
+        OperationKind::Deregister => write_result::Result::Deregister(deregistered(node, written)?),
     })
 }
 

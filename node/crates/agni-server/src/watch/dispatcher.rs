@@ -114,7 +114,8 @@ impl Hub {
     /// Opens a watch.
     pub fn open(&mut self, request: api::WatchRequest) -> Result<usize, RpcError> {
         if self.count.load(Relaxed) >= self.node.config.max_watches {
-            let message = format!("has {} watches already, ask another node", self.count.load(Relaxed));
+            let message =
+                format!("has {} watches already, ask another node", self.count.load(Relaxed));
             return Err(RpcError::overloaded(message));
         }
         self.count.fetch_add(1, Relaxed);

@@ -68,7 +68,8 @@ impl EventParts<'_> {
 
 /// What a watch sees of a change, if anything.
 fn seen(filter: &CompiledFilter, event: &Event) -> Option<EventType> {
-    let matches = |record: &Option<Bytes>| record.as_ref().is_some_and(|r| filter.matches_record(r));
+    let matches =
+        |record: &Option<Bytes>| record.as_ref().is_some_and(|r| filter.matches_record(r));
     match (&event.record, matches(&event.record)) {
         (Some(_), true) => Some(EventType::Put),
         (Some(_), false) => matches(&event.previous).then_some(EventType::Removed),
@@ -150,7 +151,12 @@ pub fn put_change(out: &mut BytesMut, filter: &CompiledFilter, partition: u32, c
 }
 
 /// A message of encoded events.
-pub fn message(phase: WatchPhase, events: Vec<Bytes>, token: &[u8], rest: &Present) -> WatchMessage {
+pub fn message(
+    phase: WatchPhase,
+    events: Vec<Bytes>,
+    token: &[u8],
+    rest: &Present,
+) -> WatchMessage {
     let mut parts = Segments::default();
     parts.push(scratch(4, |out| {
         out.put_u8(1 << 3);
