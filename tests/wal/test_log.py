@@ -81,7 +81,8 @@ def test_a_flipped_bit_in_the_last_batch_is_a_torn_tail(log: Path) -> None:
         damaged[bit // 8] ^= 1 << (bit % 8)
         last.write_bytes(damaged)
         reader = LogReader(find_segments(log)).read()
-        assert reader.tail is not None and reader.tail.offset == third.commit.end
+        assert reader.tail is not None
+        assert reader.tail.offset == third.commit.end
 
 
 def test_bytes_that_look_like_a_commit_do_not_make_a_torn_tail_corrupt(
@@ -142,10 +143,8 @@ def test_random_bytes_never_crash_the_reader(
     folder = tmp_path_factory.mktemp("random")
     start = encoder.header(1) if behind_header else b""
     encoder.write_segment(folder, 1, start + content)
-    try:
+    with suppress(CorruptError):
         LogReader(find_segments(folder)).read()
-    except CorruptError as error:
-        assert error.reason
 
 
 @settings(max_examples=300, deadline=None)

@@ -44,11 +44,15 @@ EPILOG = "\b\nExit codes:\n" + "\n".join(
 class Tree(click.Group):
     """The root: commands by section, failures as one line with a code."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Every command, in the order of the help."""
         return list(_HOMES)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        cmd_name: str,
+    ) -> click.Command | None:
         """Imports the command's module on first use."""
         home = _HOMES.get(cmd_name)
         if home is None:
@@ -73,7 +77,7 @@ class Tree(click.Group):
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
         complete_var: str | None = None,
-        standalone_mode: bool = True,
+        standalone_mode: bool = True,  # noqa: ARG002 - failures are told here, not by click
         **extra: Any,
     ) -> Any:
         """Runs a command line and ends the process with its exit code."""

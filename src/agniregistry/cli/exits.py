@@ -59,7 +59,7 @@ class CliError(click.ClickException):
     ) -> None:
         super().__init__(message)
         self.remedy = remedy
-        self.exit_code = exit_code
+        self.code = exit_code
         self.reason = reason
         self.details = details
 
@@ -100,7 +100,7 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
 def exit_code(error: Exception) -> Exit:
     """The code that goes with an error."""
     if isinstance(error, CliError):
-        return Exit(error.exit_code)
+        return error.code
     if isinstance(error, click.UsageError):
         return Exit.USAGE
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.FAILED)

@@ -27,9 +27,7 @@ class DurationType(click.ParamType[int]):
 
     name = "duration"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Reads "30s"; numbers are taken as they are, since defaults are in milliseconds."""
         if isinstance(value, int):
             return value
@@ -56,7 +54,10 @@ class KindType(click.ParamType[t.Kind]):
         return kind
 
     def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
     ) -> list[click.shell_completion.CompletionItem]:
         """Completes the two kinds."""
         return [
@@ -91,7 +92,7 @@ PAIR = PairType()
 
 
 def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    def keep(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    def keep(ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
         if value is not None:
             setattr(ctx.find_root().ensure_object(Settings), name, value)
         return value
@@ -145,13 +146,14 @@ def reading(command: F) -> F:
         help="How fresh. [default: linearizable]",
     )
     @click.option(
-        "--max-staleness", "max_staleness_ms", type=DURATION, default=0,
+        "--max-staleness",
+        "max_staleness_ms",
+        type=DURATION,
+        default=0,
         help="With --consistency stale: the oldest that will do.",
     )
     @functools.wraps(command)
-    def wrapped(
-        *args: Any, consistency: str | None, max_staleness_ms: int, **kwargs: Any
-    ) -> Any:
+    def wrapped(*args: Any, consistency: str | None, max_staleness_ms: int, **kwargs: Any) -> Any:
         level = t.Consistency(consistency) if consistency else None
         return command(*args, read=t.ReadOptions(level, max_staleness_ms), **kwargs)
 
@@ -193,12 +195,19 @@ def filtering(command: F) -> F:
 
     @click.option("-r", "--region", "regions", multiple=True, help="In this region (repeatable).")
     @click.option(
-        "-l", "--label", "labels", type=PAIR, multiple=True,
+        "-l",
+        "--label",
+        "labels",
+        type=PAIR,
+        multiple=True,
         help="With this label: KEY=VALUE, or KEY for any value (repeatable).",
     )
     @click.option(
-        "--status", "statuses", multiple=True,
-        type=click.Choice([status.value for status in t.Status]), help="In this state.",
+        "--status",
+        "statuses",
+        multiple=True,
+        type=click.Choice([status.value for status in t.Status]),
+        help="In this state.",
     )
     @click.option("--name-prefix", default="", help="Whose name begins with this.")
     @click.option("--gateway", default="", help="Agents behind this gateway.")

@@ -119,7 +119,8 @@ def stream_line(data: Any) -> bool:
         case "yaml":
             import yaml
 
-            click.echo("---\n" + yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+            text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+            click.echo(f"---\n{text}", nl=False)
         case _:
             return False
     sys.stdout.flush()

@@ -31,7 +31,7 @@ _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def parse_duration_ms(text: str) -> int:
-    """"90s", "1.5m", "250ms" in milliseconds; "0" needs no unit. ValueError says what is wrong."""
+    """Reads "90s", "1.5m", "250ms" as milliseconds; "0" needs no unit. ValueError else."""
     if text == "0":
         return 0
     match = _DURATION.fullmatch(text.strip())

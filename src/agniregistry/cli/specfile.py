@@ -119,8 +119,8 @@ def _kind(where: str, body: Mapping[Any, Any], given: t.Kind | None) -> t.Kind:
         raise _refused(where, "kind", f"must be gateway or agent, not {said!r}")
     if said and given and said != given.value:
         raise _refused(where, "kind", f"is {said}, but the command says {given.value}")
-    if said or given:
-        return given or t.Kind(said)
+    if given or said:
+        return given or t.Kind(str(said))
     if any(f"gateway_{name}" in body for name in _PREFIXED):
         return t.Kind.GATEWAY
     raise _refused(where, "kind", "is missing", "add it, or say agnictl register gateway -f ...")

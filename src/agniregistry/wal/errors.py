@@ -1,8 +1,8 @@
 """What can be wrong with files on disk, always with the file, the offset, and what to do.
 
-    WalError
-    ├── CorruptError   the bytes are not what was written
-    └── MissingError   there is no such file, or nothing that can read it
+WalError
+├── CorruptError   the bytes are not what was written
+└── MissingError   there is no such file, or nothing that can read it
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class LogReader:
         while not _is_blank(data, offset):
             try:
                 batch = self._batch(segment, data, offset)
-            except _BadBatch as error:
+            except _BadBatchError as error:
                 self._end(segment, data, offset, error, last)
                 break
             offset = batch.commit.end
@@ -173,7 +173,7 @@ class LogReader:
         return frame.end
 
     def _batch(self, segment: Segment, data: memoryview, start: int) -> Batch:
-        """The batch at the offset; _BadBatch where no whole one is."""
+        """The batch at the offset; _BadBatchError where no whole one is."""
         entries: list[Entry] = []
         offset, expected = start, (self.last_sequence or 0) + 1
         while True:
@@ -181,18 +181,18 @@ class LogReader:
                 frame = read_frame(data, offset)
                 record = read_wal_record(frame.payload)
             except (FrameError, WireError) as error:
-                raise _BadBatch(offset, str(error)) from error
+                raise _BadBatchError(offset, str(error)) from error
             if frame.op is Op.SEGMENT_HEADER:
-                raise _BadBatch(offset, "a segment header stands in the middle of a segment")
+                raise _BadBatchError(offset, "a segment header stands in the middle of a segment")
             if frame.op is Op.BATCH_COMMIT:
                 break
             entries.append(Entry(frame, record))
             offset = frame.end
         sequence = record.batch_commit.get("sequence", 0)
         if sequence != expected:
-            raise _BadBatch(offset, f"batch {sequence} stands where batch {expected} should")
+            raise _BadBatchError(offset, f"batch {sequence} stands where batch {expected} should")
         if not _is_commit_of(data, start, offset, record.batch_commit):
-            raise _BadBatch(start, f"batch {sequence} is not what its commit says")
+            raise _BadBatchError(start, f"batch {sequence} is not what its commit says")
         self.frames += len(entries) + 1
         self.last_sequence = sequence
         if self.first_sequence is None:
@@ -200,7 +200,7 @@ class LogReader:
         return Batch(segment, sequence, tuple(entries), frame)
 
     def _end(
-        self, segment: Segment, data: memoryview, start: int, bad: _BadBatch, last: bool
+        self, segment: Segment, data: memoryview, start: int, bad: _BadBatchError, last: bool
     ) -> None:
         """Decides whether bad bytes are a torn tail, which is no damage, or corruption."""
         if not last:
@@ -218,7 +218,7 @@ class LogReader:
         return CorruptError(segment.path, offset, reason, REMEDY)
 
 
-class _BadBatch(ValueError):
+class _BadBatchError(ValueError):
     """Where a whole batch should be there is none; `offset` is where it stops to read."""
 
     def __init__(self, offset: int, reason: str) -> None:

@@ -70,7 +70,7 @@ class SnapshotReader:
     """How many removals have been read."""
     blocks: int = 0
     """How many blocks have been read."""
-    bytes: int = 0
+    file_bytes: int = 0
     """The file's size."""
 
     def read(self) -> SnapshotReader:
@@ -83,7 +83,7 @@ class SnapshotReader:
         """Yields the records (with their slot) in order; raises CorruptError at damage."""
         unpack = _decompressor()
         data = memoryview(self.path.read_bytes())
-        self.bytes = len(data)
+        self.file_bytes = len(data)
         end = len(data) - _CRC.size
         if end < _START.size or bytes(data[:8]) != MAGIC:
             raise self._corrupt(0, "it does not begin like a snapshot, or is cut short")

@@ -92,10 +92,10 @@ def discover_command(
 
     with current().connect() as client:
         if again:
-            repeatedly(lambda: _drawn(ask(client), prefer, explain), interval_ms)
+            repeatedly(lambda: _drawn(ask(client)), interval_ms)
             return
         found = ask(client)
-    drawn = _drawn(found, prefer, explain)
+    drawn = _drawn(found)
     if drawn is not None:
         show(drawn)
     if not found.candidates:
@@ -103,7 +103,7 @@ def discover_command(
         raise not_found(f"no {kind.value} was found for this need", hint)
 
 
-def _drawn(found: t.Discovery, prefer: str, explain: bool) -> Any:
+def _drawn(found: t.Discovery) -> Any:
     """A table, or None where it has been printed as data or there is nothing to show."""
     if structured(data.discovery_data(found)):
         return None
@@ -157,7 +157,7 @@ def _because(score: t.Score) -> str:
 
 
 def _exclusions(exclusions: tuple[t.Exclusion, ...]) -> Table:
-    rows = [
+    rows: list[list[str | Text]] = [
         [each.key.name, Text(each.reason.value, style="yellow"), each.detail or render.NOTHING]
         for each in exclusions
     ]

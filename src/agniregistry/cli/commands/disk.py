@@ -87,8 +87,12 @@ def verify_command(path: Path) -> None:
 def _tail(tail: Tail | None) -> dict[str, Any] | None:
     if tail is None:
         return None
-    return {"file": str(tail.file), "offset": tail.offset, "bytes": tail.bytes,
-            "reason": tail.reason}
+    return {
+        "file": str(tail.file),
+        "offset": tail.offset,
+        "bytes": tail.bytes,
+        "reason": tail.reason,
+    }
 
 
 def _tail_line(tail: Tail) -> str:
@@ -206,8 +210,10 @@ def _commit(batch: Batch) -> dict[str, Any]:
     }
 
 
-_LAYOUT = "{:>8}  {:>10}  {:>4}  {:>6}  {:>8}  {:<14}  {:<36}  {}"
-_HEADING = _LAYOUT.format("BATCH", "OFFSET", "PART", "TERM", "INDEX", "OP", "RECORD", "DETAIL")
+_LAYOUT = "{:>8}  {:>14}  {:>4}  {:>6}  {:>8}  {:<14}  {:<36}  {}"
+_HEADING = _LAYOUT.format(
+    "BATCH", "SEGMENT:OFFSET", "PART", "TERM", "INDEX", "OP", "RECORD", "DETAIL"
+)
 _TOLD = {"file", "offset", "sequence", "op", "partition", "term", "index", "key", "spec"}
 
 
@@ -218,7 +224,7 @@ def _line(frame: dict[str, Any]) -> str:
         record = f"{key['namespace']}/{record}"
     return _LAYOUT.format(
         frame["sequence"],
-        frame["offset"],
+        f"{int(frame['file'].removesuffix('.wal'))}:{frame['offset']}",
         frame.get("partition", render.NOTHING),
         frame.get("term", render.NOTHING),
         frame.get("index", render.NOTHING),

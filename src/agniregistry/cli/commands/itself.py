@@ -113,7 +113,10 @@ class _ContextName(click.ParamType[str]):
     name = "name"
 
     def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
     ) -> list[CompletionItem]:
         """The contexts that begin like this."""
         known = sorted(ContextFile.load().contexts)

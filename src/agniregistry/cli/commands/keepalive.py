@@ -62,9 +62,13 @@ def _tell_registered(handle: Any) -> None:
 
 def _tell(event: t.RegistrationEvent) -> None:
     """Each thing that its owner should know; renewals are news for programs only."""
-    if current_output_is_data():
-        plain = {"event": event.type.value, "key": data.key_data(event.key),
-                 "lease_id": str(event.lease_id), "incarnation": event.incarnation}
+    if _is_data():
+        plain = {
+            "event": event.type.value,
+            "key": data.key_data(event.key),
+            "lease_id": str(event.lease_id),
+            "incarnation": event.incarnation,
+        }
         if event.error:
             plain["error"] = str(event.error)
         stream_line(plain)
@@ -72,7 +76,7 @@ def _tell(event: t.RegistrationEvent) -> None:
         note(f"{render.short(event.key)}: {event.type.value} {event.error or ''}".rstrip())
 
 
-def current_output_is_data() -> bool:
+def _is_data() -> bool:
     """Whether stdout is read by a program."""
     return current().output in ("json", "yaml")
 
@@ -81,7 +85,7 @@ def current_output_is_data() -> bool:
 def _terminable() -> Iterator[None]:
     """SIGTERM, as service managers send it, ends as Ctrl-C does."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():

@@ -85,16 +85,20 @@ def register_command(
         if keep_alive:
             _keep(client, wanted)
             return
-        answers = [
-            client.put(
-                each.key,
-                each.spec,
-                ttl_ms=each.ttl_ms or 0,
-                incarnation=each.incarnation or 0,
-                expected_revision=each.expected_revision,
-            )
-            for each in wanted
-        ] if len(wanted) == 1 else _batch(client, wanted)
+        answers = (
+            [
+                client.put(
+                    each.key,
+                    each.spec,
+                    ttl_ms=each.ttl_ms or 0,
+                    incarnation=each.incarnation or 0,
+                    expected_revision=each.expected_revision,
+                )
+                for each in wanted
+            ]
+            if len(wanted) == 1
+            else _batch(client, wanted)
+        )
     _tell_registered(answers)
 
 
@@ -123,8 +127,10 @@ def _wanted(words: tuple[str, ...], file: str | None, given: dict[str, Any]) -> 
 
 def _keep(client: Any, wanted: list[Wanted]) -> None:
     if any(each.expected_revision is not None for each in wanted):
-        raise usage_error("--keep-alive registers again when a lease is lost; it can't be "
-                          "combined with --create-only or --expected-revision")
+        raise usage_error(
+            "--keep-alive registers again when a lease is lost; it can't be "
+            "combined with --create-only or --expected-revision"
+        )
     keep_alive(
         client,
         [(each.key, each.spec, each.ttl_ms or KEEP_ALIVE_TTL_MS, each.incarnation)
@@ -183,9 +189,7 @@ def _tell_registered(answers: list[t.Registered]) -> None:
 @watching
 @output()
 @connection
-def get_command(
-    words: tuple[str, ...], read: t.ReadOptions, again: bool, interval_ms: int
-) -> None:
+def get_command(words: tuple[str, ...], read: t.ReadOptions, again: bool, interval_ms: int) -> None:
     """Show one record with everything that is known of it, or several as a table.
 
     \b
@@ -255,9 +259,7 @@ def list_command(
         _once_or_again(draw, again, interval_ms)
 
 
-def _all(
-    client: Any, wanted: t.Filter, limit: int | None, read: t.ReadOptions
-) -> list[t.Instance]:
+def _all(client: Any, wanted: t.Filter, limit: int | None, read: t.ReadOptions) -> list[t.Instance]:
     """Every page, as of one moment, sorted by key for people."""
     found: list[t.Instance] = []
     token = ""
@@ -371,8 +373,9 @@ def deregister_command(
                 drain_ms=drain_ms,
                 successor=successor,
             )
-            told.append({"key": data.key_data(key), "existed": answer.existed,
-                         "revision": answer.revision})
+            told.append(
+                {"key": data.key_data(key), "existed": answer.existed, "revision": answer.revision}
+            )
             if not answer.existed:
                 missing.append(render.short(key))
             elif current().output == "name":
@@ -393,7 +396,7 @@ def deregister_command(
 def renew_command(
     words: tuple[str, ...],
     free_capacity: t.Capacity | None,
-    free_capacity_fields: tuple[str, ...],
+    free_capacity_fields: tuple[str, ...],  # noqa: ARG001 - update needs it, renew does not
 ) -> None:
     """Extend leases to their full time, by their ids or by their records' names.
 
@@ -420,8 +423,9 @@ def renew_command(
     }
     if not structured(plain) and answer.renewed:
         count = f"{answer.renewed} lease{'s' if answer.renewed != 1 else ''}"
-        say(f"{count} renewed; the next renewal is due in "
-            f"{render.duration(answer.next_renewal_ms)}")
+        say(
+            f"{count} renewed; the next renewal is due in {render.duration(answer.next_renewal_ms)}"
+        )
     if lost:
         raise not_found(f"lost: {', '.join(lost)}", "register again, the lease has run out")
 
@@ -442,5 +446,3 @@ def _once_or_again(draw: Callable[[], Any], again: bool, interval_ms: int) -> No
         click.echo(drawn)
     elif drawn is not None:
         show(drawn)
-
-

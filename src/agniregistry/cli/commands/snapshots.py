@@ -28,7 +28,7 @@ def inspect_files(path: Path, records: bool) -> None:
     if not files:
         note(f"no snapshots in {path}; agnictl snapshot take has the node write them")
         return
-    rows = [
+    rows: list[list[str | Text]] = [
         [
             Text(str(each["file"]), style="bold"),
             str(each["partition"]),
@@ -58,8 +58,9 @@ def verify_files(path: Path) -> None:
                 told.append({"file": summary["file"], "ok": True, "records": summary["records"]})
             except CorruptError as error:
                 damage.append(error)
-                told.append({"file": file.name, "ok": False, "offset": error.offset,
-                             "reason": error.reason})
+                told.append(
+                    {"file": file.name, "ok": False, "offset": error.offset, "reason": error.reason}
+                )
             advance(file.stat().st_size)
     if not structured({"ok": not damage, "snapshots": told}):
         for each in told:
@@ -68,10 +69,9 @@ def verify_files(path: Path) -> None:
         if not files:
             note(f"no snapshots in {path}")
     if damage:
-        for error in damage[1:]:
-            note(str(error))
+        for other in damage[1:]:
+            note(str(other))
         raise damage[0]
-
 
 
 def _summary(reader: SnapshotReader) -> dict[str, Any]:
@@ -80,5 +80,5 @@ def _summary(reader: SnapshotReader) -> dict[str, Any]:
         **asdict(reader.header),
         "records": reader.records,
         "tombstones": reader.tombstones,
-        "bytes": reader.bytes,
+        "bytes": reader.file_bytes,
     }
