@@ -83,7 +83,7 @@ class FakeRegistry(Generic[C]):
     ) -> t.Registered:
         """As `Client.put`."""
         full = validate.key(key, spec)
-        validate.whole_spec(full.kind, spec)
+        validate.whole_spec(spec)
         validate.ttl(ttl_ms)
         spec = replace(spec, labels=dict(spec.labels))
         operation = t.RegisterOperation(full, spec, ttl_ms, incarnation, expected_revision)
@@ -132,7 +132,7 @@ class FakeRegistry(Generic[C]):
     ) -> t.Updated:
         """As `Client.update`."""
         full = validate.key(key)
-        validate.mask(full.kind, spec, update_mask)
+        validate.mask(spec, update_mask)
         operation = t.UpdateOperation(full, spec, update_mask, incarnation, expected_revision)
         with self._change():
             return t.Updated(self._store.patch(operation).revision, self._header())
@@ -204,13 +204,7 @@ class FakeRegistry(Generic[C]):
         timeout_ms: int | None = None,
     ) -> t.Renewed:
         """As `Client.renew`."""
-        if not 1 <= len(lease_ids) <= validate.RENEW_LEASES_MAX:
-            raise validate.refuse("lease_ids", f"must be 1..{validate.RENEW_LEASES_MAX} leases")
-        wanted = set(lease_ids)
-        for load in loads:
-            validate.capacity("loads.free", load.free)
-            if load.lease_id not in wanted:
-                raise validate.refuse("loads.lease_id", "is not among lease_ids")
+        validate.leases(lease_ids, loads)
         free = {load.lease_id: load.free for load in loads}
         with self._change():
             granted = {x: self._store.renew(x, free.get(x)) for x in lease_ids}
@@ -225,7 +219,7 @@ class FakeRegistry(Generic[C]):
     ) -> t.Instance:
         """As `Client.get`."""
         full = validate.key(key)
-        _check_read(read)
+        validate.read(read)
         with self._change():
             stored = self._store.find(full)
             if stored is None:
@@ -244,7 +238,7 @@ class FakeRegistry(Generic[C]):
         """As `Client.list`."""
         wanted = validate.wanted(filter)
         validate.whole("page_size", page_size, 0, validate.PAGE_RECORDS_MAX)
-        _check_read(read)
+        validate.read(read)
         size = page_size or validate.PAGE_RECORDS_DEFAULT
         with self._change():
             if page_token:
@@ -289,10 +283,8 @@ class FakeRegistry(Generic[C]):
         validate.text("region", region, 0, validate.REGION_BYTES_MAX)
         validate.whole("limit", limit, 0, validate.DISCOVER_RECORDS_MAX)
         validate.whole("choices", choices, 0, validate.DISCOVER_CHOICES_MAX)
-        if len(explain_names) > validate.EXPLAIN_NAMES_MAX:
-            message = f"has more than {validate.EXPLAIN_NAMES_MAX} names"
-            raise validate.refuse("explain_names", message)
-        _check_read(read)
+        validate.explained(explain_names, wanted.namespace)
+        validate.read(read)
         with self._change():
             statuses = wanted.statuses or (t.Status.ALIVE,)
             everyone = self._store.instances()
@@ -393,9 +385,9 @@ class FakeRegistry(Generic[C]):
 
     # -- what only a fake can do ----------------------------------------------------------
 
-    def serve(self) -> serve:
+    def serve(self, address: str = "127.0.0.1:0") -> serve:
         """Serves this registry over gRPC on loopback; a context manager that gives host:port."""
-        return serve(self)
+        return serve(self, address)
 
     def fail_next(self, error: AgniError, times: int = 1) -> None:
         """Lets the next calls fail with this error before they do anything."""
@@ -479,8 +471,3 @@ class _Encoded:
 
     def __iter__(self) -> Iterator[bytes]:
         return (encode_message(message) for message in self._stream)
-
-
-def _check_read(read: t.ReadOptions) -> None:
-    if read.max_staleness_ms < 0:
-        raise validate.refuse("read.max_staleness_ms", "must be at least 0")

@@ -12,8 +12,8 @@ from agniregistry.testing import _validate as validate
 REGION_WEIGHT = 0.5
 FREE_WEIGHT = 0.4
 FRESHNESS_WEIGHT = 0.1
-FRESH_FOR_MS = 60_000
-"""A load report counts for nothing from this age on, in milliseconds."""
+FRESHNESS_HALF_MS = 30_000
+"""The age at which a load report is worth half, in milliseconds."""
 
 
 def passes(instance: t.Instance, wanted: t.Filter) -> bool:
@@ -36,14 +36,14 @@ def score(instance: t.Instance, region: str) -> t.Score:
     total, free = instance.spec.capacity or t.Capacity(), free_of(instance) or t.Capacity()
     shares = [
         min(1.0, getattr(free, name) / getattr(total, name))
-        for name in ("cpu", "bandwidth", "memory", "storage")
+        for name in validate.CAPACITY_FIELDS
         if getattr(total, name) > 0
     ]
     region_match = 1.0 if region in ("", instance.spec.region) else 0.0
-    free_share = min(shares, default=0.0)
+    free_share = min(shares, default=1.0)
     freshness = 0.5
     if instance.load is not None:
-        freshness = max(0.0, 1.0 - instance.load.age_ms / FRESH_FOR_MS)
+        freshness = FRESHNESS_HALF_MS / (FRESHNESS_HALF_MS + instance.load.age_ms)
     return t.Score(
         total=REGION_WEIGHT * region_match
         + FREE_WEIGHT * free_share

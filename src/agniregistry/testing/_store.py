@@ -115,13 +115,12 @@ class Store:
         """Updates the fields of the mask."""
         old = self._existing(operation.key)
         _check_incarnation(operation.incarnation, old)
-        _check_revision(operation.expected_revision, old)
         spec = _patched(old.spec, operation.spec, operation.update_mask)
-        validate.whole_spec(old.key.kind, spec)
-        incarnation = operation.incarnation or old.incarnation
-        if spec == old.spec and incarnation == old.incarnation:
+        validate.whole_spec(spec)
+        if spec == old.spec:
             return old
-        return self._write(replace(old, spec=spec, incarnation=incarnation), old)
+        _check_revision(operation.expected_revision, old)
+        return self._write(replace(old, spec=spec), old)
 
     def delete(self, operation: t.DeregisterOperation) -> int:
         """Removes, or lets drain; answers the revision, 0 when there was nothing."""
@@ -134,8 +133,6 @@ class Store:
         if operation.drain_ms == 0:
             self._remove(old, t.EventType.DEREGISTERED)
             return self.revision
-        if old.draining is not None and old.draining.successor == operation.successor:
-            return old.revision
         deadline = self._clock.wall_ms() + operation.drain_ms
         draining = t.Draining(deadline, operation.successor)
         record = self._write(replace(old, draining=draining), old)
@@ -277,6 +274,12 @@ def _patched(old: t.Spec, new: t.Spec, paths: Sequence[str]) -> t.Spec:
         field, _, part = path.partition(".")
         if not part:
             old = replace(old, **{field: getattr(new, field)})
+            continue
+        if field == "labels":
+            pairs = {name: value for name, value in old.labels.items() if name != part}
+            if part in new.labels:
+                pairs[part] = new.labels[part]
+            old = replace(old, labels=pairs)
             continue
         amounts = replace(
             old.capacity or t.Capacity(), **{part: getattr(new.capacity or t.Capacity(), part)}

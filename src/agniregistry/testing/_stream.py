@@ -56,7 +56,7 @@ class Stream:
     def __init__(self, registry: FakeRegistry[Any], store: Store, request: WatchRequest) -> None:
         self._registry = registry
         self._store = store
-        self._filter = validate.wanted(request.filter)
+        self._filter = validate.watched(request.filter)
         self._previous = request.include_previous
         self._interval_ms = validate.progress(request.progress_interval_ms)
         self._ready: deque[t.WatchMessage] = deque()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,8 +26,9 @@ TTL_MS_MAX = 86_400_000
 DRAIN_MS_MAX = 3_600_000
 BATCH_OPERATIONS_MAX = 1_000
 RENEW_LEASES_MAX = 10_000
-FILTER_CHOICES_MAX = 64
-MASK_PATHS_MAX = 128
+FILTER_REGIONS_MAX = 64
+PORT_MAX = 65_535
+DOMAIN_LABEL_BYTES_MAX = 63
 PAGE_RECORDS_MAX = 1_000
 PAGE_RECORDS_DEFAULT = 100
 DISCOVER_RECORDS_MAX = 100
@@ -53,7 +53,13 @@ SPEC_FIELDS = (
     "payload",
 )
 CAPACITY_FIELDS = ("cpu", "bandwidth", "memory", "storage")
-_DOMAIN_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_HIDDEN = (
+    (0x200B, 0x200F),
+    (0x2028, 0x202E),
+    (0x2060, 0x206F),
+    (0xFFF9, 0xFFFB),
+    (0xE0000, 0xE007F),
+)
 
 
 def refuse(field: str, message: str) -> InvalidFieldError:
@@ -76,7 +82,13 @@ def text(field: str, value: str, least: int, most: int) -> None:
 
 
 def _unprintable(character: str) -> bool:
-    return unicodedata.category(character) == "Cc" or character in "\u2028\u2029\ufeff\ufffe"
+    """Control characters, and those that only change how others look."""
+    code = ord(character)
+    return (
+        unicodedata.category(character) == "Cc"
+        or code in (0xAD, 0x61C, 0xFEFF)
+        or any(first <= code <= last for first, last in _HIDDEN)
+    )
 
 
 def whole(field: str, value: int, least: int, most: int) -> None:
@@ -93,6 +105,8 @@ def key(given: t.Key, spec: t.Spec | None = None) -> t.Key:
     if not name and given.kind is t.Kind.GATEWAY and spec is not None:
         name = spec.domain
     full = replace(given, name=name, namespace=given.namespace or "default")
+    if full.namespace == "*":
+        raise refuse("key.namespace", 'must not be "*", which means all of them')
     text("key.namespace", full.namespace, 1, NAME_BYTES_MAX)
     text("key.name", full.name, 1, NAME_BYTES_MAX)
     return full
@@ -109,77 +123,75 @@ def capacity(field: str, amounts: t.Capacity | None) -> None:
 def labels(field: str, pairs: Mapping[str, str]) -> None:
     """Bounded in number and size."""
     if len(pairs) > LABELS_MAX:
-        raise refuse(field, f"has {len(pairs)} pairs, at most {LABELS_MAX} are allowed")
+        raise refuse(field, f"must be at most {LABELS_MAX} pairs, not {len(pairs)}")
     for name, value in pairs.items():
-        try:
-            text(f"{field} key", name, 1, LABEL_KEY_BYTES_MAX)
-        except InvalidFieldError as error:
-            raise InvalidFieldError(error.message, field=field) from error
+        text(field, name, 1, LABEL_KEY_BYTES_MAX)
         text(f"{field}.{name}", value, 0, LABEL_VALUE_BYTES_MAX)
 
 
-def spec_field(spec: t.Spec, name: str) -> None:
-    """One field of a spec."""
-    match name:
-        case "region":
-            text("spec.region", spec.region, 1, REGION_BYTES_MAX)
-        case "ip" if spec.ip:
-            try:
-                if "%" in spec.ip:
-                    raise ValueError
-                ipaddress.ip_address(spec.ip)
-            except ValueError as error:
-                message = "must be an IPv4 or IPv6 address in text form"
-                raise refuse("spec.ip", message) from error
-        case "domain" if spec.domain:
-            text("spec.domain", spec.domain, 1, NAME_BYTES_MAX)
-            parts = spec.domain.removesuffix(".").split(".")
-            if not all(_DOMAIN_LABEL.fullmatch(part) for part in parts):
-                raise refuse("spec.domain", "must be a DNS name, such as gateway.example.org")
-        case "port":
-            whole("spec.port", spec.port, 0, 65_535)
-        case "capacity":
-            capacity("spec.capacity", spec.capacity)
-        case "labels":
-            labels("spec.labels", spec.labels)
-        case "owner" | "gateway":
-            text(f"spec.{name}", getattr(spec, name), 0, NAME_BYTES_MAX)
-        case "public_key":
-            _size("spec.public_key", spec.public_key, PUBLIC_KEY_BYTES_MAX)
-        case "payload":
-            _size("spec.payload", spec.payload, PAYLOAD_BYTES_MAX)
+def whole_spec(spec: t.Spec) -> None:
+    """A spec, in the order in which the server looks at it."""
+    text("spec.region", spec.region, 1, REGION_BYTES_MAX)
+    _addresses(spec)
+    capacity("spec.capacity", spec.capacity)
+    labels("spec.labels", spec.labels)
+    text("spec.owner", spec.owner, 0, NAME_BYTES_MAX)
+    text("spec.gateway", spec.gateway, 0, NAME_BYTES_MAX)
+    _size("spec.public_key", spec.public_key, PUBLIC_KEY_BYTES_MAX)
+    _size("spec.payload", spec.payload, PAYLOAD_BYTES_MAX)
+
+
+def _addresses(spec: t.Spec) -> None:
+    if spec.ip:
+        try:
+            if "%" in spec.ip:
+                raise ValueError
+            ipaddress.ip_address(spec.ip)
+        except ValueError as error:
+            message = "must be an IPv4 or IPv6 address in text form"
+            raise refuse("spec.ip", message) from error
+    text("spec.domain", spec.domain, 0, NAME_BYTES_MAX)
+    parts = spec.domain.removesuffix(".").split(".") if spec.domain else ()
+    if not all(_is_domain_label(part) for part in parts):
+        raise refuse("spec.domain", "must be a DNS name, such as gateway.example.org")
+    if not isinstance(spec.port, int) or not 0 <= spec.port <= PORT_MAX:
+        raise refuse("spec.port", f"must be 1..{PORT_MAX}, not {spec.port}")
+    if spec.port == 0 and (spec.ip or spec.domain):
+        raise refuse("spec.port", f"must be 1..{PORT_MAX} where an address is given")
+
+
+def _is_domain_label(part: str) -> bool:
+    return (
+        1 <= len(part.encode()) <= DOMAIN_LABEL_BYTES_MAX
+        and not part.startswith("-")
+        and not part.endswith("-")
+        and all(character.isalnum() or character in "-_" for character in part)
+    )
 
 
 def _size(field: str, value: bytes, most: int) -> None:
     if len(value) > most:
-        raise refuse(field, f"has {len(value)} bytes, at most {most} are allowed")
+        raise refuse(field, f"must be at most {most} bytes, not {len(value)}")
 
 
-def whole_spec(kind: t.Kind, spec: t.Spec) -> None:
-    """A spec; a gateway must be reachable by a port, and by an address or a name."""
-    for name in SPEC_FIELDS:
-        spec_field(spec, name)
-    if kind is t.Kind.GATEWAY:
-        if spec.port == 0:
-            raise refuse("spec.port", "must be 1..65535")
-        if not spec.ip and not spec.domain:
-            raise refuse("spec.ip", "is missing, give an address or a domain")
-
-
-def mask(kind: t.Kind, spec: t.Spec, paths: Sequence[str]) -> None:
-    """An update's mask, and those values that it names."""
+def mask(spec: t.Spec, paths: Sequence[str]) -> None:
+    """An update's mask, and the values; what isn't changed may be left out."""
     if not paths:
-        raise refuse("update_mask", "is missing, name the fields that change")
-    if len(paths) > MASK_PATHS_MAX:
-        raise refuse("update_mask", f"has {len(paths)} paths, at most {MASK_PATHS_MAX} are allowed")
+        raise refuse("update_mask", "must name at least one field of the spec")
     for path in paths:
-        field, _, part = path.partition(".")
-        known = part in CAPACITY_FIELDS and field == "capacity" if part else field in SPEC_FIELDS
-        if not known or path.endswith("."):
+        field, dot, part = path.partition(".")
+        known = field in SPEC_FIELDS and not dot
+        known = known or (field == "capacity" and part in CAPACITY_FIELDS)
+        if not known and not (field == "labels" and part):
             raise refuse("update_mask", f'names "{path}", which is no field of a spec')
-        spec_field(spec, field)
-        if kind is t.Kind.GATEWAY and field == "port" and spec.port == 0:
-            raise refuse("spec.port", "must be 1..65535")
+    named = {path.partition(".")[0] for path in paths}
+    whole_spec(
+        replace(
+            spec,
+            region=spec.region if "region" in named else "unchanged",
+            port=spec.port or (0 if "port" in named else 1),
+        )
+    )
 
 
 def ttl(ttl_ms: int) -> None:
@@ -191,9 +203,9 @@ def ttl(ttl_ms: int) -> None:
 def drain(drain_ms: int, successor: str) -> None:
     """A time of draining, and who takes over."""
     whole("drain_ms", drain_ms, 0, DRAIN_MS_MAX)
+    text("successor", successor, 0, NAME_BYTES_MAX)
     if drain_ms == 0 and successor:
         raise refuse("successor", "is only for draining, give drain_ms too")
-    text("successor", successor, 0, NAME_BYTES_MAX)
 
 
 def wanted(given: t.Filter) -> t.Filter:
@@ -202,13 +214,9 @@ def wanted(given: t.Filter) -> t.Filter:
     if full.kind is not None and full.kind not in tuple(t.Kind):
         raise refuse("filter.kind", "must be gateway or agent")
     text("filter.namespace", full.namespace, 1, NAME_BYTES_MAX)
-    for field, count in (
-        ("filter.regions", len(full.regions)),
-        ("filter.statuses", len(full.statuses)),
-    ):
-        if count > FILTER_CHOICES_MAX:
-            message = f"has {count} values, at most {FILTER_CHOICES_MAX} are allowed"
-            raise refuse(field, message)
+    if len(full.regions) > FILTER_REGIONS_MAX:
+        message = f"must be at most {FILTER_REGIONS_MAX}, not {len(full.regions)}"
+        raise refuse("filter.regions", message)
     for region in full.regions:
         text("filter.regions", region, 1, REGION_BYTES_MAX)
     labels("filter.labels", full.labels)
@@ -227,3 +235,43 @@ def progress(interval_ms: int | None) -> int:
         return PROGRESS_MS_DEFAULT
     whole("progress_interval_ms", interval_ms, PROGRESS_MS_MIN, PROGRESS_MS_MAX)
     return interval_ms
+
+
+def watched(given: t.Filter) -> t.Filter:
+    """A watch's filter: only what changes a record can be watched."""
+    full = wanted(given)
+    if full.min_free is not None:
+        raise refuse("filter.min_free", "can't be watched; use min_capacity")
+    if full.statuses:
+        raise refuse("filter.statuses", "can't be watched; leave it out")
+    return full
+
+
+def leases(lease_ids: Sequence[int], loads: Sequence[t.LeaseLoad]) -> None:
+    """A packed renewal."""
+    for field, count in (("lease_ids", len(lease_ids)), ("loads", len(loads))):
+        if count > RENEW_LEASES_MAX:
+            raise refuse(field, f"must be at most {RENEW_LEASES_MAX} a call, not {count}")
+    known = set(lease_ids)
+    for position, load in enumerate(loads):
+        capacity(f"loads[{position}].free", load.free)
+    for load in loads:
+        if load.lease_id not in known:
+            raise refuse("loads.lease_id", f"has {load.lease_id}, not among lease_ids")
+
+
+def read(options: t.ReadOptions) -> None:
+    """How to read."""
+    field = "read.max_staleness_ms"
+    if options.max_staleness_ms < 0:
+        raise refuse(field, "must not be negative")
+    if options.max_staleness_ms > 0 and options.consistency is not t.Consistency.STALE:
+        raise refuse(field, "is only for stale reads")
+
+
+def explained(names: Sequence[str], namespace: str) -> None:
+    """The names that discovery is to explain."""
+    if len(names) > EXPLAIN_NAMES_MAX:
+        raise refuse("explain_names", f"has more than {EXPLAIN_NAMES_MAX} names")
+    if names and namespace == "*":
+        raise refuse("explain_names", "can't be used with namespace *")
