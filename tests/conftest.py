@@ -38,7 +38,7 @@ class NodeProcess:
     process: subprocess.Popen[str]
 
     def kill(self) -> None:
-        """kill -9, at once."""
+        """Kill -9, at once."""
         self.process.kill()
         self.process.wait()
 

@@ -19,8 +19,8 @@ from agniregistry.client import Client
 from agniregistry.testing import FakeRegistry
 
 sys.path.insert(0, str(Path(__file__).parent))
-from async_adapter import AsyncAdapter  # noqa: E402
-from http_adapter import HttpAdapter  # noqa: E402
+from async_adapter import AsyncAdapter
+from http_adapter import HttpAdapter
 
 SUBJECTS = ("fake", "fake_grpc", "fake_async", "node_grpc", "node_async", "node_http")
 

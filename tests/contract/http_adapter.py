@@ -1,2 +1,491 @@
+"""The registry's HTTP/JSON interface behind the methods of `Client`, for the contract tests.
+
+It is what somebody without the SDK would write: httpx, JSON, Server-Sent Events. Errors become
+the SDK's by their reason; the few fields that HTTP knows under its own name are translated.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from agniregistry import errors
+from agniregistry import types as t
+
+OWN_NAMES = {"ip": "gateway_ip", "domain": "gateway_domain", "port": "gateway_port"}
+FIELDS = {
+    "gateway_ip": "spec.ip",
+    "gateway_domain": "spec.domain",
+    "gateway_port": "spec.port",
+    "port": "spec.port",
+    "kind": "key.kind",
+}
+
+
+def encode(data: bytes) -> str:
+    """Bytes of a record, as JSON has them."""
+    return base64.b64encode(data).decode()
+
+
+def token_text(token: bytes) -> str:
+    """A resume token, as addresses have it."""
+    return base64.urlsafe_b64encode(token).decode().rstrip("=")
+
+
+def token_bytes(text: str) -> bytes:
+    """A resume token, as `Client` has it."""
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def spec_body(kind: str, spec: t.Spec) -> dict[str, Any]:
+    """A spec's fields, flat; a gateway's address under its own names."""
+    given: dict[str, Any] = {
+        "region": spec.region,
+        "ip": spec.ip,
+        "domain": spec.domain,
+        "owner": spec.owner,
+        "gateway": spec.gateway,
+        "labels": dict(spec.labels),
+        "public_key": encode(spec.public_key),
+        "payload": encode(spec.payload),
+    }
+    body = {name: value for name, value in given.items() if value}
+    if spec.port or spec.ip or spec.domain:
+        body["port"] = spec.port
+    if spec.capacity is not None:
+        body["capacity"] = amounts(spec.capacity)
+    if kind == "gateway":
+        return {OWN_NAMES.get(name, name): value for name, value in body.items()}
+    return body
+
+
+def amounts(capacity: t.Capacity) -> dict[str, float]:
+    """The four resources."""
+    return {name: getattr(capacity, name) for name in ("cpu", "bandwidth", "memory", "storage")}
+
+
+def key_of(body: dict[str, Any]) -> t.Key:
+    """A key."""
+    return t.Key(t.Kind(body["kind"]), body["name"], body["namespace"])
+
+
+def record_of(body: dict[str, Any]) -> t.Record:
+    """A record from its flat form."""
+    prefix = "gateway_" if body["kind"] == "gateway" else ""
+    draining = body.get("draining")
+    return t.Record(
+        key=key_of(body),
+        spec=t.Spec(
+            region=body["region"],
+            ip=body.get(prefix + "ip", ""),
+            domain=body.get(prefix + "domain", ""),
+            port=body.get(prefix + "port", 0),
+            capacity=t.Capacity(**body["capacity"]) if "capacity" in body else None,
+            labels=body.get("labels", {}),
+            owner=body.get("owner", ""),
+            gateway=body.get("gateway", ""),
+            public_key=base64.b64decode(body.get("public_key", "")),
+            payload=base64.b64decode(body.get("payload", "")),
+        ),
+        incarnation=body["incarnation"],
+        lease_id=int(body["lease_id"]),
+        ttl_ms=body["ttl_ms"],
+        create_revision=body["create_revision"],
+        revision=body["revision"],
+        version=body["version"],
+        created_unix_ms=body["created_unix_ms"],
+        updated_unix_ms=body["updated_unix_ms"],
+        draining=t.Draining(**draining) if draining else None,
+    )
+
+
+def instance_of(body: dict[str, Any], header: t.Header | None = None) -> t.Instance:
+    """A record with its liveness and load."""
+    load = body.get("load")
+    return t.Instance(
+        record=record_of(body),
+        status=t.Status(body["status"]),
+        lease_remaining_ms=body.get("lease_remaining_ms"),
+        load=t.Load(t.Capacity(**load["free"]), load["age_ms"]) if load else None,
+        header=header,
+    )
+
+
+def registered_of(body: dict[str, Any]) -> t.Registered:
+    """The answer to a registration."""
+    return t.Registered(
+        key=key_of(body["key"]),
+        revision=body["revision"],
+        create_revision=body["create_revision"],
+        lease_id=int(body["lease_id"]),
+        ttl_ms=body["ttl_ms"],
+        next_renewal_ms=body["next_renewal_ms"],
+        created=body["created"],
+        incarnation=body["incarnation"],
+        header=t.Header(partition=body["partition"], revision=body["revision"]),
+    )
+
+
+def error_of(body: dict[str, Any]) -> errors.AgniError:
+    """The SDK's error for HTTP's."""
+    metadata = dict(body.get("metadata", {}))
+    field = body.get("field", metadata.get("field"))
+    if field is not None:
+        field = re.sub(r"^operations\[\d+\]\.", "", field)
+        metadata["field"] = FIELDS.get(field, field)
+    return errors.error_for(
+        body["reason"], body["code"], body["message"], metadata, body.get("retry_delay_ms")
+    )
+
+
+def filter_query(wanted: t.Filter, region: str = "region") -> list[tuple[str, Any]]:
+    """A filter as parameters."""
+    query: list[tuple[str, Any]] = [("namespace", wanted.namespace)] if wanted.namespace else []
+    query += [(region, value) for value in wanted.regions]
+    query += [("label", f"{name}={value}") for name, value in wanted.labels.items()]
+    query += [("status", status.value) for status in wanted.statuses]
+    for prefix, capacity in (("min_", wanted.min_capacity), ("min_free_", wanted.min_free)):
+        if capacity is not None:
+            query += [(prefix + name, value) for name, value in amounts(capacity).items() if value]
+    for name in ("name_prefix", "gateway"):
+        if getattr(wanted, name):
+            query.append((name, getattr(wanted, name)))
+    return query
+
+
+def read_query(read: t.ReadOptions | None) -> list[tuple[str, Any]]:
+    """How to read, as parameters."""
+    query: list[tuple[str, Any]] = []
+    if read is not None and read.consistency is not None:
+        query.append(("consistency", read.consistency.value))
+    if read is not None and read.max_staleness_ms:
+        query.append(("max_staleness_ms", read.max_staleness_ms))
+    return query
+
+
+def given(**parameters: Any) -> list[tuple[str, Any]]:
+    """The parameters that say something."""
+    return [(name, value) for name, value in parameters.items() if value not in (None, "", 0)]
+
+
 class HttpAdapter:
-    pass
+    """Has `Client`'s methods, over HTTP/1.1 and JSON."""
+
+    speaks_json = True
+    """JSON has neither NaN nor infinity, and no kinds but those it names."""
+
+    def __init__(self, target: str) -> None:
+        self._http = httpx.Client(base_url=f"http://{target}", timeout=30)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def _call(self, method: str, path: str, query: Any = (), body: Any = None) -> httpx.Response:
+        content = None if body is None else json.dumps(body)
+        headers = {} if body is None else {"content-type": "application/json"}
+        response = self._http.request(
+            method, path, params=list(query), content=content, headers=headers
+        )
+        if response.status_code >= 400:
+            raise error_of(response.json()["error"])
+        return response
+
+    @staticmethod
+    def _path(key: t.Key) -> str:
+        return f"/v1/{key.kind}s/{quote(key.name, safe='')}"
+
+    @staticmethod
+    def _write_body(operation: Any, **more: Any) -> dict[str, Any]:
+        body = {"namespace": operation.key.namespace, "name": operation.key.name}
+        for name in ("ttl_ms", "incarnation", "drain_ms", "successor"):
+            if getattr(operation, name, 0):
+                body[name] = getattr(operation, name)
+        if operation.expected_revision is not None:
+            body["expected_revision"] = operation.expected_revision
+        return body | more
+
+    def put(
+        self,
+        key: t.Key,
+        spec: t.Spec,
+        *,
+        ttl_ms: int = 0,
+        incarnation: int = 0,
+        expected_revision: int | None = None,
+    ) -> t.Registered:
+        """As `Client.put`."""
+        operation = t.RegisterOperation(key, spec, ttl_ms, incarnation, expected_revision)
+        body = self._write_body(operation, **spec_body(str(key.kind), spec))
+        response = self._call("POST", f"/v1/{key.kind}s", body=body)
+        answer = registered_of(response.json())
+        assert response.status_code == (201 if answer.created else 200)
+        return answer
+
+    def update(
+        self,
+        key: t.Key,
+        spec: t.Spec,
+        update_mask: Sequence[str],
+        *,
+        incarnation: int = 0,
+        expected_revision: int | None = None,
+    ) -> t.Updated:
+        """As `Client.update`, with a mask: without one, HTTP takes the fields that are given."""
+        operation = t.UpdateOperation(key, spec, update_mask, incarnation, expected_revision)
+        body = self._write_body(operation, update_mask=list(update_mask))
+        body |= spec_body(str(key.kind), spec)
+        answer = self._call("PATCH", self._path(key), body=body).json()
+        return t.Updated(answer["revision"])
+
+    def deregister(
+        self,
+        key: t.Key,
+        *,
+        incarnation: int = 0,
+        expected_revision: int | None = None,
+        drain_ms: int = 0,
+        successor: str = "",
+    ) -> t.Deregistered:
+        """As `Client.deregister`."""
+        query = given(
+            namespace=key.namespace,
+            incarnation=incarnation,
+            drain_ms=drain_ms,
+            successor=successor,
+        )
+        if expected_revision is not None:
+            query.append(("expected_revision", expected_revision))
+        answer = self._call("DELETE", self._path(key), query).json()
+        return t.Deregistered(answer["existed"], answer["revision"])
+
+    def batch(self, operations: Sequence[t.BatchOperation]) -> tuple[Any, ...]:
+        """As `Client.batch`."""
+        words = {
+            t.RegisterOperation: "register",
+            t.UpdateOperation: "update",
+            t.DeregisterOperation: "deregister",
+        }
+        bodies = []
+        for operation in operations:
+            body = self._write_body(operation, kind=str(operation.key.kind))
+            if not isinstance(operation, t.DeregisterOperation):
+                body |= spec_body(str(operation.key.kind), operation.spec)
+            if isinstance(operation, t.UpdateOperation):
+                body["update_mask"] = list(operation.update_mask)
+            bodies.append({words[type(operation)]: body})
+        answer = self._call("POST", "/v1/batch", body={"operations": bodies}).json()
+        return tuple(self._result(item) for item in answer["results"])
+
+    @staticmethod
+    def _result(item: dict[str, Any]) -> Any:
+        if "error" in item:
+            return error_of(item["error"])
+        if "register" in item:
+            return registered_of(item["register"])
+        if "update" in item:
+            return t.Updated(item["update"]["revision"])
+        return t.Deregistered(item["deregister"]["existed"], item["deregister"]["revision"])
+
+    def renew(self, lease_ids: Sequence[int], loads: Sequence[t.LeaseLoad] = ()) -> t.Renewed:
+        """As `Client.renew`."""
+        body: dict[str, Any] = {"lease_ids": [str(lease) for lease in lease_ids]}
+        if loads:
+            body["loads"] = [
+                {"lease_id": str(load.lease_id), "free": amounts(load.free)} for load in loads
+            ]
+        answer = self._call("POST", "/v1/leases/renew", body=body).json()
+        lost = tuple(int(lease) for lease in answer["lost_lease_ids"])
+        return t.Renewed(answer["renewed"], lost, answer["next_renewal_ms"])
+
+    def get(self, key: t.Key, *, read: t.ReadOptions | None = None) -> t.Instance:
+        """As `Client.get`."""
+        query = given(namespace=key.namespace) + read_query(read)
+        response = self._call("GET", self._path(key), query)
+        header = t.Header(
+            partition=int(response.headers["x-agni-partition"]),
+            revision=int(response.headers["x-agni-revision"]),
+        )
+        return instance_of(response.json(), header)
+
+    def list(
+        self,
+        filter: t.Filter,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        read: t.ReadOptions | None = None,
+    ) -> t.Page:
+        """As `Client.list`; HTTP has a path for each kind, so without one both are asked."""
+        if filter.kind is None:
+            fields = {name: getattr(filter, name) for name in filter.__slots__}
+            pages = [
+                self.list(t.Filter(**(fields | {"kind": kind})), page_size=page_size, read=read)
+                for kind in t.Kind
+            ]
+            return t.Page(tuple(instance for page in pages for instance in page.instances))
+        query = filter_query(filter) + read_query(read)
+        query += given(page_size=page_size, page_token=page_token)
+        answer = self._call("GET", f"/v1/{filter.kind}s", query).json()
+        return t.Page(
+            instances=tuple(instance_of(item) for item in answer["instances"]),
+            next_page_token=answer["next_page_token"],
+            resume_token=token_bytes(answer["resume_token"]),
+        )
+
+    def list_all(self, filter: t.Filter, *, page_size: int = 0) -> Iterator[t.Instance]:
+        """As `Client.list_all`."""
+        page = self.list(filter, page_size=page_size)
+        yield from page.instances
+        while page.next_page_token:
+            page = self.list(filter, page_size=page_size, page_token=page.next_page_token)
+            yield from page.instances
+
+    def discover(
+        self,
+        filter: t.Filter,
+        *,
+        region: str = "",
+        limit: int = 0,
+        choices: int = 0,
+        explain: bool = False,
+        explain_names: Sequence[str] = (),
+    ) -> t.Discovery:
+        """As `Client.discover`."""
+        query = filter_query(filter, "require_region")
+        query += given(kind=filter.kind, region=region, limit=limit, choices=choices)
+        query += [("explain", "true")] if explain else []
+        query += [("explain_name", name) for name in explain_names]
+        answer = self._call("GET", "/v1/discover", query).json()
+        return t.Discovery(
+            candidates=tuple(
+                t.Candidate(instance_of(item["instance"]), t.Score(**item["score"]))
+                for item in answer["candidates"]
+            ),
+            exclusions=tuple(
+                t.Exclusion(key_of(item["key"]), t.ExclusionReason(item["reason"]), item["detail"])
+                for item in answer["exclusions"]
+            ),
+            matched=answer["matched"],
+        )
+
+    def watch(
+        self,
+        filter: t.Filter,
+        *,
+        resume_token: bytes = b"",
+        include_current: bool = False,
+        include_previous: bool = False,
+        progress_interval_ms: int | None = None,
+    ) -> EventStream:
+        """As `Client.watch`, but a broken connection ends it."""
+        query = filter_query(filter)
+        query += given(kind=filter.kind, progress_interval_ms=progress_interval_ms)
+        query += [("resume_token", token_text(resume_token))] if resume_token else []
+        query += [("include_current", "true")] if include_current else []
+        query += [("include_previous", "true")] if include_previous else []
+        return EventStream(self._http, query, progress_interval_ms is not None)
+
+    def status(self) -> t.ClusterStatus:
+        """As `Client.status`."""
+        answer = self._call("GET", "/v1/status").json()
+        partitions = tuple(t.PartitionStatus(**item) for item in answer.pop("partitions"))
+        return t.ClusterStatus(**answer, partitions=partitions)
+
+    def routing(self) -> t.RoutingTable:
+        """As `Client.routing`."""
+        answer = self._call("GET", "/v1/routing").json()
+        return t.RoutingTable(
+            epoch=answer["epoch"],
+            partition_count=answer["partition_count"],
+            members=tuple(t.Member(**item) for item in answer["members"]),
+            partitions=tuple(
+                t.PartitionRoute(item["partition"], tuple(item["replica_ids"]), item["leader_id"])
+                for item in answer["partitions"]
+            ),
+        )
+
+    def snapshot(self, partitions: Sequence[int] = ()) -> tuple[t.SnapshotTaken, ...]:
+        """As `Client.snapshot`."""
+        answer = self._call("POST", "/v1/snapshots", body={"partitions": list(partitions)})
+        return tuple(t.SnapshotTaken(**item) for item in answer.json()["snapshots"])
+
+
+class EventStream:
+    """A watch over Server-Sent Events."""
+
+    def __init__(self, http: httpx.Client, query: Any, progress: bool) -> None:
+        self._http = http
+        self._query = query
+        self._progress = progress
+        self._response: httpx.Response | None = None
+        self._closed = False
+        self.resume_token = b""
+        self._items = self._run()
+
+    def __iter__(self) -> EventStream:
+        return self
+
+    def __next__(self) -> t.WatchItem:
+        return next(self._items)
+
+    def __enter__(self) -> EventStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends it; the connection goes with it."""
+        self._closed = True
+        self._items.close()
+
+    def _run(self) -> Iterator[t.WatchItem]:
+        with self._http.stream("GET", "/v1/watch", params=self._query, timeout=30) as response:
+            if response.status_code >= 400:
+                response.read()
+                raise error_of(response.json()["error"])
+            event: dict[str, str] = {}
+            for line in response.iter_lines():
+                name, _, value = line.partition(": ")
+                if line:
+                    event[name] = value
+                    continue
+                if "data" in event:
+                    yield from self._message(event)
+                event = {}
+
+    def _message(self, event: dict[str, str]) -> Iterator[t.WatchItem]:
+        body = json.loads(event["data"])
+        phase = event["event"]
+        if phase == "error":
+            raise error_of(body["error"])
+        token = self.resume_token = token_bytes(body["resume_token"]) or self.resume_token
+        if phase == "created":
+            yield t.Started(token)
+        if phase == "progress" and self._progress:
+            yield t.Progress(token)
+        if phase == "gap":
+            yield t.Gap(token)
+        for item in body["events"]:
+            yield t.Change(
+                type=t.EventType(item["type"]),
+                key=key_of(item["key"]),
+                revision=item["revision"],
+                partition=item["partition"],
+                record=record_of(item["record"]) if "record" in item else None,
+                previous=record_of(item["previous"]) if "previous" in item else None,
+                created=item["created"],
+                live=phase == "live",
+            )
+        if "present" in body:
+            keys = tuple(key_of(key) for key in body["present"])
+            yield t.Present(body["present_partition"], keys)
+        if phase == "synced":
+            yield t.Synced(token)

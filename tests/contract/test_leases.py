@@ -57,9 +57,7 @@ def test_a_changed_spec_keeps_the_lease(make: Any) -> None:
     assert second.ttl_ms == 30_000
 
 
-def test_a_silent_record_is_gone_at_its_deadline(
-    registry: Any, make: Any, eventually: Any
-) -> None:
+def test_a_silent_record_is_gone_at_its_deadline(registry: Any, make: Any, eventually: Any) -> None:
     before = time.monotonic()
     answer = make.put(ttl_ms=1000)
     make.put("stays", ttl_ms=60_000)

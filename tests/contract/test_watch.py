@@ -156,8 +156,6 @@ def test_progress_is_told_when_nothing_happens(started: Any, make: Any) -> None:
 
 
 def test_the_record_before_the_change(make: Any, started: Any, registry: Any) -> None:
-    if not getattr(registry, "shows_previous", True):
-        return  # HTTP's watch has no include_previous.
     make.put(owner="one")
     with started(include_previous=True) as watch:
         make.put(owner="two")

@@ -185,9 +185,7 @@ def test_what_was_removed_can_be_created_anew(registry: Any, make: Any) -> None:
     assert registry.get(make.key()).record.version == 1
 
 
-def test_a_draining_record_says_so_and_then_goes(
-    registry: Any, make: Any, eventually: Any
-) -> None:
+def test_a_draining_record_says_so_and_then_goes(registry: Any, make: Any, eventually: Any) -> None:
     make.put()
     answer = registry.deregister(make.key(), drain_ms=700, successor="b")
     assert answer.existed
@@ -242,9 +240,7 @@ def test_each_write_of_a_batch_stands_for_itself(registry: Any, make: Any) -> No
 
 
 def test_a_batch_applies_in_its_order(registry: Any, make: Any) -> None:
-    writes = [
-        t.RegisterOperation(make.key(), make.spec(owner=str(number))) for number in range(20)
-    ]
+    writes = [t.RegisterOperation(make.key(), make.spec(owner=str(number))) for number in range(20)]
     results = registry.batch(writes)
     revisions = [result.revision for result in results]
     assert revisions == sorted(set(revisions))

@@ -48,7 +48,7 @@ class FakeRegistry(Generic[C]):
     """
 
     def __init__(self, clock: C | None = None, *, history_max: int = HISTORY_DEFAULT) -> None:
-        self.clock: C = cast(C, SystemClock()) if clock is None else clock
+        self.clock: C = cast("C", SystemClock()) if clock is None else clock
         """The clock that leases live by."""
         self.timeout = Timeout()
         """As a client has one; nothing here takes time."""
