@@ -244,6 +244,10 @@ impl Disk for FaultyDisk {
         RealDisk.list(dir)
     }
 
+    fn size(&self, path: &Path) -> io::Result<Option<u64>> {
+        RealDisk.size(path)
+    }
+
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         RealDisk.free_bytes(dir)
     }

@@ -4,7 +4,7 @@ use super::error::RecoverError;
 use super::frame::Op;
 use super::scan::{End, Scan, later_batch, read_header, scan};
 use super::segment::{self, Active, Sealed};
-use super::writer::{RESERVE, WalWriter};
+use super::writer::WalWriter;
 use super::{Identity, WalOptions};
 use crate::env::{Disk, RealDisk};
 use crate::proto::node::{HardState, WalRecord};
@@ -125,7 +125,7 @@ impl Recovery {
         let failed = |source| RecoverError::io(&self.dir, source);
         let mut numbers = Vec::new();
         for name in self.disk.list(&self.dir).map_err(failed)? {
-            if name.ends_with(".tmp") || name == RESERVE {
+            if name.ends_with(".tmp") {
                 self.disk.remove(&self.dir.join(name)).map_err(failed)?;
             } else if let Some(number) = segment::number(&name) {
                 numbers.push(number);

@@ -44,7 +44,7 @@ pub struct WalWriter {
 }
 
 /// The file that is given up when the disk is full.
-pub(super) const RESERVE: &str = "reserve";
+const RESERVE: &str = "reserve";
 
 /// More than a commit record's frame ever takes.
 const COMMIT_BYTES_MAX: u64 = 64;
@@ -232,6 +232,11 @@ impl WalWriter {
             return;
         }
         let path = self.dir.join(RESERVE);
+        // One that an earlier life left is as good: writing it anew would delay the start.
+        if self.disk.size(&path).is_ok_and(|size| size == Some(self.options.reserve_bytes)) {
+            self.has_reserve = true;
+            return;
+        }
         self.has_reserve = self.disk.create_zeroed(&path, self.options.reserve_bytes).is_ok();
     }
 
