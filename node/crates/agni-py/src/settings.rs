@@ -1,0 +1,72 @@
+//! The settings as they cross the boundary, once: attributes of Python's `NodeConfig`.
+
+use crate::server::AgniNodeError;
+use agni_server::ServerConfig;
+use pyo3::prelude::*;
+use std::path::PathBuf;
+
+/// The attributes of `agniregistry_node.config.NodeConfig` that the engine and the server need.
+#[derive(FromPyObject)]
+pub struct Settings {
+    data_dir: PathBuf,
+    listen: String,
+    region: String,
+    cluster_id: String,
+    partitions: u32,
+    log_level: String,
+    access_log: bool,
+    runtimes: usize,
+    max_connections: usize,
+    max_concurrent_streams: u32,
+    max_message_bytes: usize,
+    max_watches: usize,
+    header_timeout_ms: u64,
+    queue_limit: usize,
+    wal_segment_bytes: u64,
+    snapshot_wal_bytes: u64,
+    disk_reserve_bytes: u64,
+    mass_expiry_guard: bool,
+}
+
+impl Settings {
+    /// The server's own form of them.
+    pub fn into_server_config(self) -> PyResult<ServerConfig> {
+        let mut config = ServerConfig::default();
+        config.engine.data_dir = self.data_dir;
+        config.engine.cluster_id = cluster_id(&self.cluster_id)?;
+        config.engine.partitions = self.partitions;
+        config.engine.queue_limit = self.queue_limit;
+        config.engine.wal_segment_bytes = self.wal_segment_bytes;
+        config.engine.snapshot_wal_bytes = self.snapshot_wal_bytes;
+        config.engine.disk_reserve_bytes = self.disk_reserve_bytes;
+        config.engine.mass_expiry_guard = self.mass_expiry_guard;
+        config.listen = self.listen;
+        config.region = self.region;
+        config.log_level = self.log_level;
+        config.access_log = self.access_log;
+        // 0 is "choose": the default has already counted the cores.
+        if self.runtimes > 0 {
+            config.runtimes = self.runtimes;
+        }
+        config.max_connections = self.max_connections;
+        config.max_concurrent_streams = self.max_concurrent_streams;
+        config.max_message_bytes = self.max_message_bytes;
+        config.max_watches = self.max_watches;
+        config.header_timeout_ms = self.header_timeout_ms;
+        Ok(config)
+    }
+}
+
+fn cluster_id(text: &str) -> PyResult<Option<[u8; 16]>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let valid = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match u128::from_str_radix(text, 16) {
+        Ok(number) if valid => Ok(Some(number.to_be_bytes())),
+        _ => {
+            let message = "cluster_id must be 32 hexadecimal digits, or empty";
+            Err(AgniNodeError::new_err(("CONFIG_INVALID", message)))
+        }
+    }
+}

@@ -1,0 +1,74 @@
+"""Writes the parts of docs/ that are made from the source, or proves that they are current.
+
+docs/api.md comes from the protos' comments; in docs/operations.md the settings' manual comes from
+the fields of `NodeConfig` and the metrics from the server's list of them.
+
+    python scripts/gen_docs.py            writes
+    python scripts/gen_docs.py --check    compares; writes nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "node/python"))
+sys.path.insert(0, str(ROOT / "scripts"))
+
+METRIC = re.compile(r'\(\s*"(agni_\w+)",\s*Kind::(\w+),\s*"([^"]+)",?\s*\)')
+
+
+def metrics_table() -> str:
+    """Markdown of every metric that the server knows."""
+    source = (ROOT / "node/crates/agni-server/src/metrics.rs").read_text()
+    found = METRIC.findall(source)
+    rows = [f"| `{name}` | {kind.lower()} | {said} |" for name, kind, said in found]
+    return "\n".join(["| metric | type | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
+def between(text: str, mark: str, content: str) -> str:
+    """The text with new content between the two comments of a mark."""
+    begin, end = f"<!-- {mark}: begin, by make docs -->\n", f"<!-- {mark}: end -->\n"
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"docs/operations.md has lost its marks for {mark}")
+    return f"{before}{begin}{content}{end}{after}"
+
+
+def pages() -> dict[Path, str]:
+    """Each page that has generated parts, as it should be."""
+    from agniregistry_node.docs import settings_manual
+    from proto_docs import api_page
+
+    operations = ROOT / "docs/operations.md"
+    text = between(operations.read_text(), "metrics", metrics_table())
+    text = between(text, "settings", settings_manual())
+    return {
+        ROOT / "docs/api.md": api_page(ROOT / "proto/agniregistry/api/v1"),
+        operations: text,
+    }
+
+
+def main() -> int:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description="generate parts of docs/")
+    parser.add_argument("--check", action="store_true", help="only compare, write nothing")
+    check = parser.parse_args().check
+    stale = []
+    for path, text in pages().items():
+        if path.exists() and path.read_text() == text:
+            continue
+        stale.append(str(path.relative_to(ROOT)))
+        if not check:
+            path.write_text(text)
+    if check and stale:
+        print(f"not current: {', '.join(stale)}; run `make docs`")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
