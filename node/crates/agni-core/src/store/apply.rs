@@ -342,7 +342,7 @@ impl Store {
         self.revision += 1;
         let old = self.slots.get(slot).cloned();
         self.save_for_snapshots(slot, old.as_ref());
-        self.place(slot, record.clone(), old.as_ref());
+        self.place(slot, &record, old.as_ref());
         self.events.push(Event {
             revision: self.revision,
             slot,
@@ -354,8 +354,8 @@ impl Store {
     }
 
     /// Puts a record into its slot and the indexes; answers its parts.
-    pub(super) fn place(&mut self, slot: u32, record: Bytes, old: Option<&Bytes>) {
-        let Some(parts) = record::parse(&record) else { return };
+    pub(super) fn place(&mut self, slot: u32, record: &Bytes, old: Option<&Bytes>) {
+        let Some(parts) = record::parse(record) else { return };
         let Some(spec) = SpecParts::parse(parts.spec) else { return };
         match old.and_then(|old| record::parse(old)) {
             None => self.index.insert(slot, &parts, &spec),
@@ -367,8 +367,7 @@ impl Store {
                 self.index.insert_spec(slot, &spec);
             }
         }
-        let (revision, capacity) = (parts.meta.revision, spec.capacity);
-        self.slots.put(slot, record, revision, &capacity);
+        self.slots.put(slot, &parts.key, record.clone(), parts.meta.revision, &spec.capacity);
     }
 
     /// Removes a record with the next revision, from all that is kept of it.

@@ -29,7 +29,17 @@ impl<'a> Wire<'a> {
         Wire { rest: bytes, malformed: false }
     }
 
+    #[inline]
     fn varint(&mut self) -> Option<u64> {
+        // Tags and lengths are single bytes, most of the time.
+        if let [byte @ 0..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Some(u64::from(*byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for (position, byte) in self.rest.iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7f).checked_shl(7 * position as u32)?;

@@ -10,9 +10,12 @@ use roaring::RoaringBitmap;
 use super::record;
 use crate::key::KeyRef;
 
+/// One cache line. The key's hash is kept, so that neither a search nor a growing table touches the
+/// records of other keys.
 #[derive(Clone, Default)]
 struct Slot {
     record: Bytes,
+    hash: u64,
     revision: u64,
     capacity: [f32; 4],
 }
@@ -26,8 +29,10 @@ pub(crate) struct Slots {
     record_bytes: usize,
 }
 
-fn hash_of(record: &[u8]) -> u64 {
-    record::key_of(record).map_or(0, |key| key.hash())
+/// Spreads a key's hash for the table, which tells its entries apart by the top bits: those are the
+/// partition, and the same for all keys of a store.
+fn spread(hash: u64) -> u64 {
+    hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl Slots {
@@ -43,8 +48,12 @@ impl Slots {
 
     /// The slot of a key.
     pub(crate) fn find(&self, key: &KeyRef<'_>) -> Option<u32> {
-        let same = |&slot: &u32| record::key_of(&self.slots[slot as usize].record) == Some(*key);
-        self.table.find(key.hash(), same).copied()
+        let hash = spread(key.hash());
+        let same = |&slot: &u32| {
+            let slot = &self.slots[slot as usize];
+            slot.hash == hash && record::key_of(&slot.record) == Some(*key)
+        };
+        self.table.find(hash, same).copied()
     }
 
     /// The record in a slot.
@@ -71,6 +80,7 @@ impl Slots {
     pub(crate) fn put(
         &mut self,
         slot: u32,
+        key: &KeyRef<'_>,
         record: Bytes,
         revision: u64,
         capacity: &[f64; 4],
@@ -81,13 +91,17 @@ impl Slots {
             self.slots.resize(index + 1, Slot::default());
         }
         self.record_bytes += record.len();
-        let hash = hash_of(&record);
-        let stored = Slot { record, revision, capacity: capacity.map(|amount| amount as f32) };
+        let hash = match self.slots[index].record.is_empty() {
+            true => spread(key.hash()),
+            false => self.slots[index].hash,
+        };
+        let capacity = capacity.map(|amount| amount as f32);
+        let stored = Slot { record, hash, revision, capacity };
         let old = std::mem::replace(&mut self.slots[index], stored).record;
         if old.is_empty() {
             self.vacant.remove(slot);
             let slots = &self.slots;
-            self.table.insert_unique(hash, slot, |&slot| hash_of(&slots[slot as usize].record));
+            self.table.insert_unique(hash, slot, |&slot| slots[slot as usize].hash);
             return None;
         }
         self.record_bytes -= old.len();
@@ -97,7 +111,7 @@ impl Slots {
     /// Removes the record of an occupied slot.
     pub(crate) fn remove(&mut self, slot: u32) -> Bytes {
         let index = slot as usize;
-        let hash = hash_of(&self.slots[index].record);
+        let hash = self.slots[index].hash;
         if let Ok(found) = self.table.find_entry(hash, |&other| other == slot) {
             found.remove();
         }

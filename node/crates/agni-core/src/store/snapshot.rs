@@ -170,7 +170,7 @@ impl Store {
                 let drain_ms = draining.deadline_unix_ms.saturating_sub(parts.meta.updated_unix_ms);
                 self.leases.drain(slot, drain_ms.clamp(0, DRAIN_MS_MAX) as u64, None);
             }
-            self.place(slot, record.clone(), None);
+            self.place(slot, &record, None);
         }
         for SnapshotTombstone { revision, key, expired } in block.tombstones {
             self.tombstones.push(Tombstone { revision, key: key.as_ref().into(), expired });

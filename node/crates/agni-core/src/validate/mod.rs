@@ -313,3 +313,6 @@ fn is_printable(c: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
     !c.is_control() && !hidden
 }
+
+#[cfg(test)]
+mod tests;
