@@ -1,7 +1,8 @@
-//! The mass-expiry guard: when a large share of one region goes silent at once, the fault is likelier
-//! in between than in them, so that region's records are kept as SUSPECT for a while.
+//! The mass-expiry guard: when a large share of one region goes silent at once, the fault is
+//! likelier in between than in them, so that region's records are kept as SUSPECT for a while.
 //!
-//! Pure: told how many leases fell due, it says whether to hold them and how many may go. A region is
+//! Pure: told how many leases fell due, it says whether to hold them and how many may go. A region
+//! is
 //!
 //! - `Normal`: what is due goes at once;
 //! - `Held`, for one more time to live from the moment the share was exceeded: nothing goes, what
@@ -15,8 +16,8 @@ use std::collections::VecDeque;
 pub struct LeaseSettings {
     /// Whether the guard watches at all. Default: true. Off, a lost uplink deregisters a region.
     pub guard: bool,
-    /// The share of a region's leases, 0..1, above which their expiry within one time to live counts
-    /// as a mass expiry. Default: 0.3.
+    /// The share of a region's leases, 0..1, above which their expiry within one time to live
+    /// counts as a mass expiry. Default: 0.3.
     pub guard_share: f64,
     /// The number of leases below which it never does. Default: 20.
     pub guard_minimum: u32,

@@ -2,8 +2,8 @@
 //!
 //! A renewal after the deadline is refused (the record is already expired for every reader), except
 //! while the guard holds the record as SUSPECT. A slot that `take_due` has answered is *taken*: its
-//! removal is in flight, so nothing but a new revision can save it, and renewals are refused even if
-//! it was suspect.
+//! removal is in flight, so nothing but a new revision can save it, and renewals are refused even
+//! if it was suspect.
 
 use std::collections::VecDeque;
 

@@ -1,8 +1,9 @@
 //! Applies commands. What becomes of the records depends on the commands alone, on every replica.
 //!
-//! One case answers from soft state without touching a record: a repeated `Put` that changes nothing,
-//! for a record whose removal is in flight. To call that success would acknowledge a record that is
-//! about to go, so the leader answers `Refusal::Expiring`, and the owner tries again.
+//! One case answers from soft state without touching a record: a repeated `Put` that changes
+//! nothing, for a record whose removal is in flight. To call that success would acknowledge a
+//! record that is about to go, so the leader answers `Refusal::Expiring`, and the owner tries
+//! again.
 
 use bytes::Bytes;
 

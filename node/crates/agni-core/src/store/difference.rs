@@ -1,9 +1,9 @@
-//! What changed since a revision that the event log no longer reaches: the newest state of each record
-//! that changed, once, and what was removed.
+//! What changed since a revision that the event log no longer reaches: the newest state of each
+//! record that changed, once, and what was removed.
 //!
 //! All pages of a difference show the revision at which it began (`until`), so that a watch goes on
-//! after it without a gap or a repetition. Where tombstones are compacted, the unchanged records are
-//! named instead: what a client holds and isn't told of is gone.
+//! after it without a gap or a repetition. Where tombstones are compacted, the unchanged records
+//! are named instead: what a client holds and isn't told of is gone.
 
 use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};

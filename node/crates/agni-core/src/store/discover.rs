@@ -1,8 +1,8 @@
 //! Finding the best records for a need: draw candidates at random, then rank them.
 //!
-//! A store draws matching records without looking at all of them; `rank` then judges the candidates of
-//! all partitions. Each place goes to the best of `choices` random candidates, so that callers who
-//! ask at the same moment don't all get the same answer.
+//! A store draws matching records without looking at all of them; `rank` then judges the candidates
+//! of all partitions. Each place goes to the best of `choices` random candidates, so that callers
+//! who ask at the same moment don't all get the same answer.
 
 use hashbrown::HashSet;
 

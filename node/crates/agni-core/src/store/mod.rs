@@ -1,8 +1,8 @@
 //! MemStore: the records of one partition, and everything that is answered from them.
 //!
 //! A record is one shared allocation, made when it is applied and handed out as it is. Applying is
-//! deterministic: it depends on the commands alone. Times (`now_ms`, CLOCK_BOOTTIME milliseconds from
-//! the caller) touch nothing but leases, which are soft state of the partition's leader.
+//! deterministic: it depends on the commands alone. Times (`now_ms`, CLOCK_BOOTTIME milliseconds
+//! from the caller) touch nothing but leases, which are soft state of the partition's leader.
 
 mod apply;
 mod difference;
@@ -201,7 +201,8 @@ impl Store {
     }
 
     /// Extends a lease to its full time from now and answers that time, in milliseconds; none when
-    /// it is lost. A lease is lost at its deadline, except while the guard holds its record as suspect.
+    /// it is lost. A lease is lost at its deadline, except while the guard holds its record as
+    /// suspect.
     pub fn renew(&mut self, lease_id: u64, load: Option<&Capacity>, now_ms: u64) -> Option<i64> {
         self.leases.renew(lease_id, load.map(filter::amounts), now_ms).map(i64::from)
     }
