@@ -1,5 +1,5 @@
-//! Prints what records of the roadmap's size cost: memory a record, and records applied in a second of
-//! processor time.
+//! Prints what records of the roadmap's size cost: memory a record, and records applied in a
+//! second of processor time.
 //!
 //! `cargo run --release -p agni-core --example store_figures [records] [ttl_ms]`
 

@@ -96,7 +96,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hash_is_that_of_the_canonical_bytes(ns in ".{0,300}", kind in kind(), name in ".{0,300}") {
+        fn hash_is_that_of_the_canonical_bytes(
+            ns in ".{0,300}", kind in kind(), name in ".{0,300}",
+        ) {
             let mut canonical = ns.clone().into_bytes();
             canonical.extend([0, kind as i32 as u8, 0]);
             canonical.extend(name.as_bytes());

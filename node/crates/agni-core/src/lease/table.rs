@@ -274,9 +274,13 @@ impl LeaseTable {
         self.entries.get(slot as usize).is_some_and(|entry| entry.has(TAKEN))
     }
 
-    /// How many of the slots have a removal in flight.
-    pub(crate) fn taken_among(&self, slots: &RoaringBitmap) -> u64 {
-        slots.intersection_len(&self.taken_slots)
+    /// How many of the slots have a removal in flight, or are draining.
+    pub(crate) fn left_out_of(&self, slots: &RoaringBitmap, draining_too: bool) -> u64 {
+        let taken = slots.intersection_len(&self.taken_slots);
+        let draining = self.drains.keys().filter(|&&slot| {
+            draining_too && slots.contains(slot) && !self.taken_slots.contains(slot)
+        });
+        taken + draining.count() as u64
     }
 
     /// Whether a slot is draining.

@@ -47,7 +47,7 @@ pub struct RankRequest<'a> {
 impl Store {
     /// Draws up to `want` matching records at random; `rng` answers uniform numbers.
     ///
-    /// Where the indexes decide alone, `matched` is counted in the bitmaps: it then includes what
+    /// Where no record has to be looked at, `matched` is counted in the bitmaps: it then includes what
     /// ran out since `take_due` was called last.
     pub fn sample(
         &self,
@@ -58,12 +58,17 @@ impl Store {
     ) -> Sample {
         let slots = self.index.query(&filter.query());
         let few = slots.len() <= 4 * want as u64;
-        if few || filter.looks_at_slots() {
+        // Draining records are few and known; suspect ones are neither, but hardly ever there.
+        let counted = !filter.looks_at_records()
+            && filter.matches_status(Status::Alive)
+            && (filter.matches_status(Status::Suspect) || self.suspect_domains() == 0);
+        if few || !counted {
             let matching = slots.iter().filter(|&slot| self.matches(slot, filter, now_ms));
             return self.reservoir(matching, want, rng, now_ms);
         }
         let mut sample = Sample { matched: slots.len(), instances: Vec::with_capacity(want) };
-        sample.matched -= self.leases.taken_among(&slots);
+        let draining_too = filter.matches_status(Status::Draining);
+        sample.matched -= self.leases.left_out_of(&slots, !draining_too);
         let mut drawn = HashSet::with_capacity(want);
         // Overdue records are rare; the bound is there for when they aren't.
         for _ in 0..8 * want + 16 {

@@ -116,12 +116,9 @@ impl CompiledFilter {
         }
     }
 
-    /// Whether the indexes alone don't decide.
-    pub(crate) fn looks_at_slots(&self) -> bool {
-        self.min_capacity.is_some()
-            || self.min_free.is_some()
-            || self.statuses != 0
-            || !self.name_prefix.is_empty()
+    /// Whether what a record says has to be looked at, beyond what the indexes know.
+    pub(crate) fn looks_at_records(&self) -> bool {
+        self.min_capacity.is_some() || self.min_free.is_some() || !self.name_prefix.is_empty()
     }
 
     pub(crate) fn matches_parts(&self, parts: &RecordParts<'_>, spec: &SpecParts<'_>) -> bool {

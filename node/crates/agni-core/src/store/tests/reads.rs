@@ -114,6 +114,30 @@ fn a_sample_is_random_distinct_and_counts_all() {
     assert!(eu.narrowed_to("us").is_none());
 }
 
+#[test]
+fn discovery_counts_and_draws_without_those_that_drain_or_are_overdue() {
+    let settings = LeaseSettings { guard: false, ..LeaseSettings::default() };
+    let mut driver = Driver::with(settings, StoreLimits::default());
+    for number in 0..100 {
+        driver.put(&format!("n{number}"), "eu", if number < 5 { 1_000 } else { 0 });
+    }
+    for number in 90..100 {
+        let key = Some(key(&format!("n{number}")));
+        driver.apply(Operation::Drain(Drain { key, drain_ms: 60_000, ..Drain::default() }));
+    }
+    driver.now += 1_100;
+    assert_eq!(driver.store.take_due(driver.now, 100).len(), 5);
+    let filter = Filter { kind: Kind::Agent as i32, ..Filter::default() };
+    let looking = Filter { name_prefix: "n".into(), ..filter.clone() };
+    let mut rng = random();
+    for filter in [filter, looking] {
+        let filter = CompiledFilter::for_discover(&filter).unwrap();
+        let sample = driver.store.sample(&filter, 20, &mut rng, driver.now);
+        assert_eq!((sample.matched, sample.instances.len()), (85, 20));
+        assert!(sample.instances.iter().all(|instance| instance.status == Status::Alive));
+    }
+}
+
 fn candidate(region: &str, free_cpu: Option<f64>) -> InstanceOwned {
     let record =
         record::encode(&KeyRef::of(&key("n")), &spec(region).encode_to_vec(), &Default::default());
