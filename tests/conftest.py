@@ -41,6 +41,7 @@ class NodeProcess:
         """Kill -9, at once."""
         self.process.kill()
         self.process.wait()
+        self._close_pipes()
 
     def stop(self) -> None:
         """A graceful end, or a hard one after ten seconds."""
@@ -50,6 +51,12 @@ class NodeProcess:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
                 self.kill()
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def start_node(data_dir: Path, listen: str = "127.0.0.1:0") -> NodeProcess:
@@ -97,8 +104,8 @@ def own_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """Starts nodes that a test may kill; ends what is left of them."""
     started: list[NodeProcess] = []
 
-    def start(listen: str = "127.0.0.1:0") -> NodeProcess:
-        started.append(start_node(tmp_path / "own", listen))
+    def start(listen: str = "127.0.0.1:0", folder: str = "own") -> NodeProcess:
+        started.append(start_node(tmp_path / folder, listen))
         return started[-1]
 
     yield start

@@ -99,7 +99,7 @@ def test_names_of_the_greatest_length_and_other_scripts_are_fine(registry: Any, 
 
 
 def test_an_unknown_kind(registry: Any, make: Any) -> None:
-    key = t.Key("router", "a", make.namespace)  # type: ignore[arg-type]
+    key = t.Key("router", "a", make.namespace)
     with pytest.raises(errors.AgniError) as caught:
         registry.put(key, make.spec())
     assert caught.value.field == "key.kind" or getattr(registry, "speaks_json", False)

@@ -68,9 +68,11 @@ def test_silence_ends_at_the_deadline() -> None:
 
 
 def test_nobody_there_is_a_connection_that_failed() -> None:
-    with Client("127.0.0.1:1", retry=RetryPolicy.never()) as client:
-        with pytest.raises(errors.ConnectionFailedError) as caught:
-            client.status(timeout_ms=2000)
+    with (
+        Client("127.0.0.1:1", retry=RetryPolicy.never()) as client,
+        pytest.raises(errors.ConnectionFailedError) as caught,
+    ):
+        client.status(timeout_ms=2000)
     assert caught.value.retryable
 
 
@@ -147,9 +149,9 @@ def test_values_that_no_message_can_hold_are_refused_by_field(client: Client) ->
     for spec, field in (
         (t.Spec(region="eu", port=-1), "spec.port"),
         (t.Spec(region="\ud800"), "spec.region"),
-        (t.Spec(region=5), "spec.region"),  # type: ignore[arg-type]
-        (t.Spec(region="eu", labels={"a": 5}), "spec.labels"),  # type: ignore[dict-item]
-        (t.Spec(region="eu", capacity=t.Capacity(cpu="x")), "spec.capacity.cpu"),  # type: ignore[arg-type]
+        (t.Spec(region=5), "spec.region"),
+        (t.Spec(region="eu", labels={"a": 5}), "spec.labels"),
+        (t.Spec(region="eu", capacity=t.Capacity(cpu="x")), "spec.capacity.cpu"),
     ):
         with pytest.raises(errors.InvalidFieldError) as caught:
             client.put(t.Key.agent("a"), spec)

@@ -49,22 +49,21 @@ def test_a_restarted_server_is_resumed_on(fake: Any) -> None:
         assert [next(watch).key.name for _ in range(2)] == ["n1", "n2"]
 
 
-def test_a_gap_is_said_and_closed_by_a_difference(client: Client, fake: Any) -> None:
-    with FakeRegistry(history_max=3) as small, small.serve() as address:
-        with Client(address) as mine:
-            for number in range(4):
-                put(small, number)
-            with mine.watch() as watch:
-                token = next(watch).resume_token
-            small.deregister(t.Key.agent("n0"))
-            for number in range(1, 3):
-                small.put(t.Key.agent(f"n{number}"), t.Spec(region="us"))
-            for number in range(4, 9):
-                put(small, number)
-            with mine.watch(resume_token=token) as watch:
-                items = [next(watch) for _ in range(11)]
-                put(small, 9)
-                live = next(watch)
+def test_a_gap_is_said_and_closed_by_a_difference() -> None:
+    with FakeRegistry(history_max=3) as small, small.serve() as address, Client(address) as mine:
+        for number in range(4):
+            put(small, number)
+        with mine.watch() as watch:
+            token = next(watch).resume_token
+        small.deregister(t.Key.agent("n0"))
+        for number in range(1, 3):
+            small.put(t.Key.agent(f"n{number}"), t.Spec(region="us"))
+        for number in range(4, 9):
+            put(small, number)
+        with mine.watch(resume_token=token) as watch:
+            items = [next(watch) for _ in range(11)]
+            put(small, 9)
+            live = next(watch)
     kinds = [type(item) for item in items]
     assert kinds == [t.Started, t.Gap, *[t.Change] * 7, t.Present, t.Synced]
     changed = {item.key.name for item in items if isinstance(item, t.Change)}
@@ -90,9 +89,13 @@ def test_a_token_resumes_after_what_was_yielded(fake: Any, client: Client) -> No
 
 
 def test_a_foreign_token_ends_the_watch(client: Client) -> None:
-    with FakeRegistry() as other, other.serve() as address, Client(address) as theirs:
-        with theirs.watch() as watch:
-            token = next(watch).resume_token
+    with (
+        FakeRegistry() as other,
+        other.serve() as address,
+        Client(address) as theirs,
+        theirs.watch() as foreign,
+    ):
+        token = next(foreign).resume_token
     watch = client.watch(resume_token=token)
     with pytest.raises(errors.ResumeTokenForeignError):
         next(watch)
@@ -100,9 +103,11 @@ def test_a_foreign_token_ends_the_watch(client: Client) -> None:
 
 
 def test_a_watch_of_nobody_fails_instead_of_waiting() -> None:
-    with Client("127.0.0.1:1", retry=RetryPolicy(2, 1, 5)) as client:
-        with pytest.raises(errors.ConnectionFailedError):
-            next(client.watch())
+    with (
+        Client("127.0.0.1:1", retry=RetryPolicy(2, 1, 5)) as client,
+        pytest.raises(errors.ConnectionFailedError),
+    ):
+        next(client.watch())
 
 
 def test_closing_from_another_thread_ends_the_iteration(client: Client, fake: Any) -> None:
