@@ -66,8 +66,10 @@ docs: $(VENV)/.stamp ## write the generated parts of docs/
 docs-check: $(VENV)/.stamp
 	$(BIN)/python scripts/gen_docs.py --check
 
-bench: node ## measure against etcd and against this machine (docs/benchmarks.md)
-	PYTHONPATH=bench $(BIN)/python -m agnibench
+BENCH_PYTHON = $(BIN)/python
+include bench/bench.mk
+
+bench: node bench-run ## measure against etcd and against this machine (docs/benchmarks.md)
 
 lock: $(VENV)/.stamp ## choose the pinned Python packages anew; no address is written
 	$(BIN)/python -m piptools compile --upgrade --extra cli --extra dev --generate-hashes --allow-unsafe \

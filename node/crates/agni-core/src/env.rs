@@ -1,6 +1,8 @@
 //! The one seam to the file system. Everything durable goes through `Disk`, so that tests can
 //! refuse space, fail a sync or lose what was never synced.
 
+#![allow(clippy::disallowed_methods)] // this is the seam to the file system
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;

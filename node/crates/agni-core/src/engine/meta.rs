@@ -1,5 +1,7 @@
 //! Who this data directory is: `node.meta`, written once when the directory is made.
 
+#![allow(clippy::disallowed_methods)] // the file shell of a data directory
+
 use super::config::EngineConfig;
 use crate::error::StartError;
 use std::fs::{self, File};

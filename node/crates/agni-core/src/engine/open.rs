@@ -1,5 +1,7 @@
 //! From a data directory to groups that can run: newest valid snapshot, then the log.
 
+#![allow(clippy::disallowed_methods)] // makes the data directory
+
 use super::config::EngineConfig;
 use super::meta::Meta;
 use crate::error::StartError;
