@@ -113,7 +113,9 @@ def describe(error: Exception, address: str) -> dict[str, object]:
         told.update(message=error.message, reason=error.reason, remedy=error.remedy)
         told.update(error.details)
     elif isinstance(error, click.UsageError):
-        told.update(message=error.format_message(), reason="USAGE")
+        told.update(message=error.format_message().rstrip("."), reason="USAGE")
+        if error.ctx is not None:
+            told["remedy"] = f"{error.ctx.command_path} --help"
     elif isinstance(error, WalError):
         told.update(message=error.message, remedy=error.remedy)
         told["reason"] = "CORRUPT" if isinstance(error, CorruptError) else "NOT_FOUND"
@@ -142,7 +144,8 @@ def tell(error: Exception, address: str, as_json: bool) -> None:
         click.echo(json.dumps({"error": shown}), err=True)
         return
     colour = sys.stderr.isatty()
-    field = f"{told['field']}: " if told.get("field") else ""
+    named = str(told.get("field") or "")
+    field = f"{named}: " if named and named not in str(told["message"]) else ""
     prefix = click.style("error:", fg="red", bold=True) if colour else "error:"
     click.echo(f"{prefix} {field}{told['message']}", err=True)
     if told["remedy"]:

@@ -50,7 +50,10 @@ def amount(value: float) -> str:
 
 def age(unix_ms: int) -> str:
     """How long ago, by this machine's clock."""
-    return duration(time.time() * 1_000 - unix_ms) if unix_ms else NOTHING
+    if not unix_ms:
+        return NOTHING
+    passed_ms = max(0, int(time.time() * 1_000 - unix_ms))
+    return duration(passed_ms) if passed_ms >= 1_000 else "0s"
 
 
 def address(spec: t.Spec) -> str:

@@ -66,13 +66,13 @@ class ContextFile:
 
         path = path or config_path()
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return cls(path)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = str(error).splitlines()[0]
             raise usage_error(f"{path} can't be read: {reason}", "correct or remove it") from error
-        return cls(path, *_checked(path, content))
+        return cls(path, *_checked(path, {} if content is None else content))
 
     def save(self) -> None:
         """Writes the file, whole or not at all."""

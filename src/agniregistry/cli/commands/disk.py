@@ -105,7 +105,15 @@ def _tail_line(tail: Tail) -> str:
 @wal_command.command("dump")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--partition", "partitions", type=int, multiple=True, help="Only of this one.")
-@click.option("--op", "ops", type=click.Choice(OP_NAMES), multiple=True, help="Only this op.")
+@click.option(
+    "--op",
+    "ops",
+    type=click.Choice(OP_NAMES),
+    metavar="OP",
+    multiple=True,
+    help="Only this op (repeatable): put, patch, delete, drain, expire, no_op, conf_change, "
+    "hard_state, snapshot_mark, batch_commit, segment_header.",
+)
 @click.option("--name", default="", help="Only entries about records of this name.")
 @click.option("--from", "first", type=int, default=0, help="From this batch on.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many frames.")

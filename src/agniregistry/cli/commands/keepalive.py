@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
+import click
+
 from agniregistry import types as t
 from agniregistry.cli import data, render
 from agniregistry.cli.options import current
@@ -24,9 +26,11 @@ POLL_S = 0.2
 def keep_alive(client: Any, wanted: Sequence[Held]) -> None:
     """Registers, renews until Ctrl-C or SIGTERM, then deregisters."""
     failed = threading.Event()
+    context = click.get_current_context()
 
     def heard(event: t.RegistrationEvent) -> None:
-        _tell(event)
+        with context.scope(cleanup=False):  # This runs in the renewing thread.
+            _tell(event)
         if event.type is t.RegistrationEventType.FAILED:
             failed.set()
 

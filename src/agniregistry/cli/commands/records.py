@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import click
@@ -107,7 +107,10 @@ def _wanted(words: tuple[str, ...], file: str | None, given: dict[str, Any]) -> 
     namespace = current().namespace_or()
     if file is not None:
         if fields_given(given):
-            raise usage_error("flags for a record's fields and --file exclude each other")
+            raise usage_error(
+                "flags for a record's fields and --file exclude each other",
+                "put them into the file",
+            )
         if len(words) > 1:
             raise usage_error("with --file, names stand in the file", "leave the name out")
         kind = KIND.convert(words[0], None, None) if words else None
@@ -396,7 +399,7 @@ def deregister_command(
 def renew_command(
     words: tuple[str, ...],
     free_capacity: t.Capacity | None,
-    free_capacity_fields: tuple[str, ...],  # noqa: ARG001 - update needs it, renew does not
+    free_capacity_fields: tuple[str, ...],
 ) -> None:
     """Extend leases to their full time, by their ids or by their records' names.
 
@@ -406,14 +409,30 @@ def renew_command(
       agnictl renew agent worker-1 --free-cpu 3 --free-memory 2048
       agnictl renew 9007199254740995 18014398509481987
 
-    A lease that is gone ends with exit code 3: its owner must register again.
+    Amounts that aren't given stay as last reported. A lease that is gone ends with exit code 3:
+    its owner must register again.
     """
     with current().connect() as client:
+        loads: list[t.LeaseLoad] = []
         if all(word.isdigit() for word in words):
             leases = [(int(word), word) for word in words]
+            if free_capacity and len(free_capacity_fields) < len(fields(t.Capacity)):
+                raise usage_error(
+                    "by its id alone, a lease's load can't be completed",
+                    "give all of --free-cpu, --free-bandwidth, --free-memory, --free-storage, "
+                    "or KIND NAME in place of the id",
+                )
+            if free_capacity:
+                loads = [t.LeaseLoad(lease, free_capacity) for lease, _ in leases]
         else:
-            leases = [_lease_of(client, key) for key in keys_of(words)]
-        loads = [t.LeaseLoad(lease, free_capacity) for lease, _ in leases] if free_capacity else []
+            found = [client.get(key) for key in keys_of(words)]
+            leases = [_lease_of(instance) for instance in found]
+            if free_capacity:
+                given = {name: getattr(free_capacity, name) for name in free_capacity_fields}
+                loads = [
+                    t.LeaseLoad(each.record.lease_id, replace(_free(each), **given))
+                    for each in found
+                ]
         answer = client.renew([lease for lease, _ in leases], loads)
     lost = [name for lease, name in leases if lease in answer.lost_lease_ids]
     plain = {
@@ -430,11 +449,16 @@ def renew_command(
         raise not_found(f"lost: {', '.join(lost)}", "register again, the lease has run out")
 
 
-def _lease_of(client: Any, key: t.Key) -> tuple[int, str]:
-    record = client.get(key).record
-    if not record.lease_id:
-        raise CliError(f"{render.short(key)} has no lease", "it stays until it is deregistered")
-    return record.lease_id, render.short(key)
+def _lease_of(instance: t.Instance) -> tuple[int, str]:
+    name = render.short(instance.key)
+    if not instance.record.lease_id:
+        raise CliError(f"{name} has no lease", "it stays until it is deregistered")
+    return instance.record.lease_id, name
+
+
+def _free(instance: t.Instance) -> t.Capacity:
+    """What counts as free until something else is said: the last report, else all of it."""
+    return instance.load.free if instance.load else instance.spec.capacity or t.Capacity()
 
 
 def _once_or_again(draw: Callable[[], Any], again: bool, interval_ms: int) -> None:

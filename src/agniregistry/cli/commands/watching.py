@@ -171,4 +171,4 @@ class _Lines:
 
 
 def _columns(moment: str, what: str, record: str, region: str, address: str, rev: str) -> str:
-    return f"{moment:<10}{what:<14}{record:<40} {region:<14} {address:<36} {rev}"
+    return f"{moment:<10}{what:<14}{record:<42}  {region:<14}  {address:<40}  {rev}"
