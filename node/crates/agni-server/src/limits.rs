@@ -18,6 +18,8 @@ pub const MESSAGE_BYTES_DEFAULT: usize = 1 << 20;
 pub const MESSAGE_BYTES_MIN: usize = 64 << 10;
 /// Most that `max_message_bytes` may be.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of an HTTP body that is too large which are still read, so that the client sees why.
+pub const LINGER_BYTES_MAX: usize = 128 << 20;
 /// Bytes of all headers of a request.
 pub const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Headers of an HTTP/1 request.
@@ -47,6 +49,12 @@ pub const KEEPALIVE_ANSWERS_MAX: usize = 4;
 pub const BATCH_OPERATIONS_MAX: usize = 1_000;
 /// Bytes of a region that is preferred.
 pub const REGION_BYTES_MAX: usize = agni_core::validate::REGION_BYTES_MAX;
+pub use agni_core::validate::{
+    LABEL_KEY_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, PUBLIC_KEY_BYTES_MAX,
+    RENEW_LEASES_MAX, TTL_MS_MAX, TTL_MS_MIN,
+};
+/// Values of one list of a filter.
+pub const FILTER_VALUES_MAX: usize = agni_core::validate::FILTER_REGIONS_MAX;
 /// Paths of an update mask.
 pub const MASK_PATHS_MAX: usize = 128;
 /// Records of a page.

@@ -72,7 +72,7 @@ pub struct HeaderParts<'a> {
 
 impl HeaderParts<'_> {
     /// Encoded length, without tag and length of its own.
-    pub fn len(&self) -> usize {
+    pub fn encoded_len(&self) -> usize {
         field_len(self.cluster_id.len())
             + uint_len(u64::from(self.partition))
             + uint_len(self.point.revision)
@@ -82,7 +82,7 @@ impl HeaderParts<'_> {
 
     /// Writes it as the field `tag`.
     pub fn put(&self, out: &mut impl BufMut, tag: u8) {
-        put_field_head(out, tag, self.len());
+        put_field_head(out, tag, self.encoded_len());
         put_field_head(out, 1, self.cluster_id.len());
         out.put_slice(self.cluster_id.as_bytes());
         put_uint(out, 2, u64::from(self.partition));
@@ -114,7 +114,7 @@ impl<'a> InstanceTail<'a> {
         let load = instance
             .load
             .as_ref()
-            .map(|(free, age_ms)| api::Load { free: Some(*free), age_ms: *age_ms as i64 });
+            .map(|(free, age_ms)| api::Load { free: Some(*free), age_ms: *age_ms });
         InstanceTail { instance, load }
     }
 
@@ -192,7 +192,7 @@ fn instance_segments(
 pub fn get_response(header: HeaderParts<'_>, instance: &InstanceOwned) -> Segments {
     let mut out = Segments::default();
     let before = |b: &mut BytesMut, instance_field: usize| {
-        put_grpc_prefix(b, field_len(header.len()) + instance_field);
+        put_grpc_prefix(b, field_len(header.encoded_len()) + instance_field);
         header.put(b, 1);
     };
     instance_segments(&mut out, 2, instance, before, |_| ());
@@ -255,7 +255,7 @@ pub fn discover_response(
 }
 
 fn with_headers(headers: &[HeaderParts<'_>], body: Segments) -> Segments {
-    let headers_len: usize = headers.iter().map(|h| field_len(h.len())).sum();
+    let headers_len: usize = headers.iter().map(|h| field_len(h.encoded_len())).sum();
     let mut out = Segments::default();
     out.push(scratch(GRPC_PREFIX_BYTES + headers_len, |b| {
         put_grpc_prefix(b, headers_len + body.len);

@@ -34,9 +34,9 @@ pub fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, RpcError> {
             .iter()
             .find_map(|start| message.strip_prefix(start)?.split_once('`').map(|(name, _)| name));
         let field = match (&*path, named) {
-            (".", Some(name)) => name.to_owned(),
+            ("." | "?", Some(name)) => name.to_owned(),
             (path, Some(name)) if !path.ends_with(name) => format!("{path}.{name}"),
-            (".", None) => "body".to_owned(),
+            ("." | "?", None) => "body".to_owned(),
             (path, _) => path.to_owned(),
         };
         RpcError::field(field, format!("can't be read: {message}"))

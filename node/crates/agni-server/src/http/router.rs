@@ -8,6 +8,7 @@ use crate::grpc::unary::too_slow;
 use crate::http::json::{self, BatchBody, RenewBody, SnapshotBody, WriteBody};
 use crate::http::query::{self, Query};
 use crate::http::{openapi, sse};
+use crate::limits;
 use crate::metrics::{self, method_index};
 use crate::node::{Node, Phase};
 use crate::ops::{cluster, discover, read, write};
@@ -237,30 +238,33 @@ async fn read_body(node: &Node, request: Request<Incoming>) -> Result<Bytes, Rpc
         let message = "the body must be application/json";
         return Err(RpcError::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message));
     }
-    let limit = node.config.max_message_bytes;
-    let mut incoming = request.into_body();
-    if incoming.size_hint().lower() > limit as u64 {
-        return Err(RpcError::too_large(limit));
-    }
-    let reading = async {
-        let mut bytes = BytesMut::new();
-        while let Some(frame) =
-            std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await
-        {
-            let frame = frame.map_err(|error| {
-                RpcError::new(Code::InvalidArgument, "REQUEST_BROKEN", error.to_string())
-            })?;
-            if let Ok(data) = frame.into_data() {
-                if bytes.len() + data.len() > limit {
-                    return Err(RpcError::too_large(limit));
-                }
-                bytes.extend_from_slice(&data);
-            }
-        }
-        Ok(bytes.freeze())
-    };
     let patience = Duration::from_millis(node.config.header_timeout_ms);
+    let reading = gather(request.into_body(), node.config.max_message_bytes);
     tokio::time::timeout(patience, reading).await.map_err(|_| too_slow())?
+}
+
+/// Reads a whole body. One that is too large is read on and thrown away for a while: a client that
+/// is cut off while it still sends never sees why.
+async fn gather(mut incoming: Incoming, limit: usize) -> Result<Bytes, RpcError> {
+    let (mut bytes, mut seen) = (BytesMut::new(), 0);
+    while let Some(frame) =
+        std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await
+    {
+        let frame = frame.map_err(|error| {
+            RpcError::new(Code::InvalidArgument, "REQUEST_BROKEN", error.to_string())
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        seen += data.len();
+        if seen <= limit {
+            bytes.extend_from_slice(&data);
+        } else if seen > limits::LINGER_BYTES_MAX {
+            break;
+        }
+    }
+    match seen > limit {
+        true => Err(RpcError::too_large(limit)),
+        false => Ok(bytes.freeze()),
+    }
 }
 
 async fn with_body(node: &Node, route: Route, bytes: &[u8]) -> Answered {

@@ -334,44 +334,64 @@ impl Hub {
         encode::message(WatchPhase::Gap, Vec::new(), &token, &Present::default())
     }
 
-    /// A page of what matches at the watch's cursors.
-    fn current(&mut self, watch: &mut Watch, place: Place) -> WatchMessage {
-        let Place { partition, after_slot } = place;
-        let at = ListPosition { revision: Some(watch.cursors[partition as usize]), after_slot };
-        let filter = &watch.filter.compiled;
-        let page = self.node.engine.read(partition, Freshness::Local, |store, point, now_ms| {
-            let limit = limits::WATCH_SYNC_RECORDS_MAX;
-            let bytes = limits::WATCH_EVENTS_BYTES_MAX;
-            (point.revision, store.list(filter, at, limit, bytes, now_ms))
-        });
-        let page = match page {
-            Ok((_, Ok(page))) => page,
-            // The state to show has moved out of reach. Nothing of this partition was sent yet,
-            // so a newer state is as good; or what changed is told first, then the rest.
-            Ok((revision, Err(_))) if after_slot.is_none() => {
-                watch.cursors[partition as usize] = revision;
-                watch.stage = Stage::Current(place);
-                let present = Present::default();
-                return encode::message(WatchPhase::Sync, Vec::new(), &[], &present);
+    /// Some of what matches at the watch's cursors: a page of a partition, and of those after it
+    /// while there is room.
+    fn current(&mut self, watch: &mut Watch, mut place: Place) -> WatchMessage {
+        let (mut out, mut records) = (BytesMut::new(), 0);
+        loop {
+            let Place { partition, after_slot } = place;
+            let at = ListPosition { revision: Some(watch.cursors[partition as usize]), after_slot };
+            let filter = &watch.filter.compiled;
+            let page =
+                self.node.engine.read(partition, Freshness::Local, |store, point, now_ms| {
+                    let limit = limits::WATCH_SYNC_RECORDS_MAX - records;
+                    let bytes = limits::WATCH_EVENTS_BYTES_MAX - out.len();
+                    (point.revision, store.list(filter, at, limit, bytes, now_ms))
+                });
+            let page = match page {
+                Ok((_, Ok(page))) => page,
+                // The state to show has moved out of reach. Nothing of this partition was sent
+                // yet, so a newer state is as good; else what changed is told before the rest.
+                Ok((revision, Err(_))) if after_slot.is_none() => {
+                    watch.cursors[partition as usize] = revision;
+                    continue;
+                }
+                _ if out.is_empty() => {
+                    return self.gap(watch, VecDeque::from([partition]), Some(place));
+                }
+                _ => break,
+            };
+            for instance in &page.instances {
+                encode::put_record(&mut out, partition, &instance.record);
             }
-            _ => return self.gap(watch, VecDeque::from([partition]), Some(place)),
-        };
-        let mut out = BytesMut::new();
-        for instance in &page.instances {
-            encode::put_record(&mut out, partition, &instance.record);
+            records += page.instances.len();
+            place = match page.next {
+                Some(slot) => Place { partition, after_slot: Some(slot) },
+                None if partition as usize + 1 == watch.cursors.len() => {
+                    // An empty difference: what follows is SYNCED.
+                    watch.stage = Stage::Difference {
+                        partitions: VecDeque::new(),
+                        cursor: DifferenceCursor::default(),
+                        then: None,
+                    };
+                    return self.sync(out.freeze());
+                }
+                None => Place { partition: partition + 1, after_slot: None },
+            };
+            let full = records >= limits::WATCH_SYNC_RECORDS_MAX
+                || out.len() >= limits::WATCH_EVENTS_BYTES_MAX;
+            if full || page.next.is_some() {
+                break;
+            }
         }
-        let next = match page.next {
-            Some(slot) => Some(Place { partition, after_slot: Some(slot) }),
-            None if partition as usize + 1 == watch.cursors.len() => None,
-            None => Some(Place { partition: partition + 1, after_slot: None }),
-        };
-        // Resuming in the middle would leave out the rest, so only the end has a token.
-        let (phase, token) = match next {
-            Some(_) => (WatchPhase::Sync, Vec::new()),
-            None => (WatchPhase::Synced, self.token(watch)),
-        };
-        watch.stage = next.map_or(Stage::Live, Stage::Current);
-        encode::message(phase, vec![out.freeze()], &token, &Present::default())
+        watch.stage = Stage::Current(place);
+        self.sync(out.freeze())
+    }
+
+    /// A message in the middle of the current state. Resuming there would leave out the rest, so
+    /// it has no token.
+    fn sync(&self, events: Bytes) -> WatchMessage {
+        encode::message(WatchPhase::Sync, vec![events], &[], &Present::default())
     }
 
     /// A page of the difference of the first of these partitions.
@@ -385,7 +405,7 @@ impl Hub {
         let Some(partition) = partitions.front().copied() else {
             if let Some(place) = then {
                 watch.stage = Stage::Current(place);
-                return encode::message(WatchPhase::Sync, Vec::new(), &[], &Present::default());
+                return self.sync(Bytes::new());
             }
             return self.plain(watch, WatchPhase::Synced);
         };

@@ -1,0 +1,265 @@
+//! Watches from outside: order, once, resuming, gaps, filters.
+#![allow(missing_docs)]
+
+mod support;
+
+use agni_core::proto::api::{self, EventType, WatchPhase};
+use agni_server::services::registry_service_client::RegistryServiceClient;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use support::{Running, key, register, start, start_with};
+use tonic::transport::Channel;
+use tonic::{Code, Streaming};
+
+type Client = RegistryServiceClient<Channel>;
+type Watch = Streaming<api::WatchResponse>;
+
+async fn open(client: &mut Client, request: api::WatchRequest) -> Watch {
+    let mut watch = client.watch(request).await.expect("watch").into_inner();
+    assert_eq!(next(&mut watch).await.phase(), WatchPhase::Created);
+    watch
+}
+
+async fn next(watch: &mut Watch) -> api::WatchResponse {
+    let message = tokio::time::timeout(Duration::from_secs(10), watch.message());
+    message.await.expect("in time").expect("message").expect("more")
+}
+
+async fn deregister(client: &mut Client, name: &str) {
+    let request = api::DeregisterRequest { key: Some(key(name)), ..Default::default() };
+    client.deregister(request).await.expect("deregister");
+}
+
+fn name_of(event: &api::Event) -> String {
+    event.key.as_ref().map(|key| key.name.clone()).unwrap_or_default()
+}
+
+async fn clients(running: &Running) -> (Client, Client) {
+    (running.client().await, running.client().await)
+}
+
+#[tokio::test]
+async fn every_change_comes_once_and_in_order_to_each_watch() {
+    let running = start();
+    let (mut writer, mut reader) = clients(&running).await;
+    let mut watches = Vec::new();
+    for _ in 0..20 {
+        watches.push(open(&mut reader, api::WatchRequest::default()).await);
+    }
+    for round in 0..50 {
+        writer
+            .register(register(&format!("g{}", round % 10), &format!("r{round}")))
+            .await
+            .expect("register");
+    }
+    for watch in &mut watches {
+        let (mut last, mut count) = (BTreeMap::new(), 0);
+        while count < 50 {
+            let message = next(watch).await;
+            assert_eq!(message.phase(), WatchPhase::Live);
+            for event in message.events {
+                let before = last.insert(event.partition, event.revision).unwrap_or(0);
+                assert_eq!(event.revision, before + 1, "partition {}", event.partition);
+                assert!(event.record.is_some());
+                count += 1;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_resumes_without_gap_or_repetition() {
+    let running = start();
+    let (mut writer, mut reader) = clients(&running).await;
+    let mut token = Vec::new().into();
+    let mut seen = Vec::new();
+    let mut watch = open(&mut reader, api::WatchRequest::default()).await;
+    for i in 0..5 {
+        writer.register(register(&format!("a{i}"), "eu")).await.expect("register");
+    }
+    while seen.len() < 3 {
+        let message = next(&mut watch).await;
+        seen.extend(message.events.iter().map(name_of));
+        token = message.resume_token;
+    }
+    drop(watch);
+    for i in 0..5 {
+        writer.register(register(&format!("b{i}"), "eu")).await.expect("register");
+    }
+    let request = api::WatchRequest { resume_token: token, ..Default::default() };
+    let mut watch = open(&mut reader, request).await;
+    while seen.len() < 10 {
+        seen.extend(next(&mut watch).await.events.iter().map(name_of));
+    }
+    seen.sort();
+    let expected: Vec<String> =
+        ["a", "b"].iter().flat_map(|c| (0..5).map(move |i| format!("{c}{i}"))).collect();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn what_no_longer_matches_is_removed_and_removals_say_why() {
+    let running = start();
+    let (mut writer, mut reader) = clients(&running).await;
+    let filter = api::Filter { regions: vec!["eu".into()], ..Default::default() };
+    let request =
+        api::WatchRequest { filter: Some(filter), include_previous: true, ..Default::default() };
+    let mut watch = open(&mut reader, request).await;
+    writer.register(register("other", "us")).await.expect("register");
+    writer.register(register("a", "eu")).await.expect("register");
+    writer.register(register("a", "us")).await.expect("register");
+    writer.register(register("a", "eu")).await.expect("register");
+    deregister(&mut writer, "a").await;
+    let mut events = Vec::new();
+    while events.len() < 4 {
+        events.extend(next(&mut watch).await.events);
+    }
+    let kinds: Vec<EventType> = events.iter().map(api::Event::r#type).collect();
+    use EventType::{Deregistered, Put, Removed};
+    assert_eq!(kinds, [Put, Removed, Put, Deregistered]);
+    assert!(events.iter().all(|event| name_of(event) == "a"));
+    assert!(events[0].created && !events[2].created);
+    assert!(events[1].record.is_none() && events[1].previous.is_some());
+}
+
+#[tokio::test]
+async fn the_current_state_comes_first_if_it_is_asked_for() {
+    let running = start();
+    let (mut writer, mut reader) = clients(&running).await;
+    for i in 0..700 {
+        writer.register(register(&format!("g{i}"), "eu")).await.expect("register");
+    }
+    let request = api::WatchRequest { include_current: true, ..Default::default() };
+    let mut watch = open(&mut reader, request).await;
+    let mut names = Vec::new();
+    loop {
+        let message = next(&mut watch).await;
+        names.extend(message.events.iter().map(name_of));
+        match message.phase() {
+            WatchPhase::Sync => assert!(message.resume_token.is_empty()),
+            WatchPhase::Synced => break,
+            other => panic!("{other:?} in the current state"),
+        }
+    }
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 700);
+    writer.register(register("new", "eu")).await.expect("register");
+    assert_eq!(name_of(&next(&mut watch).await.events[0]), "new");
+}
+
+#[tokio::test]
+async fn a_token_that_is_too_old_gets_the_difference() {
+    let running = start_with(|config| config.engine.partitions = 1);
+    let (mut writer, mut reader) = clients(&running).await;
+    let mut watch = reader.watch(api::WatchRequest::default()).await.expect("watch").into_inner();
+    writer.register(register("kept", "eu")).await.expect("register");
+    writer.register(register("gone", "eu")).await.expect("register");
+    let mut token = next(&mut watch).await.resume_token;
+    let mut known = 0;
+    while known < 2 {
+        let message = next(&mut watch).await;
+        known += message.events.len();
+        token = message.resume_token;
+    }
+    drop(watch);
+    deregister(&mut writer, "gone").await;
+    // Enough bytes to push the beginning out of the event log.
+    for i in 0..700_u32 {
+        let mut request = register("large", "eu");
+        request.spec.as_mut().expect("spec").payload = vec![i as u8; 8 << 10].into();
+        request.incarnation = u64::from(i) + 1;
+        writer.register(request).await.expect("register");
+    }
+    let request = api::WatchRequest { resume_token: token, ..Default::default() };
+    let mut watch = open(&mut reader, request).await;
+    assert_eq!(next(&mut watch).await.phase(), WatchPhase::Gap);
+    let mut changes = BTreeMap::new();
+    loop {
+        let message = next(&mut watch).await;
+        for event in &message.events {
+            assert!(changes.insert(name_of(event), event.r#type()).is_none(), "told twice");
+        }
+        if message.phase() == WatchPhase::Synced {
+            break;
+        }
+        assert_eq!(message.phase(), WatchPhase::Sync);
+    }
+    assert_eq!(changes.get("large"), Some(&EventType::Put));
+    assert_eq!(changes.get("gone"), Some(&EventType::Deregistered));
+    assert_eq!(changes.len(), 2);
+    deregister(&mut writer, "kept").await;
+    let message = next(&mut watch).await;
+    assert_eq!((message.phase(), name_of(&message.events[0])), (WatchPhase::Live, "kept".into()));
+}
+
+#[tokio::test]
+async fn tokens_of_others_and_filters_on_load_are_refused() {
+    let running = start();
+    let other = start();
+    let mut client = running.client().await;
+    let mut there = other.client().await;
+    let mut watch = there.watch(api::WatchRequest::default()).await.expect("watch").into_inner();
+    let foreign = next(&mut watch).await.resume_token;
+    let free = api::Capacity { cpu: 1.0, ..Default::default() };
+    let filter = api::Filter { min_free: Some(free), ..Default::default() };
+    let cases = [
+        (api::WatchRequest { resume_token: foreign, ..Default::default() }, "RESUME_TOKEN_FOREIGN"),
+        (
+            api::WatchRequest { resume_token: vec![1, 2].into(), ..Default::default() },
+            "RESUME_TOKEN_INVALID",
+        ),
+        (api::WatchRequest { filter: Some(filter), ..Default::default() }, "INVALID_FIELD"),
+        (api::WatchRequest { progress_interval_ms: 1, ..Default::default() }, "INVALID_FIELD"),
+    ];
+    for (request, reason) in cases {
+        let status = client.watch(request).await.expect_err(reason);
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(support::reason_in(status.details()).as_deref(), Some(reason));
+    }
+    assert_eq!(running.server.watches(), 0);
+}
+
+#[tokio::test]
+async fn progress_comes_when_nothing_else_does() {
+    let running = start();
+    let mut client = running.client().await;
+    let request = api::WatchRequest { progress_interval_ms: 100, ..Default::default() };
+    let mut watch = open(&mut client, request).await;
+    for _ in 0..3 {
+        assert_eq!(next(&mut watch).await.phase(), WatchPhase::Progress);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_holds_nobody_up() {
+    let running = start_with(|config| config.engine.partitions = 1);
+    let (mut writer, mut reader) = clients(&running).await;
+    let mut slow_client = running.client().await;
+    let mut slow = open(&mut slow_client, api::WatchRequest::default()).await;
+    let mut quick = open(&mut reader, api::WatchRequest::default()).await;
+    let mut seen = 0;
+    for i in 0..1_000_u32 {
+        let mut request = register("large", "eu");
+        request.spec.as_mut().expect("spec").payload = vec![i as u8; 8 << 10].into();
+        request.incarnation = u64::from(i) + 1;
+        writer.register(request).await.expect("register");
+        if i % 50 == 49 {
+            while seen < i + 1 {
+                let message = next(&mut quick).await;
+                assert_eq!(message.phase(), WatchPhase::Live);
+                seen += message.events.len() as u32;
+            }
+        }
+    }
+    // The slow one has lost its place: it is told so, and ends up at the same state.
+    let (mut gap, mut newest) = (false, 0);
+    while newest < 1_000 {
+        let message = next(&mut slow).await;
+        gap |= message.phase() == WatchPhase::Gap;
+        for event in message.events {
+            newest = newest.max(event.record.map_or(0, |record| record.incarnation));
+        }
+    }
+    assert!(gap, "8 MB can't all have been under way");
+}
