@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -41,12 +42,12 @@ The registry is up on {address}; its data is in {data} and survives kill -9.
 
 Try, in another terminal:
 
-  {bin}/agnictl --target {address} list gateways
-  {bin}/agnictl --target {address} watch gateways      (leave it open, then change something)
+  {bin}/agnictl -a {address} list gateways
+  {bin}/agnictl -a {address} watch gateways    (leave it open, then change something)
   curl -s http://{address}/v1/gateways
   curl -s -X DELETE http://{address}/v1/gateways/global.gateway.agnistack.online
-  curl -s http://{address}/metrics | head
-  http://{address}/openapi.json                        (the whole HTTP interface)
+  curl -s http://{address}/metrics
+  curl -s http://{address}/openapi.json        (the whole HTTP interface)
 
   {bin}/python - <<'END'
   from agniregistry import Client, Filter, Kind
@@ -118,7 +119,8 @@ def show(address: str, data: str) -> None:
     step(f"who serves the region global with 2 GiB of memory? GET {query}")
     print(json.dumps(call(base + query), indent=2))
     step("yours now")
-    print(NEXT.format(address=address, data=data, bin=Path(sys.executable).parent), flush=True)
+    programs = os.path.relpath(Path(sys.executable).parent)
+    print(NEXT.format(address=address, data=data, bin=programs), flush=True)
 
 
 def main() -> int:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
 from agniregistry_node.config import PRESETS, Field, NodeConfig, fields
 from agniregistry_node.docs import settings_manual
 from agniregistry_node.errors import ConfigError
 from agniregistry_node.layers import load
-from hypothesis import given
-from hypothesis import strategies as st
 
 VALID: dict[str, st.SearchStrategy[Any]] = {
     "data_dir": st.sampled_from(["data", "/var/lib/a b", "x" * 200]),

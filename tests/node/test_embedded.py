@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+
+from agniregistry import Client, Key, Kind, Spec
 from agniregistry_node import AgniNodeError, ConfigError, Node
 from agniregistry_node._bridge import Server, build_profile, version
 from agniregistry_node.config import NodeConfig
 from agniregistry_node.lock import DataDirLock
-
-from agniregistry import Client, Key, Kind, Spec
 
 KEY = Key(kind=Kind.GATEWAY, name="a.example")
 SPEC = Spec(region="global", domain="a.example", port=4000)
