@@ -30,7 +30,7 @@ $(VENV)/.stamp: requirements/dev.txt pyproject.toml
 node: $(VENV)/.stamp ## compile the engine (release) into the environment
 	@command -v cargo >/dev/null || { echo "cargo is needed: see https://rustup.rs"; exit 1; }
 	cd node && PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" \
-	  $(CURDIR)/$(BIN)/maturin develop --release --locked --quiet --skip-install-deps 2>&1
+	  $(CURDIR)/$(BIN)/maturin develop --release --locked --quiet
 
 setup: node ## make the environment and compile the engine
 	@echo "ready: $(BIN)/agni-node and $(BIN)/agnictl"

@@ -13,8 +13,9 @@ import pytest
 from agniregistry_node import Node
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-BLOCKS = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+FENCED = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+PYTHON = [text for language, text in FENCED if language == "python"]
+BLOCKS = [text for language, text in FENCED if language != "python"]
 AGNICTL = [
     line
     for block in BLOCKS
