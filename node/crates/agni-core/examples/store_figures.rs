@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use agni_core::key::KeyRef;
+use agni_core::lease::LeaseSettings;
+use agni_core::limits::EXPIRY_BATCH_LEASES_MAX;
 use agni_core::proto::api::{Capacity, Key, Kind, Spec};
 use agni_core::proto::node::command::Operation;
-use agni_core::proto::node::{Command, Put};
+use agni_core::proto::node::{Command, Expire, Put};
 use agni_core::ring::partition_of;
 use agni_core::store::Store;
 use bytes::Bytes;
@@ -83,9 +85,37 @@ fn main() {
     let begun = processor_time();
     stores.iter_mut().for_each(|store| store.grant_all(2_000_000));
     println!("grant_all               {:?}", processor_time() - begun);
+    snapshot_and_restore(&mut stores);
+    expire_all(&mut stores, 2_000_000 + ttl_ms as u64 + 50);
+}
+
+/// Removes what all falls due at once, in the batches of the engine.
+fn expire_all(stores: &mut [Store], now_ms: u64) {
+    let (mut removed, mut longest) = (0, Duration::ZERO);
+    let begun = processor_time();
+    for store in stores {
+        store.set_lease_settings(LeaseSettings { guard: false, ..LeaseSettings::default() });
+        loop {
+            let taking = processor_time();
+            let leases = store.take_due(now_ms, EXPIRY_BATCH_LEASES_MAX);
+            if leases.is_empty() {
+                break;
+            }
+            removed += leases.len();
+            let operation = Some(Operation::Expire(Expire { proposer_term: 1, leases }));
+            let command = Command { operation, proposed_unix_ms: 0 };
+            store.apply(store.applied().0 + 1, 1, &command, now_ms);
+            longest = longest.max(processor_time() - taking);
+        }
+    }
+    println!("expired                 {removed} in {:?}", processor_time() - begun);
+    println!("longest batch           {longest:?}");
+}
+
+fn snapshot_and_restore(stores: &mut [Store]) {
     let begun = processor_time();
     let mut blocks = Vec::new();
-    for store in &mut stores {
+    for store in stores {
         let mut cursor = store.begin_snapshot();
         let header = cursor.header([0; 16], &[1]);
         let mut taken = Vec::new();

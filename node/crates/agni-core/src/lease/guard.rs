@@ -40,6 +40,9 @@ impl Default for LeaseSettings {
     }
 }
 
+/// Into how many parts a window is divided: what falls due in one is forgotten together.
+const WINDOW_PARTS: u64 = 128;
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     Normal,
@@ -93,7 +96,13 @@ impl Guard {
         // Those of the window that are gone already count as part of the region.
         self.leased_peak =
             if self.window.is_empty() { leased } else { self.leased_peak.max(leased) };
-        self.window.push_back((now_ms, count));
+        match self.window.back_mut() {
+            // Kept as a bounded number of sums: a window may be a day long.
+            Some((at_ms, sum)) if now_ms.saturating_sub(*at_ms) < self.window_ms / WINDOW_PARTS => {
+                *sum += count
+            }
+            _ => self.window.push_back((now_ms, count)),
+        }
         self.fell_due += u64::from(count);
         if self.phase == Phase::Normal && self.is_mass(settings) {
             self.phase = Phase::Held { until_ms: now_ms + ttl_ms };
@@ -200,6 +209,16 @@ mod tests {
         }
         assert_eq!(held, 0);
         assert!(gone_in_second.iter().all(|&count| count <= 1_000), "{gone_in_second:?}");
+    }
+
+    #[test]
+    fn a_long_window_takes_little_memory() {
+        let mut guard = Guard::default();
+        for tick in 0..1_000_000 {
+            guard.fell_due(1, 86_400_000, 100_000_000, tick * 50, &settings());
+        }
+        assert!(guard.window.len() <= 2 * WINDOW_PARTS as usize, "{}", guard.window.len());
+        assert_eq!(guard.fell_due, 1_000_000);
     }
 
     #[test]
