@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,6 +198,25 @@ def test_version_without_a_node(alone: Run) -> None:
 
 def test_a_snapshot_is_taken(run: Run, parsed: Parsed) -> None:
     assert len(parsed(run("snapshot", "take", "-o", "json"))["snapshots"]) == 1
+
+
+def test_what_reads_files_loads_no_grpc() -> None:
+    script = """
+import sys
+from agniregistry.cli import agnictl
+try:
+    agnictl.main(["wal", "verify", "--help"])
+except SystemExit:
+    print("grpc" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
 
 
 def test_an_unforeseen_fault_is_one_line(alone: Run, monkeypatch: pytest.MonkeyPatch) -> None:

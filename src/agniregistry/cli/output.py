@@ -36,6 +36,13 @@ PIPE_COLUMNS = 100_000
 Row = Sequence[str | Text]
 
 
+PADDING = 3
+"""Spaces between columns."""
+
+SHORTENED = {"NAME": 20, "ADDRESS": 12, "BECAUSE": 10, "DETAIL": 16, "MEANING": 16, "FILE": 12}
+"""Columns that may be shortened on a narrow terminal, and their least width."""
+
+
 def is_terminal() -> bool:
     """Whether a person is looking at stdout."""
     return sys.stdout.isatty()
@@ -44,7 +51,9 @@ def is_terminal() -> bool:
 def console() -> Console:
     """Writes to stdout, in colour where that is a terminal."""
     if is_terminal():
-        return Console(highlight=False, soft_wrap=False)
+        # A wide table is asked for because nothing may be missing: its lines wrap.
+        width = PIPE_COLUMNS if current().output == "wide" else None
+        return Console(highlight=False, soft_wrap=False, width=width)
     return Console(
         highlight=False, width=PIPE_COLUMNS, force_terminal=False, no_color=True, file=sys.stdout
     )
@@ -52,17 +61,37 @@ def console() -> Console:
 
 def table_of(columns: Sequence[str], rows: Iterable[Row], right: Sequence[str] = ()) -> Table:
     """A table without lines: a header, then one row a record."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for index, column in enumerate(columns):
+    table = Table(box=None, pad_edge=False, padding=(0, PADDING, 0, 0), header_style="bold")
+    lines = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    widths = [
+        max([len(column), *(line[index].cell_len for line in lines)])
+        for index, column in enumerate(columns)
+    ]
+    _fit(columns, widths, console().width - PADDING * (len(columns) - 1))
+    for column, width in zip(columns, widths, strict=True):
         table.add_column(
             column,
             justify="right" if column in right else "left",
-            overflow="fold" if index == 0 else "ellipsis",
-            no_wrap=index > 0,
+            overflow="ellipsis",
+            no_wrap=True,
+            width=width,
         )
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    for line in lines:
+        table.add_row(*line)
     return table
+
+
+def _fit(columns: Sequence[str], widths: list[int], room: int) -> None:
+    """Where a terminal is narrow, long texts give way, the longest first; short ones stay."""
+    while sum(widths) > room:
+        spare = [
+            (widths[index] - SHORTENED.get(column, widths[index]), index)
+            for index, column in enumerate(columns)
+        ]
+        most, index = max(spare)
+        if most <= 0:
+            return
+        widths[index] -= 1
 
 
 def show(renderable: Any) -> None:

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agniregistry.cli.exits import not_found, usage_error
-from agniregistry.client import Client, RetryPolicy, Timeout
-from agniregistry.config import DEFAULT_TARGET
+from agniregistry.config import DEFAULT_TARGET, RetryPolicy, Timeout
 
 CONFIG_FIELDS = ("address", "namespace", "timeout")
 """What a context may say."""
@@ -168,6 +167,10 @@ class Settings:
         """A client of the registry in use; a context manager."""
         if self.connect_with is not None:
             return self.connect_with(self)
+        # gRPC's own log lines are no answers to a person; and what reads files needs no gRPC.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        from agniregistry.client import Client
+
         wait_ms = self.wait_ms()
         timeout = Timeout(total_ms=wait_ms, attempt_ms=min(wait_ms, 5_000))
         # A person who waits wants to hear soon that nobody is there.

@@ -122,7 +122,7 @@ def _drawn(found: t.Discovery) -> Any:
 
 
 def _candidates(found: t.Discovery, wide: bool) -> Table:
-    columns = ["#", "NAME", "REGION", "ADDRESS", "STATUS", "FREE", "SCORE", "BECAUSE"]
+    columns = ["#", "NAME", "REGION", "ADDRESS", "STATUS", "SCORE", "BECAUSE"]
     if wide:
         columns += ["CAPACITY", "LABELS", "LEASE", "REV"]
     rows: list[list[str | Text]] = []
@@ -134,7 +134,6 @@ def _candidates(found: t.Discovery, wide: bool) -> Table:
             instance.spec.region,
             render.address(instance.spec),
             render.status(instance.status),
-            f"{candidate.score.free_capacity:.0%}",
             f"{candidate.score.total:.2f}",
             Text(_because(candidate.score), style="dim"),
         ]
@@ -146,7 +145,7 @@ def _candidates(found: t.Discovery, wide: bool) -> Table:
                 str(instance.record.revision),
             ]
         rows.append(row)
-    return table_of(columns, rows, right=("#", "FREE", "SCORE", "REV"))
+    return table_of(columns, rows, right=("#", "SCORE", "REV"))
 
 
 def _because(score: t.Score) -> str:
