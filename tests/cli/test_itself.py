@@ -189,6 +189,7 @@ def test_status_and_version(run: Run, parsed: Parsed) -> None:
     assert lines["Writable"] == "yes"
     assert "PARTITION" in run("status", "--partitions").stdout
     assert parsed(run("version", "-o", "json"))["node"]
+    assert run("--version").stdout.startswith("agnictl ")
 
 
 def test_version_without_a_node(alone: Run) -> None:

@@ -136,6 +136,14 @@ def _wants_json(settings: Settings, words: Sequence[str]) -> bool:
     )
 
 
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from agniregistry.cli.commands.itself import own_version
+
+        click.echo(f"agnictl {own_version()}")
+        ctx.exit(Exit.OK)
+
+
 @click.group(
     cls=Tree,
     invoke_without_command=True,
@@ -143,7 +151,14 @@ def _wants_json(settings: Settings, words: Sequence[str]) -> bool:
     context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
 )
 @connection
-@click.version_option(package_name="agniregistry", message="agnictl %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 @click.pass_context
 def agnictl(ctx: click.Context) -> None:
     """Announce, find and watch gateways and agents; look after the registry's nodes.
