@@ -56,9 +56,7 @@ def test_the_roadmaps_message_is_a_valid_body(http: httpx.Client) -> None:
     ],
 )
 def test_bad_bodies_name_their_field(http: httpx.Client, body: str, field: str) -> None:
-    answer = http.post(
-        "/v1/gateways", content=body, headers={"content-type": "application/json"}
-    )
+    answer = http.post("/v1/gateways", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert (error["code"], error["reason"]) == ("INVALID_ARGUMENT", "INVALID_FIELD")
