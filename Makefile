@@ -40,8 +40,9 @@ run: node ## start a node (PORT=7400 DATA=.agni), register a gateway, find it ag
 
 test: test-rust test-python ## every test, Rust and Python
 
+# agni-py has no Rust tests: Python tests it.
 test-rust: node
-	$(CARGO) test --release --locked --workspace
+	$(CARGO) test --release --locked --workspace --exclude agni-py
 
 test-python: node
 	$(BIN)/python -m pytest

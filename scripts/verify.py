@@ -75,6 +75,7 @@ def environment() -> dict[str, str]:
     env = dict(os.environ)
     env.setdefault("CARGO_TARGET_DIR", str(NODE / "target"))
     env.setdefault("CARGO_INCREMENTAL", "0")
+    env["PYO3_PYTHON"] = sys.executable
     env["PYTHONPATH"] = os.pathsep.join((str(ROOT / "src"), str(NODE / "python")))
     return env
 
