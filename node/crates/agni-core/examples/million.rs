@@ -14,9 +14,9 @@ struct Post(Sender<usize>);
 
 impl Deliver for Post {
     fn answers(&mut self, answers: &mut Vec<(Ticket, Answer)>) {
-        let failed = answers.iter().find(|(_, answer)| {
-            !matches!(answer, Answer::Written { .. } | Answer::Snapshot(_))
-        });
+        let failed = answers
+            .iter()
+            .find(|(_, answer)| !matches!(answer, Answer::Written { .. } | Answer::Snapshot(_)));
         assert!(failed.is_none(), "{failed:?}");
         let _ = self.0.send(answers.drain(..).count());
     }

@@ -177,10 +177,9 @@ impl Group {
         let proposer_term = self.node.raft.term;
         let operation = Operation::Expire(Expire { proposer_term, leases });
         let command = Command { proposed_unix_ms: unix_ms, operation: Some(operation) };
-        if self.check_leader().is_err() || self.propose(None, command.clone()).is_err() {
-            if let Some(Operation::Expire(expire)) = &command.operation {
-                self.cell.store.write().expiry_failed(&expire.leases);
-            }
+        let failed = self.check_leader().is_err() || self.propose(None, command.clone()).is_err();
+        if failed && let Some(Operation::Expire(expire)) = &command.operation {
+            self.cell.store.write().expiry_failed(&expire.leases);
         }
     }
 

@@ -85,6 +85,8 @@ pub(super) fn scan(
     }
 }
 
+// One at a time, on the stack: a box would cost an allocation for each record of the log.
+#[allow(clippy::large_enum_variant)]
 enum Step {
     Record { op: Op, record: WalRecord, length: usize },
     Commit { length: usize },
