@@ -198,9 +198,10 @@ class NodeConfig:
     )
     disk_reserve_bytes: int = setting(
         64 * MIB,
-        "Free space below which writes are refused, so that renewals and snapshots still fit.",
+        "Bytes kept aside as a file and given up when the disk is full; also the free space below "
+        "which growing writes are refused.",
         unit="bytes",
-        danger="0 lets a full disk stop renewals of leases, too.",
+        danger="0 leaves a full disk no room for deletes and snapshots.",
         check=between(0, 1024 * GIB),
     )
     mass_expiry_guard: bool = setting(
