@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 CLUSTER_ID = bytes(range(16))
+SALT = 0x0102030405060708
 NODE_ID = 7
 
 
@@ -67,14 +68,15 @@ def batch(sequence: int, *frames: bytes) -> bytes:
     """Frames with the commit that ends them."""
     body = b"".join(frames)
     inner = number_field(1, sequence) + number_field(2, len(body))
-    inner += varint(3 << 3 | 5) + struct.pack("<I", zlib.crc32(body))
+    inner += varint(3 << 3 | 5) + struct.pack("<I", zlib.crc32(SALT.to_bytes(8, "big") + body))
     return body + frame(32, bytes_field(6, inner))
 
 
 def header(segment: int, previous_sequence: int = 0, node_id: int = NODE_ID) -> bytes:
     """A segment's first frame."""
     inner = number_field(1, segment) + number_field(2, node_id) + bytes_field(3, CLUSTER_ID)
-    return frame(33, bytes_field(7, inner + number_field(4, previous_sequence)))
+    inner += number_field(4, previous_sequence) + varint(5 << 3 | 1) + struct.pack("<Q", SALT)
+    return frame(33, bytes_field(7, inner))
 
 
 def write_segment(folder: Path, number: int, content: bytes, zeros: int = 0) -> Path:

@@ -92,6 +92,8 @@ class LogReader:
     """The cluster that wrote the log, as hexadecimal text."""
     node_id: int = 0
     """The node that wrote it."""
+    salt: int = 0
+    """The log's secret, which enters the checksum of every batch."""
     first_sequence: int | None = None
     """The sequence of the first batch that is still there; None in an empty log."""
     last_sequence: int | None = None
@@ -164,10 +166,14 @@ class LogReader:
                 f"{self.last_sequence}"
             )
             raise self._corrupt(segment, 0, reason)
-        owner = (header.get("cluster_id", ""), header.get("node_id", 0))
-        if self.headers and owner != (self.cluster_id, self.node_id):
+        owner = (
+            header.get("cluster_id", ""),
+            header.get("node_id", 0),
+            header.get("salt", 0),
+        )
+        if self.headers and owner != (self.cluster_id, self.node_id, self.salt):
             raise self._corrupt(segment, 0, "it belongs to another cluster or node")
-        self.cluster_id, self.node_id = owner
+        self.cluster_id, self.node_id, self.salt = owner
         self.headers.append((segment, entry))
         self.frames += 1
         return frame.end
@@ -191,7 +197,7 @@ class LogReader:
         sequence = record.batch_commit.get("sequence", 0)
         if sequence != expected:
             raise _BadBatchError(offset, f"batch {sequence} stands where batch {expected} should")
-        if not _is_commit_of(data, start, offset, record.batch_commit):
+        if not self._is_commit_of(data[start:offset], record.batch_commit):
             raise _BadBatchError(start, f"batch {sequence} is not what its commit says")
         self.frames += len(entries) + 1
         self.last_sequence = sequence
@@ -205,13 +211,38 @@ class LogReader:
         """Decides whether bad bytes are a torn tail, which is no damage, or corruption."""
         if not last:
             raise self._corrupt(segment, bad.offset, f"{bad.reason}; newer segments follow")
-        later = _later_batch(data, start, (self.last_sequence or 0) + 1)
+        later = self._later_batch(data, start, (self.last_sequence or 0) + 1)
         if later is not None:
             reason = f"{bad.reason}; batch {later} after it is intact"
             raise self._corrupt(segment, bad.offset, reason)
         raw = data.obj
         assert isinstance(raw, bytes)
         self.tail = Tail(segment.path, start, len(raw.rstrip(b"\0")) - start, bad.reason)
+
+    def _is_commit_of(self, frames: memoryview, commit: dict[str, int]) -> bool:
+        """Whether a commit's length and checksum are those of the frames before it."""
+        if commit.get("length", 0) != len(frames):
+            return False
+        salt = zlib.crc32(self.salt.to_bytes(8, "big"))
+        return commit.get("crc32", 0) == zlib.crc32(frames, salt)
+
+    def _later_batch(self, data: memoryview, start: int, sequence: int) -> int | None:
+        """The sequence of a whole batch that was written after batch `sequence`, if there is one.
+
+        The batch of the bad bytes itself proves nothing: before its sync returned, its sectors may
+        have reached the disk in any order. A batch after it was begun only once it was durable.
+        """
+        for frame in find_commits(data, start):
+            try:
+                commit = read_wal_record(frame.payload).batch_commit
+            except WireError:
+                continue
+            begin = frame.offset - commit.get("length", 0)
+            if commit.get("sequence", 0) <= sequence or begin < 0:
+                continue
+            if self._is_commit_of(data[begin : frame.offset], commit):
+                return commit["sequence"]
+        return None
 
     @staticmethod
     def _corrupt(segment: Segment, offset: int, reason: str) -> CorruptError:
@@ -234,31 +265,6 @@ def _is_blank(data: memoryview, offset: int) -> bool:
     if offset < len(raw) and raw[offset]:
         return False
     return raw.count(0, offset) == len(raw) - offset
-
-
-def _is_commit_of(data: memoryview, start: int, end: int, commit: dict[str, int]) -> bool:
-    """Whether a commit's length and checksum are those of the bytes before it."""
-    if commit.get("length", 0) != end - start:
-        return False
-    return commit.get("crc32", 0) == zlib.crc32(data[start:end])
-
-
-def _later_batch(data: memoryview, start: int, sequence: int) -> int | None:
-    """The sequence of a whole batch that was written after batch `sequence`, if there is one.
-
-    The batch of the bad bytes itself proves nothing: before its sync returned, its sectors may
-    have reached the disk in any order. A batch after it was begun only once it was durable.
-    """
-    for frame in find_commits(data, start):
-        try:
-            commit = read_wal_record(frame.payload).batch_commit
-        except WireError:
-            continue
-        begin = frame.offset - commit.get("length", 0)
-        newer = commit.get("sequence", 0) > sequence
-        if newer and begin >= 0 and _is_commit_of(data, begin, frame.offset, commit):
-            return commit["sequence"]
-    return None
 
 
 def _name_like(segment: Segment, number: int) -> str:

@@ -33,7 +33,7 @@ class WalRecord:
     batch_commit: dict[str, int] = field(default_factory=dict)
     """BATCH_COMMIT: sequence, length, crc32."""
     segment_header: dict[str, Any] = field(default_factory=dict)
-    """SEGMENT_HEADER: segment, node_id, cluster_id (hexadecimal), previous_sequence."""
+    """SEGMENT_HEADER: segment, node_id, cluster_id (hexadecimal), previous_sequence, salt."""
     snapshot_file: str = ""
     """SNAPSHOT_MARK: the file's name below snapshots/."""
     voters: list[int] = field(default_factory=list)
@@ -163,6 +163,7 @@ _SEGMENT_HEADER: Layout = {
     2: _one("node_id", wire.unsigned),
     3: _one("cluster_id", _hexadecimal),
     4: _one("previous_sequence", wire.unsigned),
+    5: _one("salt", wire.unsigned),
 }
 _KEY: Layout = {
     1: _one("namespace", wire.text),

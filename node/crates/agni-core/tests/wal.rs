@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-const IDENTITY: Identity = Identity { cluster_id: [7; 16], node_id: 42 };
+const IDENTITY: Identity = Identity { cluster_id: [7; 16], node_id: 42, salt: 0x0102030405060708 };
 const OPTIONS: WalOptions = WalOptions { segment_bytes: 4096, reserve_bytes: 0 };
 
 type Log = Vec<(u32, u64, Vec<u8>)>;
@@ -135,6 +135,37 @@ fn a_damaged_last_batch_is_cut_and_kept_aside() {
     assert_eq!(open(dir.path()).unwrap().1, kept);
     let broken = format!("{}.{start}.broken", path.display());
     assert_eq!(std::fs::read(broken).unwrap(), bytes[start..end]);
+}
+
+/// A client may store any bytes. Ones that look like an intact batch of the future once made a
+/// torn tail count as damage, so that the node refused to start.
+#[test]
+fn a_batch_planted_in_a_record_does_not_make_a_torn_tail_corrupt() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let strangers = Identity { salt: 99, ..IDENTITY };
+    let open_strangers = |visit: &mut dyn FnMut(Recovered<'_>)| {
+        recover_on(RealDisk::shared(), elsewhere.path(), &strangers, OPTIONS, visit).unwrap()
+    };
+    let (mut writer, mut log) = (open_strangers(&mut |_| {}), Vec::new());
+    for index in 1..9 {
+        append(&mut writer, &mut log, index, 1, 5);
+    }
+    drop(writer);
+    let planted = std::fs::read(segment(elsewhere.path(), 1)).unwrap();
+    let planted = &planted[..used(&planted)];
+
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = open(dir.path()).unwrap();
+    let mut batch = Batch::new();
+    batch.entry(1, 3, 1, Op::Put, planted);
+    writer.append(&mut batch, true).unwrap();
+    drop(writer);
+    let path = segment(dir.path(), 1);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let end = used(&bytes);
+    bytes[end - 1] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(open(dir.path()).unwrap().1.is_empty(), "cut as torn");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use agni_core::wal::{Batch, Identity, Op, Recovered, WalOptions, recover};
 use prost::Message as _;
 use std::path::{Path, PathBuf};
 
-const IDENTITY: Identity = Identity { cluster_id: [7; 16], node_id: 42 };
+const IDENTITY: Identity = Identity { cluster_id: [7; 16], node_id: 42, salt: 0x0102030405060708 };
 const OPTIONS: WalOptions = WalOptions { segment_bytes: 1024, reserve_bytes: 0 };
 
 fn golden() -> PathBuf {
@@ -119,6 +119,6 @@ fn the_log_on_disk_is_the_one_that_is_documented() {
     }
     assert_eq!(listing, std::fs::read_to_string(golden().join("records.json")).unwrap());
     let header = std::fs::read(golden().join(&segments(&golden())[0])).unwrap();
-    let documented = b"\xca\xfe\x01\x21\x00\x00\x00\x18\x3a\x16\x08\x01\x10\x2a\x1a\x10";
+    let documented = b"\xca\xfe\x01\x21\x00\x00\x00\x21\x3a\x1f\x08\x01\x10\x2a\x1a\x10";
     assert_eq!(header[..16], documented[..]);
 }

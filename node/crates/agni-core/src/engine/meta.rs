@@ -18,6 +18,8 @@ pub struct Meta {
     pub cluster_id: [u8; 16],
     /// The node that owns it. Never given to another directory.
     pub node_id: u64,
+    /// Enters the checksums of the log; never told to anybody.
+    pub salt: u64,
     /// How many partitions the cluster has.
     pub partitions: u32,
 }
@@ -57,19 +59,23 @@ impl Meta {
                            or wipe the directory and join as a new member";
             return Err(fault(&path, message.into()));
         }
-        let mut random = [0_u8; 24];
+        let mut random = [0_u8; 32];
         let source = "/dev/urandom";
         File::open(source)
             .and_then(|mut file| file.read_exact(&mut random))
             .map_err(|error| StartError::io(source, error))?;
         let mut chosen = [0_u8; 16];
         chosen.copy_from_slice(&random[..16]);
-        let mut id = [0_u8; 8];
-        id.copy_from_slice(&random[16..]);
+        let number = |at: usize| {
+            let mut bytes = [0_u8; 8];
+            bytes.copy_from_slice(&random[at..at + 8]);
+            u64::from_be_bytes(bytes)
+        };
         let meta = Meta {
             cluster_id: config.cluster_id.unwrap_or(chosen),
             // Raft reads 0 as "nobody".
-            node_id: u64::from_be_bytes(id).max(1),
+            node_id: number(16).max(1),
+            salt: number(24),
             partitions: config.partitions,
         };
         write_durably(&config.data_dir, &meta.text())
@@ -79,9 +85,10 @@ impl Meta {
 
     fn body(&self) -> String {
         let cluster_id: String = self.cluster_id.iter().map(|b| format!("{b:02x}")).collect();
-        let (node_id, partitions) = (self.node_id, self.partitions);
+        let Meta { node_id, salt, partitions, .. } = self;
         format!(
-            "{TITLE}\ncluster_id {cluster_id}\nnode_id {node_id:016x}\npartitions {partitions}\n"
+            "{TITLE}\ncluster_id {cluster_id}\nnode_id {node_id:016x}\nlog_salt {salt:016x}\n\
+             partitions {partitions}\n"
         )
     }
 
@@ -102,10 +109,11 @@ impl Meta {
         let cluster =
             u128::from_str_radix(cluster_hex, 16).ok().filter(|_| cluster_hex.len() == 32);
         let node_id = u64::from_str_radix(value("node_id")?, 16).ok().filter(|id| *id != 0);
+        let salt = u64::from_str_radix(value("log_salt")?, 16).ok();
         let partitions = value("partitions")?.parse().ok();
-        let meta = match (cluster, node_id, partitions) {
-            (Some(cluster), Some(node_id), Some(partitions)) => {
-                Meta { cluster_id: cluster.to_be_bytes(), node_id, partitions }
+        let meta = match (cluster, node_id, salt, partitions) {
+            (Some(cluster), Some(node_id), Some(salt), Some(partitions)) => {
+                Meta { cluster_id: cluster.to_be_bytes(), node_id, salt, partitions }
             }
             _ => return Err(format!("a value can't be read; {remedy}")),
         };

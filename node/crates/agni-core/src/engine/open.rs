@@ -125,7 +125,7 @@ fn replay(
     partitions: &mut [GroupRecovery],
 ) -> Result<WalWriter, StartError> {
     let dir = config.data_dir.join("wal");
-    let identity = Identity { cluster_id: meta.cluster_id, node_id: meta.node_id };
+    let identity = Identity { cluster_id: meta.cluster_id, node_id: meta.node_id, salt: meta.salt };
     let options = wal::WalOptions {
         segment_bytes: config.wal_segment_bytes,
         reserve_bytes: config.disk_reserve_bytes,

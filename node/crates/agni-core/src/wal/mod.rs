@@ -24,6 +24,19 @@ pub struct Identity {
     pub cluster_id: [u8; 16],
     /// The node.
     pub node_id: u64,
+    /// A secret that enters every batch's checksum, so that no client can write bytes into a
+    /// record that look like a batch.
+    pub salt: u64,
+}
+
+impl Identity {
+    /// The checksum of a batch's frames.
+    pub(crate) fn batch_crc32(&self, frames: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.salt.to_be_bytes());
+        hasher.update(frames);
+        hasher.finalize()
+    }
 }
 
 /// How the log is written.

@@ -191,7 +191,7 @@ impl Recovery {
                 recover_record(op, record, &mut last_indexes, hard_states, visit)
             })
         };
-        let found = scan(&buffer, start, self.sequence, &mut each);
+        let found = scan(&buffer, &self.identity, start, self.sequence, &mut each);
         self.sequence = found.sequence;
         if !is_last {
             if let End::Broken { offset, reason } = found.outcome {
@@ -212,7 +212,8 @@ impl Recovery {
         header: &crate::proto::node::SegmentHeader,
     ) -> Result<(), RecoverError> {
         let own = header.cluster_id[..] == self.identity.cluster_id
-            && header.node_id == self.identity.node_id;
+            && header.node_id == self.identity.node_id
+            && header.salt == self.identity.salt;
         if own {
             return Ok(());
         }
@@ -232,7 +233,7 @@ impl Recovery {
         found: &Scan,
     ) -> Result<(), RecoverError> {
         let End::Broken { offset, reason } = &found.outcome else { return Ok(()) };
-        if let Some(later) = later_batch(buffer, found.end, found.sequence) {
+        if let Some(later) = later_batch(buffer, &self.identity, found.end, found.sequence) {
             let reason = format!("{reason}; batch {later} after it is intact");
             return Err(corrupt(path.to_path_buf(), *offset as u64, reason));
         }

@@ -1,9 +1,11 @@
 //! Reads one segment: batches up to the first thing that is not one.
 
+use super::Identity;
 use super::frame::{Frame, FrameError, Op, read_frame};
 use crate::proto::node::{BatchCommit, SegmentHeader, WalRecord};
 use bytes::Bytes;
 use prost::Message as _;
+use std::ops::Range;
 
 /// Why a scan ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,6 +45,7 @@ pub(super) fn read_header(buffer: &Bytes) -> Result<(SegmentHeader, usize), Stri
 /// Reads batches from `start` on, and hands over each once its commit record has been checked.
 pub(super) fn scan(
     buffer: &Bytes,
+    identity: &Identity,
     start: usize,
     sequence: u64,
     visit: &mut dyn FnMut(Vec<(Op, WalRecord)>) -> Result<(), String>,
@@ -56,7 +59,7 @@ pub(super) fn scan(
     };
     loop {
         let step = match read_frame(buffer, offset) {
-            Ok(frame) => read_record(buffer, end, offset, sequence, frame),
+            Ok(frame) => read_record(buffer, identity, end..offset, sequence, frame),
             Err(FrameError::Bad(reason)) => Err(reason),
             Err(FrameError::End) => {
                 let rest = buffer.get(offset..).unwrap_or_default();
@@ -94,8 +97,8 @@ enum Step {
 
 fn read_record(
     buffer: &Bytes,
-    batch_start: usize,
-    offset: usize,
+    identity: &Identity,
+    batch: Range<usize>,
     sequence: u64,
     frame: Frame,
 ) -> Result<Step, String> {
@@ -108,7 +111,7 @@ fn read_record(
                 let found = commit.sequence;
                 return Err(format!("batch {found} follows batch {sequence}"));
             }
-            if !is_commit_of(buffer, batch_start, offset, &commit) {
+            if !is_commit_of(&buffer[batch], identity, &commit) {
                 return Err(format!("batch {} is not what its commit says", commit.sequence));
             }
             Ok(Step::Commit { length: frame.length })
@@ -117,14 +120,20 @@ fn read_record(
     }
 }
 
-fn is_commit_of(buffer: &Bytes, start: usize, end: usize, commit: &BatchCommit) -> bool {
-    commit.length == (end - start) as u64 && crc32fast::hash(&buffer[start..end]) == commit.crc32
+fn is_commit_of(frames: &[u8], identity: &Identity, commit: &BatchCommit) -> bool {
+    commit.length == frames.len() as u64 && identity.batch_crc32(frames) == commit.crc32
 }
 
 /// Looks behind bad bytes for a complete batch that was written after the one they belong to.
 /// The batch of the bad bytes itself proves nothing: its sectors may have reached the disk in any
 /// order before its sync returned. A batch after it was only begun once it was durable.
-pub(super) fn later_batch(buffer: &Bytes, from: usize, sequence: u64) -> Option<u64> {
+/// The salt in its checksum is what a client that plants such bytes in a record can't know.
+pub(super) fn later_batch(
+    buffer: &Bytes,
+    identity: &Identity,
+    from: usize,
+    sequence: u64,
+) -> Option<u64> {
     let pattern = [super::frame::MAGIC[0], super::frame::MAGIC[1]];
     let rest = buffer.get(from..).unwrap_or_default();
     for (position, window) in rest.windows(4).enumerate() {
@@ -136,7 +145,7 @@ pub(super) fn later_batch(buffer: &Bytes, from: usize, sequence: u64) -> Option<
         let commit = WalRecord::decode(frame.payload).ok().and_then(|r| r.batch_commit);
         let Some(commit) = commit.filter(|commit| commit.sequence > sequence + 1) else { continue };
         let start = usize::try_from(commit.length).ok().and_then(|l| offset.checked_sub(l));
-        if start.is_some_and(|start| is_commit_of(buffer, start, offset, &commit)) {
+        if start.is_some_and(|start| is_commit_of(&buffer[start..offset], identity, &commit)) {
             return Some(commit.sequence);
         }
     }

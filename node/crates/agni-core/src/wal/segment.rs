@@ -46,6 +46,7 @@ pub(super) fn header(number: u64, identity: &Identity, previous_sequence: u64) -
         node_id: identity.node_id,
         cluster_id: bytes::Bytes::copy_from_slice(&identity.cluster_id),
         previous_sequence,
+        salt: identity.salt,
     };
     let record = WalRecord { segment_header: Some(header), ..WalRecord::default() };
     let mut frame = Vec::new();

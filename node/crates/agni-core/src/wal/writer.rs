@@ -105,7 +105,7 @@ impl WalWriter {
         let commit = BatchCommit {
             sequence: self.sequence + 1,
             length: length as u64,
-            crc32: crc32fast::hash(&batch.frames),
+            crc32: self.identity.batch_crc32(&batch.frames),
         };
         let record = WalRecord { batch_commit: Some(commit), ..WalRecord::default() };
         batch.record(Op::BatchCommit, &record);
