@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
-import struct
-import zlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
