@@ -15,3 +15,15 @@ fn line(level: &str, message: &str, error: &dyn std::fmt::Display) {
     // Debug formatting of a string escapes what JSON must have escaped.
     eprintln!("{{\"level\":\"{level}\",\"msg\":{message:?},\"error\":{:?}}}", error.to_string());
 }
+
+/// A panic on an engine thread must end the process: a registry that goes on without its driver
+/// or its log would answer from a state that nobody keeps.
+pub struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}

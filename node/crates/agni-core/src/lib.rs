@@ -5,6 +5,8 @@
 // Clock and files only through their seams: clippy.toml names what is meant.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod capacity;
+pub mod clock;
 pub mod engine;
 pub mod env;
 pub mod error;

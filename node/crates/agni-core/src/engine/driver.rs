@@ -5,6 +5,7 @@ use super::log_thread::{LogSlot, spawn_log};
 use super::open::Opened;
 use super::snapshot_thread::{SnapshotSlot, spawn_snapshots};
 use super::{EngineConfig, Shared, disk_code};
+use crate::fatal::AbortOnPanic;
 use crate::limits;
 use crate::raft::core::{Core, CoreSettings, Effects, Event};
 use crate::raft::work::{Answer, Deliver, Refuse};
@@ -34,18 +35,6 @@ pub fn spawn(
         Driver { core, shared, deliver, log, snapshots, effects: Effects::default() }.run();
     })?;
     Ok(vec![driver, log_thread, snapshot_thread])
-}
-
-/// A panic on an engine thread must end the process: a registry that goes on without its driver
-/// or its log would answer from a state that nobody keeps.
-pub struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            std::process::abort();
-        }
-    }
 }
 
 struct Driver {

@@ -1,10 +1,10 @@
 //! The driver's bounded inbox. Producers push under a short lock and wake the driver only when it
 //! sleeps: one wake-up a turn, not one a request.
 
+use crate::clock::Clock;
 use crate::limits;
 use crate::proto::node::command::Operation;
 use crate::raft::core::SnapshotDone;
-use crate::raft::group::Clock;
 use crate::raft::work::{Submission, Ticket, Work};
 use crate::wal::{Batch, DiskState};
 use parking_lot::{Condvar, Mutex};

@@ -2,7 +2,7 @@
 //! the core meanwhile, so the time of the sync is the batching window.
 
 use super::Shared;
-use super::driver::AbortOnPanic;
+use crate::fatal::AbortOnPanic;
 use crate::limits;
 use crate::raft::core::Append;
 use crate::wal::{Batch, DiskState, WalError, WalWriter};

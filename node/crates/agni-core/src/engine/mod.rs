@@ -1,7 +1,6 @@
 //! The threads around the sans-IO core: one drives it, one appends to the log, one writes
 //! snapshots. Readers run on their own threads, under a partition's read lock.
 
-mod clock;
 mod config;
 mod driver;
 mod inbox;
@@ -12,10 +11,11 @@ mod snapshot_thread;
 
 pub use config::EngineConfig;
 
+use crate::clock::{Clock, SystemClock};
 use crate::error::StartError;
 use crate::key::KeyRef;
 use crate::metrics::EngineMetrics;
-use crate::raft::group::{Clock, PartitionCell};
+use crate::raft::cell::PartitionCell;
 use crate::raft::work::{Deliver, Refuse, Submission};
 use crate::ring;
 use crate::store::Store;
@@ -124,7 +124,7 @@ impl Engine {
     /// on disk then but a torn tail that was cut, with a copy kept.
     pub fn start(config: EngineConfig, deliver: Box<dyn Deliver>) -> Result<Engine, StartError> {
         config.validate()?;
-        let clock: Arc<dyn Clock> = Arc::new(clock::SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let opened = open::open(&config, &clock)?;
         let metrics = Arc::new(EngineMetrics::default());
         let shared = Arc::new(Shared {

@@ -4,9 +4,11 @@
 
 use super::config::EngineConfig;
 use super::meta::Meta;
+use crate::clock::Clock;
 use crate::error::StartError;
 use crate::lease::LeaseSettings;
-use crate::raft::group::{Clock, Group, PartitionCell};
+use crate::raft::cell::PartitionCell;
+use crate::raft::group::Group;
 use crate::raft::recovery::GroupRecovery;
 use crate::snapshot::{self, SnapshotItem, SnapshotMeta};
 use crate::store::Store;

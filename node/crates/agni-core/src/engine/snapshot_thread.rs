@@ -2,7 +2,7 @@
 //! at a time, and writes go on in between.
 
 use super::Shared;
-use super::driver::AbortOnPanic;
+use crate::fatal::AbortOnPanic;
 use crate::limits;
 use crate::proto::node::SnapshotFooter;
 use crate::raft::core::{SnapshotDone, SnapshotJob};

@@ -1,10 +1,11 @@
 //! All partitions of a node as one state machine: `handle(event)` fills `Effects`. It reads no
 //! file and starts no thread; time comes from an injected clock.
 
+use crate::clock::Clock;
 use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::proto::node::SnapshotHeader;
-use crate::raft::group::{Clock, Group, Turn};
+use crate::raft::group::{Group, Turn};
 use crate::raft::work::{Answer, Refuse, Submission, Ticket, Work};
 use crate::snapshot::SnapshotMeta;
 use crate::store::{Outcome, SnapshotCursor};

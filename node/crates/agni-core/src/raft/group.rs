@@ -1,50 +1,20 @@
 //! One partition: its Raft group, the store behind it, and who waits for which entry.
 
+use crate::clock::Clock;
 use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::proto::node::{Command, Expire, ExpiredLease, command::Operation};
+use crate::raft::cell::PartitionCell;
 use crate::raft::log_tail::LogTail;
 use crate::raft::work::{Answer, Refuse, Ticket};
 use crate::store::{Outcome, Store};
 use crate::wal::{Batch, Op};
-use parking_lot::RwLock;
 use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType};
 use raft::{Config, RawNode, StateRole};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-
-/// What the driver shares with readers of one partition.
-pub struct PartitionCell {
-    /// The partition's state. The driver holds the write lock only while it applies.
-    pub store: RwLock<Store>,
-    /// The Raft term.
-    pub term: AtomicU64,
-    /// The leader; 0 when unknown.
-    pub leader: AtomicU64,
-    /// The newest committed index.
-    pub commit: AtomicU64,
-    /// The newest snapshot's index.
-    pub snapshot_index: AtomicU64,
-    /// Whether this node leads, has committed in its term and is the only voter: then a
-    /// ReadIndex round has nobody to ask, and the applied state is the linearizable one.
-    pub reads_are_current: AtomicBool,
-}
-
-impl PartitionCell {
-    /// A cell around a recovered store.
-    pub fn new(store: Store) -> Self {
-        PartitionCell {
-            store: RwLock::new(store),
-            term: AtomicU64::new(0),
-            leader: AtomicU64::new(0),
-            commit: AtomicU64::new(0),
-            snapshot_index: AtomicU64::new(0),
-            reads_are_current: AtomicBool::new(false),
-        }
-    }
-}
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What the groups of one turn produce together.
 #[derive(Default)]
@@ -334,14 +304,6 @@ impl Group {
         }
         None
     }
-}
-
-/// Time as the engine sees it: one seam, so that a simulator can turn it.
-pub trait Clock: Send + Sync {
-    /// Time since boot, suspended time included, in microseconds.
-    fn boot_us(&self) -> u64;
-    /// Unix time in milliseconds: for people only.
-    fn unix_ms(&self) -> i64;
 }
 
 /// What kind of frame an entry gets. A command's oneof is its first field, so the kind stands in

@@ -6,9 +6,10 @@
 
 use hashbrown::HashSet;
 
-use super::filter::{self, CompiledFilter, RESOURCES};
+use super::filter::CompiledFilter;
 use super::record::{self, SpecParts};
 use super::{InstanceOwned, Store};
+use crate::capacity::{self, RESOURCES};
 use crate::key::KeyRef;
 use crate::lease::Liveness;
 use crate::proto::api::{ExclusionReason, Score, Status};
@@ -222,7 +223,7 @@ fn score(instance: &InstanceOwned, region: &str) -> Score {
         None => (1.0, FRESHNESS_UNKNOWN),
         Some((free, age_ms)) => {
             let age_ms = (*age_ms).max(0) as f64;
-            let share = free_share(&filter::amounts(free), &spec.capacity);
+            let share = free_share(&capacity::amounts(free), &spec.capacity);
             (share, FRESHNESS_HALF_MS / (FRESHNESS_HALF_MS + age_ms))
         }
     };

@@ -7,12 +7,10 @@ use bytes::Bytes;
 
 use super::index::{Query, label_term};
 use super::record::{self, RecordParts, SpecParts};
+use crate::capacity::amounts;
 use crate::lease::Load;
 use crate::proto::api::{self, Kind, Status};
 use crate::validate::{self, FieldError};
-
-/// The names of the four resources, in the order of their fields.
-pub(crate) const RESOURCES: [&str; 4] = ["cpu", "bandwidth", "memory", "storage"];
 
 /// A checked filter.
 #[derive(Clone, Debug, Default)]
@@ -32,15 +30,6 @@ pub struct CompiledFilter {
 
 fn status_bit(status: Status) -> u8 {
     1 << (status as i32 as u8)
-}
-
-pub(crate) fn amounts(capacity: &api::Capacity) -> [f64; 4] {
-    [capacity.cpu, capacity.bandwidth, capacity.memory, capacity.storage]
-}
-
-pub(crate) fn capacity_of(amounts: &[f64; 4]) -> api::Capacity {
-    let [cpu, bandwidth, memory, storage] = *amounts;
-    api::Capacity { cpu, bandwidth, memory, storage }
 }
 
 /// The bounds above zero, or none.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::events::PreImage;
 use super::record;
 use super::{CompiledFilter, INSTANCE_BYTES, InstanceOwned, Store};
+use crate::capacity;
 use crate::lease::Liveness;
 use crate::proto::api::Status;
 
@@ -105,7 +106,7 @@ impl Store {
             instance.status = Status::Draining;
         }
         let free =
-            instance.load.as_ref().map_or(spec.capacity, |(free, _)| super::filter::amounts(free));
+            instance.load.as_ref().map_or(spec.capacity, |(free, _)| capacity::amounts(free));
         let enough = filter.min_free.is_none_or(|min| super::filter::covers(&free, &min));
         (enough && filter.matches_status(instance.status)).then_some(instance)
     }

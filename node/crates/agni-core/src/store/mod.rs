@@ -21,6 +21,7 @@ mod tombstones;
 
 use bytes::Bytes;
 
+use crate::capacity;
 use crate::key::KeyRef;
 use crate::lease::{LeaseSettings, LeaseTable, Liveness};
 use crate::proto::api::{Capacity, Status};
@@ -111,12 +112,6 @@ impl InstanceView<'_> {
     }
 }
 
-/// The four amounts with their field names.
-pub(crate) fn capacity_amounts(capacity: &Capacity) -> [(&'static str, f64); 4] {
-    let amounts = filter::amounts(capacity);
-    std::array::from_fn(|resource| (filter::RESOURCES[resource], amounts[resource]))
-}
-
 impl Store {
     /// An empty store with the default limits and lease settings.
     pub fn new(partition: u32) -> Store {
@@ -204,7 +199,7 @@ impl Store {
     /// it is lost. A lease is lost at its deadline, except while the guard holds its record as
     /// suspect.
     pub fn renew(&mut self, lease_id: u64, load: Option<&Capacity>, now_ms: u64) -> Option<i64> {
-        self.leases.renew(lease_id, load.map(filter::amounts), now_ms).map(i64::from)
+        self.leases.renew(lease_id, load.map(capacity::amounts), now_ms).map(i64::from)
     }
 
     /// Gives every lease its full time from now: after a restart, and when taking over as leader,
@@ -257,7 +252,7 @@ impl Store {
         };
         let status = if self.leases.is_draining(slot) { Status::Draining } else { alive };
         let load = self.leases.load(slot).map(|load| {
-            (filter::capacity_of(&load.free), now_ms.saturating_sub(load.at_ms) as i64)
+            (capacity::capacity_of(&load.free), now_ms.saturating_sub(load.at_ms) as i64)
         });
         Some(InstanceView { record, status, lease_remaining_ms, load })
     }

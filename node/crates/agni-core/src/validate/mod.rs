@@ -141,7 +141,7 @@ fn is_domain(domain: &str) -> bool {
 
 /// Checks amounts: finite and not negative.
 pub fn validate_capacity(field: &str, capacity: &api::Capacity) -> Checked {
-    let amounts = crate::store::capacity_amounts(capacity);
+    let amounts = crate::capacity::named_amounts(capacity);
     for (name, amount) in amounts {
         if !amount.is_finite() || amount < 0.0 {
             let message = format!("must be a finite number of at least 0, not {amount}");
@@ -209,7 +209,7 @@ pub fn is_update_path(path: &str) -> bool {
     ];
     FIELDS.contains(&path)
         || path.strip_prefix("capacity.").is_some_and(|name| {
-            crate::store::capacity_amounts(&api::Capacity::default())
+            crate::capacity::named_amounts(&api::Capacity::default())
                 .iter()
                 .any(|(resource, _)| *resource == name)
         })

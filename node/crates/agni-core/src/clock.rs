@@ -1,6 +1,13 @@
-//! The real clocks.
+//! The one seam to time: everything in here that needs it is given a `Clock`, so that a simulator
+//! can turn it.
 
-use crate::raft::group::Clock;
+/// Time as the engine sees it: one seam, so that a simulator can turn it.
+pub trait Clock: Send + Sync {
+    /// Time since boot, suspended time included, in microseconds.
+    fn boot_us(&self) -> u64;
+    /// Unix time in milliseconds: for people only.
+    fn unix_ms(&self) -> i64;
+}
 
 /// CLOCK_BOOTTIME, which goes on while the machine is suspended (CLOCK_MONOTONIC does not), and
 /// the wall clock for people.
