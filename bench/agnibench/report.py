@@ -140,11 +140,15 @@ def markdown(results: dict[str, Any]) -> str:
     generator = results.get("generator") or {}
     parts = [
         HEAD,
-        (f"Measured {results['measured']} on {about['cpu']}, {about['cores']} cores,"
-        f" {about['memory_mib']:,} MiB, Linux {about['kernel']}, {about['file_system']};"
-        f" {results['rounds']} rounds of {results['seconds']:g} s each.\n"),
-        (f"Bare fdatasync of 512 appended bytes: p50 {sync['p50_us']} µs,"
-        f" p99 {sync['p99_us']} µs.\n"),
+        (
+            f"Measured {results['measured']} on {about['cpu']}, {about['cores']} cores,"
+            f" {about['memory_mib']:,} MiB, Linux {about['kernel']}, {about['file_system']};"
+            f" {results['rounds']} rounds of {results['seconds']:g} s each.\n"
+        ),
+        (
+            f"Bare fdatasync of 512 appended bytes: p50 {sync['p50_us']} µs,"
+            f" p99 {sync['p99_us']} µs.\n"
+        ),
     ]
     rows: list[dict[str, Any]] = []
     for name in ("writes", "reads", "renewals"):

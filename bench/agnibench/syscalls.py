@@ -35,7 +35,9 @@ def count(bench: Bench, server: Server, load: Load) -> dict[str, object]:
     calls = {
         found[2]: int(found[1])
         for found in re.finditer(
-            r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)(?:\s+\d+)?\s+(\w+)$", report.read_text(), re.MULTILINE
+            r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)(?:\s+\d+)?\s+(\w+)$",
+            report.read_text(),
+            re.MULTILINE,
         )
         if found[2] != "total"
     }

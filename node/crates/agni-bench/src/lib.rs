@@ -9,4 +9,5 @@ pub mod bodies;
 pub mod connection;
 pub mod frame;
 pub mod histogram;
+pub mod message;
 pub mod poll;
