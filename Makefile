@@ -13,7 +13,7 @@ export CARGO_INCREMENTAL ?= 0
 CARGO = cd node && cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run node test test-rust test-python verify fix proto proto-check docs docs-check bench lock
+.PHONY: help setup run node test test-rust test-python verify fix proto proto-check docs docs-check bench soak lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -67,10 +67,14 @@ docs: $(VENV)/.stamp ## write the generated parts of docs/
 docs-check: $(VENV)/.stamp
 	$(BIN)/python scripts/gen_docs.py --check
 
+# Half an hour: both servers alternate. BENCH_ARGS="--rounds 1 --seconds 1" for a first look.
+bench: node bench-run ## measure against etcd and against this machine (docs/benchmarks.md)
+
+soak: node bench-tools ## the fault tests in full size: 200 kills, 100,000 leases, 2,000 watchers
+	AGNI_SOAK=1 AGNI_FUZZ_SECONDS=300 $(BIN)/python -m pytest -s tests/faults tests/fuzz
+
 BENCH_PYTHON = $(BIN)/python
 include bench/bench.mk
-
-bench: node bench-run ## measure against etcd and against this machine (docs/benchmarks.md)
 
 lock: $(VENV)/.stamp ## choose the pinned Python packages anew; no address is written
 	$(BIN)/python -m piptools compile --upgrade --extra cli --extra dev --generate-hashes --allow-unsafe \

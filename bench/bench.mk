@@ -1,7 +1,6 @@
-# Included by the Makefile: benchmarks against etcd. PYTHON, CARGO_TARGET_DIR and GO may be given.
+# Included by the Makefile: benchmarks against etcd.
 GO ?= go
-BENCH_PYTHON ?= $(or $(PYTHON),python3)
-BENCH_TARGET ?= $(or $(CARGO_TARGET_DIR),node/target)
+BENCH_PYTHON ?= $(BIN)/python
 BENCH_ARGS ?=
 
 .PHONY: bench-etcd bench-tools bench-run
@@ -12,11 +11,10 @@ build/etcd: bench/etcd/go.mod bench/etcd/go.sum
 	cd bench/etcd && $(GO) build -o ../../build/etcd go.etcd.io/etcd/server/v3
 
 bench-tools: ## builds the load generators
-	cd node && cargo build --release --locked -p agni-bench
+	$(CARGO) build --release --locked -p agni-bench
 
-# Expects the node's Python package to be importable (make setup), in release mode.
 bench-run: bench-etcd bench-tools ## measures, and writes docs/benchmarks.md
-	PYTHONPATH=bench:src:node/python$(if $(PYTHONPATH),:$(PYTHONPATH)) $(BENCH_PYTHON) -m agnibench \
-	    --etcd build/etcd --loadgen $(BENCH_TARGET)/release/loadgen \
-	    --echo $(BENCH_TARGET)/release/echo --work build \
+	PYTHONPATH=bench$(if $(PYTHONPATH),:$(PYTHONPATH)) $(BENCH_PYTHON) -m agnibench \
+	    --etcd build/etcd --loadgen $(CARGO_TARGET_DIR)/release/loadgen \
+	    --echo $(CARGO_TARGET_DIR)/release/echo --work build \
 	    --json bench/results/latest.json --markdown docs/benchmarks.md $(BENCH_ARGS)

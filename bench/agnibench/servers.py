@@ -119,10 +119,12 @@ class AgniNode(Server):
         self.config.write_text("".join(lines))
 
     def command(self) -> list[str]:
+        """As `make run` does it."""
         python = os.environ.get("AGNI_BENCH_PYTHON", sys.executable)
         return [python, "-m", "agniregistry_node", "run", "--config", str(self.config)]
 
     def probe(self) -> bytes:
+        """An empty `StatusRequest`."""
         return b""
 
 
@@ -139,6 +141,7 @@ class Etcd(Server):
         self.http = f"http://127.0.0.1:{free_port()}"
 
     def command(self) -> list[str]:
+        """A cluster of one, on loopback."""
         client = f"http://{self.address}"
         return [
             *(str(self.binary), "--data-dir", str(self.folder / "data"), "--log-level", "error"),
@@ -151,6 +154,7 @@ class Etcd(Server):
         ]
 
     def probe(self) -> bytes:
+        """A linearizable read of a key that may be missing."""
         return wire.range_one(0)
 
 
@@ -165,7 +169,9 @@ class Echo(Server):
         self.binary = binary
 
     def command(self) -> list[str]:
+        """One thread."""
         return [str(self.binary), "--listen", self.address]
 
     def probe(self) -> bytes:
+        """Anything."""
         return wire.chunk(1, b"probe")

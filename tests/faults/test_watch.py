@@ -1,0 +1,211 @@
+"""Watches under load, across a kill, and with a token that is too old."""
+
+import json
+import subprocess
+import threading
+
+import grpc
+import pytest
+from fault_support import GATEWAY, SOAK, bench_tool, registration, wait_for, write_bodies
+
+from agniregistry.api.v1 import cluster_pb2, registry_pb2, types_pb2
+
+WATCHERS = 2_000 if SOAK else 200
+RATE = 1_000 if SOAK else 200
+SECONDS = 10 if SOAK else 4
+P99_MS = 100
+
+
+@pytest.mark.timeout(300)
+def test_every_watcher_gets_each_event_once_and_in_order(start_node, tmp_path):
+    """One watcher more never reads: it must not hold up the others."""
+    node = start_node(max_watches=10_000)
+    requests = (registration(f"gw{number}", payload=bytes(8)) for number in range(500))
+    # The payload must come last for the generator: the key first, then the spec.
+    bodies = write_bodies(
+        tmp_path / "bodies",
+        (
+            registry_pb2.RegisterRequest(key=request.key).SerializeToString()
+            + registry_pb2.RegisterRequest(spec=request.spec).SerializeToString()
+            for request in requests
+        ),
+    )
+    command = [
+        *(str(bench_tool("watchload")), "--address", node.address, "--bodies", str(bodies)),
+        *("--watchers", str(WATCHERS), "--connections", "8", "--deaf", "1"),
+        *("--rate", str(RATE), "--seconds", str(SECONDS)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    print(f"{WATCHERS} watchers at {RATE} writes/s: {seen}")
+    assert seen["writes"] == RATE * SECONDS
+    assert seen["refused"] == seen["out_of_order"] == seen["gaps"] == seen["ended"] == 0
+    assert seen["complete"]
+    assert seen["unequal"] == 0
+    if SOAK:
+        assert seen["p99_us"] <= P99_MS * 1000
+
+
+def watch_of(token=b"", **more):
+    """A watch of all gateways."""
+    return registry_pb2.WatchRequest(
+        filter=types_pb2.Filter(kind=GATEWAY),
+        resume_token=token,
+        progress_interval_ms=100,
+        **more,
+    )
+
+
+class Follower:
+    """Follows a node through breaks, by the newest token."""
+
+    def __init__(self):
+        self.token = b""
+        self.last = {}
+        self.faults = []
+        self.events = 0
+        self.differences = 0
+        self.state = {}
+
+    def take(self, message):
+        """Notes one message."""
+        self.differences += message.phase == registry_pb2.WATCH_PHASE_GAP
+        for event in message.events:
+            before = self.last.get(event.partition, 0)
+            live = message.phase == registry_pb2.WATCH_PHASE_LIVE
+            if live and before and event.revision != before + 1:
+                self.faults.append((event.partition, before, event.revision))
+            self.last[event.partition] = max(before, event.revision)
+            self.events += 1
+            if event.type == registry_pb2.EVENT_TYPE_PUT:
+                self.state[event.key.name] = event.record.spec.payload
+            else:
+                self.state.pop(event.key.name, None)
+        if message.resume_token:
+            self.token = message.resume_token
+
+    def follow(self, node, messages):
+        """Takes some messages, then drops the watch in the middle."""
+        call = node.registry.Watch(watch_of(self.token), timeout=30)
+        try:
+            for count, message in enumerate(call, 1):
+                self.take(message)
+                if count >= messages:
+                    break
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                raise
+        finally:
+            call.cancel()
+
+
+@pytest.mark.timeout(180)
+def test_a_watch_resumes_without_gap_or_duplicate(start_node, chance):
+    node = start_node()
+    follower = Follower()
+    follower.follow(node, 1)
+    written = {}
+    lock = threading.Lock()
+    stop = threading.Event()
+
+    def write():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            name, payload = f"gw{number % 40}", b"%d" % number
+            try:
+                node.registry.Register(registration(name, payload=payload), timeout=10)
+                with lock:
+                    written[name] = payload
+            except grpc.RpcError:
+                stop.wait(0.02)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(40):
+            follower.follow(node, chance.randrange(1, 12))
+        between = follower.differences
+        assert between == 0, "nothing was slow or old: every event must have come live"
+        node.process.kill()
+        node.process.wait()
+        node.start()
+        for _ in range(10):
+            follower.follow(node, chance.randrange(1, 12))
+    finally:
+        stop.set()
+        writer.join(15)
+    assert not follower.faults
+    end = node.register("end", payload=b"end")
+    partition = end.header.partition
+    for _ in range(200):
+        if follower.last.get(partition, 0) >= end.revision:
+            break
+        follower.follow(node, 3)
+    revisions = {part.partition: part.revision for part in node.status().partitions}
+    for _ in range(200):
+        if all(follower.last.get(part, 0) >= at for part, at in revisions.items() if at):
+            break
+        follower.follow(node, 3)
+    assert not follower.faults
+    # A write whose answer was lost may be newer than what the writer knows: ask the node.
+    for name in written:
+        assert follower.state[name] == node.get(name).record.spec.payload, name
+    print(f"{follower.events} events, {follower.differences} differences after the restart")
+
+
+def test_a_token_that_is_too_old_is_answered_with_a_difference(start_node):
+    node = start_node(snapshot_wal_bytes=1 << 20)
+    for number in range(20):
+        node.register(f"gw{number}", payload=b"old")
+    call = node.registry.Watch(watch_of(), timeout=30)
+    token = next(call).resume_token
+    call.cancel()
+    for number in range(5):
+        node.registry.Deregister(
+            registry_pb2.DeregisterRequest(key=registration(f"gw{number}").key), timeout=10
+        )
+    for number in range(5, 10):
+        node.register(f"gw{number}", payload=b"new")
+    # A restart from a snapshot forgets the single events before it.
+    node.cluster.Snapshot(cluster_pb2.SnapshotRequest(), timeout=30)
+    node.stop()
+    node.start()
+
+    state = {f"gw{number}": b"old" for number in range(20)}
+    phases, touched, present, complete = [], [], {}, set()
+    call = node.registry.Watch(watch_of(token), timeout=30)
+    for message in call:
+        phases.append(message.phase)
+        for event in message.events:
+            touched.append(event.key.name)
+            if event.type == registry_pb2.EVENT_TYPE_PUT:
+                state[event.key.name] = event.record.spec.payload
+            else:
+                state.pop(event.key.name, None)
+        for key in message.present:
+            present.setdefault(message.present_partition, set()).add(key.name)
+        if message.present_complete:
+            complete.add(message.present_partition)
+        if message.phase == registry_pb2.WATCH_PHASE_SYNCED:
+            break
+    assert registry_pb2.WATCH_PHASE_GAP in phases
+    assert len(touched) == len(set(touched)), "each record's newest state comes once"
+    known = set(touched).union(*present.values()) if present else set(touched)
+    if complete:
+        state = {name: payload for name, payload in state.items() if name in known}
+    expected = {f"gw{number}": b"new" if number < 10 else b"old" for number in range(5, 20)}
+    assert state == expected
+
+    # After the difference it goes on live.
+    node.register("later", payload=b"x")
+    seen = []
+
+    def arrived():
+        message = next(call)
+        seen.extend(event.key.name for event in message.events)
+        return "later" in seen
+
+    wait_for("the next event", arrived, 15)
+    call.cancel()
