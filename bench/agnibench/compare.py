@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import wire
 from .drive import Driver, Load, Result
@@ -100,7 +101,7 @@ class Bench:
                 second = self.driver.cell(theirs, cell.theirs)
             pairs.append((first, second))
         ratio = spread([first.rate / second.rate for first, second in pairs])
-        row: dict[str, object] = {
+        row: dict[str, Any] = {
             "title": cell.title,
             "shape": cell.shape,
             "asked": cell.asked,
@@ -109,8 +110,8 @@ class Bench:
             "theirs": summary([second for _, second in pairs]),
         }
         print(
-            f"{cell.title:32s} {cell.shape:8s} {row['ours']['rate']['median']:10.0f}"  # type: ignore[index]
-            f" {row['theirs']['rate']['median']:10.0f}  ratio {ratio['min']}"  # type: ignore[index]
+            f"{cell.title:32s} {cell.shape:8s} {row['ours']['rate']['median']:10.0f}"
+            f" {row['theirs']['rate']['median']:10.0f}  ratio {ratio['min']}"
             f" / {ratio['median']} / {ratio['max']}",
             flush=True,
         )
@@ -155,13 +156,15 @@ def write_cells(folder: Path) -> list[Cell]:
     asked = {(1, 128): 2.2, (8, 16): 3.0, (8, 128): 3.0}
     cells = []
     for connections, streams in WRITE_SHAPES:
-        shape = {"connections": connections, "streams": streams, "counter_bytes": 8}
+        shape: dict[str, Any] = {
+            "connections": connections, "streams": streams, "counter_bytes": 8,
+        }  # fmt: skip
         cells.append(
             Cell(
                 title="durable register / put",
                 shape=f"{connections}×{streams}",
-                ours=Load(path=wire.REGISTRY + "Register", bodies=ours, **shape),  # type: ignore[arg-type]
-                theirs=Load(path=wire.ETCD_KV + "Put", bodies=theirs, **shape),  # type: ignore[arg-type]
+                ours=Load(path=wire.REGISTRY + "Register", bodies=ours, **shape),
+                theirs=Load(path=wire.ETCD_KV + "Put", bodies=theirs, **shape),
                 asked=asked.get((connections, streams)),
             )
         )

@@ -52,10 +52,10 @@ def test_verify_names_damage_by_file_and_offset(alone: Run, log: Path) -> None:
     first.write_bytes(content)
     result = alone("wal", "verify", str(log))
     assert result.exit_code == 6
-    assert f"{first} is corrupt at offset 97" in result.stderr
+    assert f"{first} is corrupt at offset 106" in result.stderr
     assert "try: " in result.stderr
     told = json.loads(alone("wal", "verify", str(log), "-o", "json").stderr)["error"]
-    assert (told["reason"], told["file"], told["offset"]) == ("CORRUPT", str(first), 97)
+    assert (told["reason"], told["file"], told["offset"]) == ("CORRUPT", str(first), 106)
     dumped = alone("wal", "dump", str(log))
     assert dumped.exit_code == 6
     assert "no_op" in dumped.stdout
@@ -77,7 +77,7 @@ def test_dump_in_columns(alone: Run, log: Path) -> None:
     heading = ["BATCH", "SEGMENT:OFFSET", "PART", "TERM", "INDEX", "OP", "RECORD", "DETAIL"]
     assert lines[0].split() == heading
     assert lines[2].split()[:7] == [
-        "2", "1:97", "3", "2", "2", "put", "gateway/global.gateway.agnistack.online",
+        "2", "1:106", "3", "2", "2", "put", "gateway/global.gateway.agnistack.online",
     ]  # fmt: skip
     assert len(lines) == 9
 

@@ -168,6 +168,69 @@ fn a_batch_planted_in_a_record_does_not_make_a_torn_tail_corrupt() {
     assert!(open(dir.path()).unwrap().1.is_empty(), "cut as torn");
 }
 
+/// A last batch that a newer version made durable was once cut as torn by an older one.
+#[test]
+fn a_frame_of_a_newer_version_is_refused_not_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut log) = open(dir.path()).unwrap();
+    append(&mut writer, &mut log, 1, 1, 10);
+    drop(writer);
+    let path = segment(dir.path(), 1);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let end = used(&bytes);
+    let mut newer = vec![0xCA, 0xFE, 1, 77, 0, 0, 0, 1, 9];
+    newer.extend_from_slice(&crc32fast::hash(&newer).to_be_bytes());
+    bytes[end..end + newer.len()].copy_from_slice(&newer);
+    std::fs::write(&path, &bytes).unwrap();
+    match open(dir.path()).map(|_| ()) {
+        Err(RecoverError::Foreign { message, .. }) => {
+            assert!(message.contains("op 77") && message.contains("newer"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(std::fs::read(&path).unwrap() == bytes, "nothing was changed");
+}
+
+/// A kill right after a rotation once left a segment without hard states; when older segments
+/// went, a quiet partition's vote went with them.
+#[test]
+fn a_segment_has_its_hard_states_from_the_moment_it_has_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut log) = open(dir.path()).unwrap();
+    let mut quiet = Batch::new();
+    quiet.hard_state(9, 5, 42, 0);
+    writer.append(&mut quiet, true).unwrap();
+    let mut index = 1;
+    while writer.segments() == 1 {
+        append(&mut writer, &mut log, index, 1, 400);
+        index += 1;
+    }
+    drop(writer);
+    // The kill: what was appended after the rotation never reached the disk.
+    let path = segment(dir.path(), 2);
+    let bytes = std::fs::read(&path).unwrap();
+    let killed = copy(dir.path());
+    let appended = bytes.windows(400).position(|window| window == [(index - 1) as u8; 400]);
+    let appended = appended.expect("the batch is there");
+    let put = [0xCA, 0xFE, 1, Op::Put as u8];
+    let cut = bytes[..appended].windows(4).rposition(|window| window == put).unwrap();
+    let mut torn = bytes.clone();
+    torn[cut..].fill(0);
+    std::fs::write(segment(killed.path(), 2), &torn).unwrap();
+    let (mut writer, _) = open(killed.path()).unwrap();
+    writer.release(&|_| u64::MAX).unwrap();
+    assert_eq!(writer.segments(), 1);
+    drop(writer);
+    let mut votes = Vec::new();
+    recover_on(RealDisk::shared(), killed.path(), &IDENTITY, OPTIONS, &mut |record| {
+        if let Recovered::HardState { partition: 9, term, vote, .. } = record {
+            votes.push((term, vote));
+        }
+    })
+    .unwrap();
+    assert_eq!(votes, [(5, 42)]);
+}
+
 #[test]
 fn segments_rotate_carry_the_hard_states_and_are_released_in_order() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,9 @@ mod support;
 use serde_json::{Value, json};
 use support::{start, start_with};
 
-const ROADMAP: &str = r#"{"region":"global","gateway_ip":"12.34.56.78","gateway_domain":"global.gateway.agnistack.online","gateway_port":4000,"capacity":{"cpu":1,"bandwidth":20,"memory":4096,"storage":40960}}"#;
+const ROADMAP: &str = r#"{"region":"global","gateway_ip":"12.34.56.78",
+"gateway_domain":"global.gateway.agnistack.online","gateway_port":4000,
+"capacity":{"cpu":1,"bandwidth":20,"memory":4096,"storage":40960}}"#;
 const NAME: &str = "global.gateway.agnistack.online";
 
 #[test]

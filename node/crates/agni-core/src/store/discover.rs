@@ -48,8 +48,8 @@ pub struct RankRequest<'a> {
 impl Store {
     /// Draws up to `want` matching records at random; `rng` answers uniform numbers.
     ///
-    /// Where no record has to be looked at, `matched` is counted in the bitmaps: it then includes what
-    /// ran out since `take_due` was called last.
+    /// Where no record has to be looked at, `matched` is counted in the bitmaps: it then includes
+    /// what ran out since `take_due` was called last.
     pub fn sample(
         &self,
         filter: &CompiledFilter,

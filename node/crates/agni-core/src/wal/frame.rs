@@ -98,6 +98,9 @@ pub enum FrameError {
     /// Bytes that are no frame.
     #[error("{0}")]
     Bad(String),
+    /// A whole frame with a right checksum that this version does not know: a newer one wrote it.
+    #[error("{0}")]
+    Unknown(String),
 }
 
 /// Reads the frame at `offset`. Never panics, whatever the bytes are.
@@ -127,10 +130,10 @@ pub fn read_frame(buffer: &Bytes, offset: usize) -> Result<Frame, FrameError> {
         return Err(bad("the checksum is wrong"));
     }
     if header[2] != VERSION {
-        return Err(FrameError::Bad(format!("version {} is unknown", header[2])));
+        return Err(FrameError::Unknown(format!("version {} is unknown", header[2])));
     }
     let Some(op) = Op::from_code(header[3]) else {
-        return Err(FrameError::Bad(format!("op {} is unknown", header[3])));
+        return Err(FrameError::Unknown(format!("op {} is unknown", header[3])));
     };
     let start = offset + HEADER_BYTES;
     Ok(Frame { op, payload: buffer.slice(start..start + payload), length })

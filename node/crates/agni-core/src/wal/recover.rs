@@ -193,6 +193,13 @@ impl Recovery {
         };
         let found = scan(&buffer, &self.identity, start, self.sequence, &mut each);
         self.sequence = found.sequence;
+        if let End::Unknown { offset, reason } = found.outcome {
+            let message = format!(
+                "offset {offset}: {reason}; a newer version wrote it: start that version again; \
+                 nothing was changed"
+            );
+            return Err(RecoverError::Foreign { file: path, message });
+        }
         if !is_last {
             if let End::Broken { offset, reason } = found.outcome {
                 return Err(corrupt(path, offset as u64, reason));

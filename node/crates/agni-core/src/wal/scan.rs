@@ -12,6 +12,13 @@ use std::ops::Range;
 pub(super) enum End {
     /// Nothing but zeros follows.
     Clean,
+    /// A complete batch follows that this version does not understand.
+    Unknown {
+        /// Where.
+        offset: usize,
+        /// What is not understood.
+        reason: String,
+    },
     /// Something follows that is no complete batch.
     Broken {
         /// Where the bad bytes are.
@@ -52,33 +59,35 @@ pub(super) fn scan(
 ) -> Scan {
     let (mut end, mut offset, mut sequence) = (start, start, sequence);
     let mut pending = Vec::new();
-    let broken = |end, sequence, offset, reason| Scan {
-        end,
-        sequence,
-        outcome: End::Broken { offset, reason },
-    };
+    let ended = |end, sequence, outcome| Scan { end, sequence, outcome };
     loop {
         let step = match read_frame(buffer, offset) {
             Ok(frame) => read_record(buffer, identity, end..offset, sequence, frame),
-            Err(FrameError::Bad(reason)) => Err(reason),
+            Err(FrameError::Bad(reason)) => Err(Fault::Bad(reason)),
+            Err(FrameError::Unknown(reason)) => Err(Fault::Unknown(reason)),
             Err(FrameError::End) => {
                 let rest = buffer.get(offset..).unwrap_or_default();
                 let blank = rest.iter().all(|byte| *byte == 0);
                 if blank && pending.is_empty() {
                     return Scan { end, sequence, outcome: End::Clean };
                 }
-                Err("a batch has no commit record".into())
+                Err(Fault::Bad("a batch has no commit record".into()))
             }
         };
         match step {
-            Err(reason) => return broken(end, sequence, offset, reason),
+            Err(Fault::Bad(reason)) => {
+                return ended(end, sequence, End::Broken { offset, reason });
+            }
+            Err(Fault::Unknown(reason)) => {
+                return ended(end, sequence, End::Unknown { offset, reason });
+            }
             Ok(Step::Record { op, record, length }) => {
                 pending.push((op, record));
                 offset += length;
             }
             Ok(Step::Commit { length }) => {
                 if let Err(reason) = visit(std::mem::take(&mut pending)) {
-                    return broken(end, sequence, end, reason);
+                    return ended(end, sequence, End::Unknown { offset: end, reason });
                 }
                 sequence += 1;
                 offset += length;
@@ -86,6 +95,14 @@ pub(super) fn scan(
             }
         }
     }
+}
+
+/// Why there is no next step.
+enum Fault {
+    /// The bytes are not what was written.
+    Bad(String),
+    /// The bytes are what was written, by a version that knows more.
+    Unknown(String),
 }
 
 // One at a time, on the stack: a box would cost an allocation for each record of the log.
@@ -101,18 +118,20 @@ fn read_record(
     batch: Range<usize>,
     sequence: u64,
     frame: Frame,
-) -> Result<Step, String> {
-    let record = WalRecord::decode(frame.payload).map_err(|error| error.to_string())?;
+) -> Result<Step, Fault> {
+    let bad = |reason: String| Err(Fault::Bad(reason));
+    // Its checksum was right, so these are the bytes that were written.
+    let record = WalRecord::decode(frame.payload)
+        .map_err(|error| Fault::Unknown(format!("a record of an unknown form: {error}")))?;
     match frame.op {
-        Op::SegmentHeader => Err("a segment header in the middle of a segment".into()),
+        Op::SegmentHeader => bad("a segment header in the middle of a segment".into()),
         Op::BatchCommit => {
-            let commit = record.batch_commit.ok_or("the commit record is empty")?;
+            let commit = record.batch_commit.unwrap_or_default();
             if commit.sequence != sequence + 1 {
-                let found = commit.sequence;
-                return Err(format!("batch {found} follows batch {sequence}"));
+                return bad(format!("batch {} follows batch {sequence}", commit.sequence));
             }
             if !is_commit_of(&buffer[batch], identity, &commit) {
-                return Err(format!("batch {} is not what its commit says", commit.sequence));
+                return bad(format!("batch {} is not what its commit says", commit.sequence));
             }
             Ok(Step::Commit { length: frame.length })
         }
@@ -145,6 +164,8 @@ pub(super) fn later_batch(
         let commit = WalRecord::decode(frame.payload).ok().and_then(|r| r.batch_commit);
         let Some(commit) = commit.filter(|commit| commit.sequence > sequence + 1) else { continue };
         let start = usize::try_from(commit.length).ok().and_then(|l| offset.checked_sub(l));
+        // One that reaches back over good batches isn't one; checking it would only take time.
+        let start = start.filter(|start| *start >= from);
         if start.is_some_and(|start| is_commit_of(&buffer[start..offset], identity, &commit)) {
             return Some(commit.sequence);
         }

@@ -102,17 +102,14 @@ impl WalWriter {
 
     fn append_here(&mut self, batch: &mut Batch, sync: bool) -> Result<u64, WalError> {
         let length = batch.frames.len();
-        let commit = BatchCommit {
-            sequence: self.sequence + 1,
-            length: length as u64,
-            crc32: self.identity.batch_crc32(&batch.frames),
-        };
-        let record = WalRecord { batch_commit: Some(commit), ..WalRecord::default() };
-        batch.record(Op::BatchCommit, &record);
+        self.add_commit(batch);
         let written = self.active.file.write_at(&batch.frames, self.active.position);
         let bytes = batch.frames.len() as u64;
         batch.frames.truncate(length);
-        written.map_err(|source| self.failed(source))?;
+        if let Err(source) = written {
+            self.erase(bytes)?;
+            return Err(self.failed(source));
+        }
         if sync {
             // Whatever a failed sync says, trying again would lie: never `DiskFull` here.
             self.active.file.sync().map_err(|source| self.fatal(source))?;
@@ -126,6 +123,23 @@ impl WalWriter {
             self.hard_states.insert(*partition, *hard_state);
         }
         Ok(self.sequence)
+    }
+
+    fn add_commit(&self, batch: &mut Batch) {
+        let commit = BatchCommit {
+            sequence: self.sequence + 1,
+            length: batch.frames.len() as u64,
+            crc32: self.identity.batch_crc32(&batch.frames),
+        };
+        let record = WalRecord { batch_commit: Some(commit), ..WalRecord::default() };
+        batch.record(Op::BatchCommit, &record);
+    }
+
+    /// Zeroes what a failed write may have left behind: under a shorter batch, written later, it
+    /// would look like damage.
+    fn erase(&mut self, bytes: u64) -> Result<(), WalError> {
+        let zeros = vec![0; bytes as usize];
+        self.active.file.write_at(&zeros, self.active.position).map_err(|source| self.fatal(source))
     }
 
     fn fatal(&self, source: io::Error) -> WalError {
@@ -147,11 +161,19 @@ impl WalWriter {
         let own = (header.len() + states.len()) as u64 + COMMIT_BYTES_MAX;
         let path = segment::path(&self.dir, number);
         let (file, capacity) = self.next_file(needed + own)?;
-        // Under its temporary name until its header is durable: a segment always has one.
-        let made = file.write_at(&header, 0).and_then(|()| file.sync());
+        let mut first = header;
+        let sequence = self.sequence + u64::from(!states.is_empty());
+        if !states.is_empty() {
+            self.add_commit(&mut states);
+            first.extend_from_slice(&states.frames);
+        }
+        // Under its temporary name until this is durable: a segment always has its header, and
+        // every partition's vote, before an older one may go.
+        let made = file.write_at(&first, 0).and_then(|()| file.sync());
         let made = made.and_then(|()| self.disk.rename(&self.spare.path, &path));
         made.map_err(|source| self.failed(source))?;
-        let position = header.len() as u64;
+        self.sequence = sequence;
+        let position = first.len() as u64;
         let last_indexes = BTreeMap::new();
         let next = Active { number, path, file, capacity, position, last_indexes };
         let done = std::mem::replace(&mut self.active, next);
@@ -161,9 +183,6 @@ impl WalWriter {
             last_indexes: done.last_indexes,
         });
         self.spare.prepare();
-        if !states.is_empty() {
-            self.append_here(&mut states, true)?;
-        }
         Ok(())
     }
 

@@ -540,8 +540,14 @@ pub fn status(status: &api::StatusResponse) -> Value {
 
 /// The routing table.
 pub fn routing(routing: &api::RoutingResponse) -> Value {
-    let member = |m: &api::Member| json!({ "node_id": m.node_id, "client_address": m.client_address, "zone": m.zone });
-    let route = |p: &api::PartitionRoute| json!({ "partition": p.partition, "replica_ids": p.replica_ids, "leader_id": p.leader_id });
+    let member = |m: &api::Member| {
+        let (node_id, client_address, zone) = (m.node_id, &m.client_address, &m.zone);
+        json!({ "node_id": node_id, "client_address": client_address, "zone": zone })
+    };
+    let route = |p: &api::PartitionRoute| {
+        let (partition, replica_ids, leader_id) = (p.partition, &p.replica_ids, p.leader_id);
+        json!({ "partition": partition, "replica_ids": replica_ids, "leader_id": leader_id })
+    };
     json!({
         "epoch": routing.epoch,
         "partition_count": routing.partition_count,
