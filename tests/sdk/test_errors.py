@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from google.rpc import error_details_pb2 as details
+from google.rpc import status_pb2 as status
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,8 +106,6 @@ def test_unreadable_details_never_raise(data: bytes) -> None:
 
 
 def test_the_details_are_googles_own() -> None:
-    status = pytest.importorskip("google.rpc.status_pb2")
-    details = pytest.importorskip("google.rpc.error_details_pb2")
     error = errors.OverloadedError("busy", field="x", retry_delay_ms=1500)
     message = status.Status.FromString(encode_details(error))
     info, retry = details.ErrorInfo(), details.RetryInfo()

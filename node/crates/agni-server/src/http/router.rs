@@ -377,7 +377,10 @@ fn discover_records(node: &Node, mut query: Query) -> Answered {
     };
     query.end()?;
     let found = discover::discover(node, &request)?;
-    let candidate = |(instance, score): &(InstanceOwned, api::Score)| json!({ "instance": json::instance(instance), "score": json::score(score) });
+    let candidate = |(instance, score): &(InstanceOwned, api::Score)| {
+        let (instance, score) = (json::instance(instance), json::score(score));
+        json!({ "instance": instance, "score": score })
+    };
     Ok(ok(&json!({
         "candidates": found.winners.iter().map(candidate).collect::<Vec<_>>(),
         "exclusions": found.exclusions.iter().map(json::exclusion).collect::<Vec<_>>(),
