@@ -395,8 +395,12 @@ class HttpAdapter:
     def status(self) -> t.ClusterStatus:
         """As `Client.status`."""
         answer = self._call("GET", "/v1/status").json()
-        partitions = tuple(t.PartitionStatus(**item) for item in answer.pop("partitions"))
-        return t.ClusterStatus(**answer, partitions=partitions)
+        partitions = tuple(
+            t.PartitionStatus(**{**item, "leader_id": int(item["leader_id"])})
+            for item in answer.pop("partitions")
+        )
+        node_id = int(answer.pop("node_id"))
+        return t.ClusterStatus(**answer, node_id=node_id, partitions=partitions)
 
     def routing(self) -> t.RoutingTable:
         """As `Client.routing`."""
@@ -404,9 +408,15 @@ class HttpAdapter:
         return t.RoutingTable(
             epoch=answer["epoch"],
             partition_count=answer["partition_count"],
-            members=tuple(t.Member(**item) for item in answer["members"]),
+            members=tuple(
+                t.Member(**{**item, "node_id": int(item["node_id"])}) for item in answer["members"]
+            ),
             partitions=tuple(
-                t.PartitionRoute(item["partition"], tuple(item["replica_ids"]), item["leader_id"])
+                t.PartitionRoute(
+                    item["partition"],
+                    tuple(int(replica) for replica in item["replica_ids"]),
+                    int(item["leader_id"]),
+                )
                 for item in answer["partitions"]
             ),
         )

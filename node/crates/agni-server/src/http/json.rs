@@ -330,12 +330,26 @@ pub fn key(key: &api::Key) -> Value {
     json!({ "namespace": key.namespace, "kind": kind_word(key.kind), "name": key.name })
 }
 
+/// A whole number as one, so that what was sent as 1 does not come back as 1.0.
+fn amount(amount: f64) -> Value {
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    if amount.fract() == 0.0 && amount.abs() < EXACT_MAX {
+        return json!(amount as i64);
+    }
+    json!(amount)
+}
+
+/// An id as text: a number above 2^53 would be rounded by JavaScript and many others.
+fn id(id: u64) -> Value {
+    Value::String(id.to_string())
+}
+
 fn capacity(capacity: &api::Capacity) -> Value {
     json!({
-        "cpu": capacity.cpu,
-        "bandwidth": capacity.bandwidth,
-        "memory": capacity.memory,
-        "storage": capacity.storage,
+        "cpu": amount(capacity.cpu),
+        "bandwidth": amount(capacity.bandwidth),
+        "memory": amount(capacity.memory),
+        "storage": amount(capacity.storage),
     })
 }
 
@@ -514,7 +528,7 @@ pub fn status(status: &api::StatusResponse) -> Value {
         json!({
             "partition": p.partition,
             "term": p.term,
-            "leader_id": p.leader_id,
+            "leader_id": id(p.leader_id),
             "commit_index": p.commit_index,
             "applied_index": p.applied_index,
             "revision": p.revision,
@@ -526,7 +540,7 @@ pub fn status(status: &api::StatusResponse) -> Value {
     };
     json!({
         "cluster_id": status.cluster_id,
-        "node_id": status.node_id,
+        "node_id": id(status.node_id),
         "version": status.version,
         "build_profile": status.build_profile,
         "uptime_ms": status.uptime_ms,
@@ -541,11 +555,12 @@ pub fn status(status: &api::StatusResponse) -> Value {
 /// The routing table.
 pub fn routing(routing: &api::RoutingResponse) -> Value {
     let member = |m: &api::Member| {
-        let (node_id, client_address, zone) = (m.node_id, &m.client_address, &m.zone);
+        let (node_id, client_address, zone) = (id(m.node_id), &m.client_address, &m.zone);
         json!({ "node_id": node_id, "client_address": client_address, "zone": zone })
     };
     let route = |p: &api::PartitionRoute| {
-        let (partition, replica_ids, leader_id) = (p.partition, &p.replica_ids, p.leader_id);
+        let replica_ids: Vec<Value> = p.replica_ids.iter().copied().map(id).collect();
+        let (partition, leader_id) = (p.partition, id(p.leader_id));
         json!({ "partition": partition, "replica_ids": replica_ids, "leader_id": leader_id })
     };
     json!({
@@ -584,10 +599,11 @@ pub fn exclusion(exclusion: &api::Exclusion) -> Value {
 
 /// How a rank came about.
 pub fn score(score: &api::Score) -> Value {
+    let part = |part: f64| amount((part * 1e6).round() / 1e6);
     json!({
-        "total": score.total,
-        "region_match": score.region_match,
-        "free_capacity": score.free_capacity,
-        "freshness": score.freshness,
+        "total": part(score.total),
+        "region_match": part(score.region_match),
+        "free_capacity": part(score.free_capacity),
+        "freshness": part(score.freshness),
     })
 }

@@ -48,6 +48,11 @@ fn list(items: Value) -> Value {
     json!({ "type": "array", "items": items })
 }
 
+fn node_id() -> Value {
+    json!({ "type": "string", "pattern": "^[0-9]{1,20}$", "description": "Decimal digits; 0 is \
+        nobody." })
+}
+
 fn lease_id() -> Value {
     json!({ "type": "string", "pattern": "^[0-9]{1,20}$", "description": "Decimal digits." })
 }
@@ -281,10 +286,11 @@ fn cluster() -> Vec<(&'static str, Value)> {
         "snapshot_index",
         "suspect_domains",
     ];
-    let partition: Vec<(&str, Value)> = partition.iter().map(|n| (*n, unsigned())).collect();
+    let schema = |name: &str| if name == "leader_id" { node_id() } else { unsigned() };
+    let partition: Vec<(&str, Value)> = partition.iter().map(|n| (*n, schema(n))).collect();
     let status = [
         ("cluster_id", text()),
-        ("node_id", unsigned()),
+        ("node_id", node_id()),
         ("version", text()),
         ("build_profile", json!({ "enum": ["release", "debug"] })),
         ("uptime_ms", unsigned()),
@@ -294,9 +300,9 @@ fn cluster() -> Vec<(&'static str, Value)> {
         ("wal_bytes", unsigned()),
         ("region", text()),
     ];
-    let member = [("node_id", unsigned()), ("client_address", text()), ("zone", text())];
+    let member = [("node_id", node_id()), ("client_address", text()), ("zone", text())];
     let route =
-        [("partition", unsigned()), ("replica_ids", list(unsigned())), ("leader_id", unsigned())];
+        [("partition", unsigned()), ("replica_ids", list(node_id())), ("leader_id", node_id())];
     let routing = [
         ("epoch", unsigned()),
         ("partition_count", unsigned()),
