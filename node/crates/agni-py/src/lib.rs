@@ -3,6 +3,7 @@
 //! No request, no record and no callback crosses this boundary, so that Python may stall or die
 //! without holding up the registry. Every call that can take time lets go of the interpreter.
 
+mod error;
 mod panic;
 mod server;
 mod settings;

@@ -1,11 +1,10 @@
 //! The class `Server`.
 
+use crate::error::AgniNodeError;
 use crate::panic;
 use crate::settings::Settings;
 use pyo3::prelude::*;
 use std::mem::ManuallyDrop;
-
-pyo3::import_exception!(agniregistry_node.errors, AgniNodeError);
 
 /// A running server. It owns its threads; `stop` or garbage collection ends them.
 #[pyclass(frozen, module = "agniregistry_node._core")]

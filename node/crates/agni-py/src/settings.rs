@@ -1,6 +1,6 @@
 //! The settings as they cross the boundary, once: attributes of Python's `NodeConfig`.
 
-use crate::server::AgniNodeError;
+use crate::error::AgniNodeError;
 use agni_server::ServerConfig;
 use pyo3::prelude::*;
 use std::path::PathBuf;

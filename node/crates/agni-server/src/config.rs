@@ -1,7 +1,7 @@
 //! How a server is set up. Python checks the same values first, with messages for people.
 
-use crate::engine_api::EngineConfig;
 use crate::limits;
+use agni_core::engine::EngineConfig;
 
 /// Settings of a server; the defaults suit one node on loopback.
 #[derive(Debug, Clone)]

@@ -1,11 +1,19 @@
 //! The network face of a data node: gRPC and HTTP/JSON on one port.
 //!
-//! `accept` deals connections out to the runtimes; `router` tells gRPC from HTTP; both speak to
-//! `ops`, which checks, asks the engine and answers. `runtime` is the hand-over to the engine.
+//! A request's way: `accept` deals connections out to the runtimes, `router` tells gRPC from HTTP,
+//! `grpc` and `http` read the message, `ops` checks it and asks the engine, through `runtime` where
+//! something is written. Its answer goes back as a `body`, put together in `wire`.
+//!
+//! Modules use one another downwards only:
+//! ```text
+//! server > accept > router > grpc, http > watch > ops > node, runtime > token, metrics
+//!        > status > body > wire, config, log, limits
+//! ```
 
 mod accept;
+mod access;
+pub mod body;
 pub mod config;
-mod engine_api;
 pub mod grpc;
 pub mod http;
 mod io;
@@ -17,6 +25,7 @@ pub mod ops;
 mod router;
 pub mod runtime;
 mod server;
+pub mod status;
 pub mod token;
 pub mod watch;
 pub mod wire;

@@ -1,9 +1,9 @@
 //! What all runtimes of a server share.
 
 use crate::config::ServerConfig;
-use crate::engine_api::{Engine, ReadPoint};
 use crate::metrics::ServerMetrics;
 use crate::wire::HeaderParts;
+use agni_core::engine::{Engine, ReadPoint};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -1,10 +1,10 @@
 //! One port for everything: our own gRPC calls, HTTP/JSON, and the standard services.
 
+use crate::body::Body;
 use crate::grpc;
-use crate::grpc::body::Body;
-use crate::grpc::status::RpcError;
 use crate::http as json_http;
 use crate::node::Node;
+use crate::status::RpcError;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use std::cell::RefCell;

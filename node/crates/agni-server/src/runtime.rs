@@ -2,8 +2,8 @@
 //! runtime, answers come in once a turn of the driver. Crossing a thread for each request would
 //! halve the throughput (docs/decisions).
 
-use crate::engine_api::{Answer, Deliver, Engine, Refuse, Submission, Ticket, Work};
-use crate::watch::dispatcher::Hub;
+use agni_core::engine::Engine;
+use agni_core::raft::work::{Answer, Deliver, Refuse, Submission, Ticket, Work};
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -130,18 +130,11 @@ thread_local! {
         outgoing: Vec::new(),
         flusher: None,
     }) };
-    static HUB: RefCell<Option<Hub>> = const { RefCell::new(None) };
 }
 
 /// Makes this thread the runtime with this index.
-pub fn enter(index: usize, hub: Hub) {
+pub fn enter(index: usize) {
     LOCAL.with_borrow_mut(|local| local.index = index as u64);
-    HUB.with_borrow_mut(|slot| *slot = Some(hub));
-}
-
-/// Runs `f` on this runtime's watches; none on a thread that is no runtime, or is ending.
-pub fn with_hub<T>(f: impl FnOnce(&mut Hub) -> T) -> Option<T> {
-    HUB.try_with(|hub| hub.borrow_mut().as_mut().map(f)).ok().flatten()
 }
 
 /// Asks a partition and waits for its answer. Nothing is sent before the runtime's turn ends.
@@ -255,14 +248,17 @@ pub async fn flush(engine: Engine) {
     }
 }
 
-/// Takes what comes from other threads until nobody can send any more.
-pub async fn receive(mut mailbox: UnboundedReceiver<Incoming>, mut serve: impl FnMut(TcpStream)) {
+/// Takes what comes from other threads until nobody can send any more: answers go to who asked,
+/// `changed` is told of new revisions, and `serve` is given the connections.
+pub async fn receive(
+    mut mailbox: UnboundedReceiver<Incoming>,
+    mut changed: impl FnMut(&[u32]),
+    mut serve: impl FnMut(TcpStream),
+) {
     while let Some(incoming) = mailbox.recv().await {
         match incoming {
             Incoming::Answers(answers) => complete(answers),
-            Incoming::Changed(partitions) => {
-                with_hub(|hub| hub.changed(&partitions));
-            }
+            Incoming::Changed(partitions) => changed(&partitions),
             Incoming::Connection(stream) => {
                 if let Ok(stream) = TcpStream::from_std(stream) {
                     serve(stream);

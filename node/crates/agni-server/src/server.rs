@@ -2,7 +2,7 @@
 
 use crate::accept;
 use crate::config::{ServerConfig, ServerError};
-use crate::engine_api::Engine;
+use crate::http::print;
 use crate::limits;
 use crate::log::{self, Level};
 use crate::node::{Node, Phase};
@@ -12,6 +12,7 @@ use crate::runtime::{self, Delivery, Incoming, Mailbox};
 use crate::services::cluster_service_server::SERVICE_NAME as CLUSTER_SERVICE;
 use crate::services::registry_service_server::SERVICE_NAME as REGISTRY_SERVICE;
 use crate::watch::dispatcher::{self, Hub};
+use agni_core::engine::Engine;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -26,7 +27,6 @@ const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// A running server.
 pub struct Server {
     node: Arc<Node>,
-    mailboxes: Vec<Mailbox>,
     threads: parking_lot::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -77,7 +77,7 @@ impl Server {
                 ("build_profile", cluster::build_profile().into()),
             ],
         );
-        Ok(Server { node, mailboxes, threads: parking_lot::Mutex::new(threads) })
+        Ok(Server { node, threads: parking_lot::Mutex::new(threads) })
     }
 
     /// Where it listens.
@@ -92,7 +92,7 @@ impl Server {
 
     /// What `ClusterService.Status` answers, as JSON.
     pub fn status_json(&self) -> String {
-        crate::http::json::status(&cluster::status(&self.node)).to_string()
+        print::status(&cluster::status(&self.node)).to_string()
     }
 
     /// Takes no new connection, ends those that there are, and waits for them.
@@ -125,12 +125,8 @@ impl Server {
 
     /// How many watches are open.
     pub fn watches(&self) -> usize {
-        watches(&self.mailboxes)
+        self.node.metrics.watches.load(std::sync::atomic::Ordering::Relaxed)
     }
-}
-
-fn watches(mailboxes: &[Mailbox]) -> usize {
-    mailboxes.iter().map(|m| m.watches().load(std::sync::atomic::Ordering::Relaxed)).sum()
 }
 
 impl Drop for Server {
@@ -179,10 +175,8 @@ impl Part {
         };
         let Part { node, index, listener, receiver, mailboxes } = self;
         runtime.block_on(async move {
-            runtime::enter(index, Hub::new(node.clone(), mailboxes[index].watches().clone()));
-            crate::http::router::set_watches(
-                mailboxes.iter().map(|m| m.watches().clone()).collect(),
-            );
+            runtime::enter(index);
+            dispatcher::enter(Hub::new(node.clone(), mailboxes[index].watches().clone()));
             router::set_standard(standard(&node).await);
             tokio::spawn(runtime::flush(node.engine.clone()));
             tokio::spawn(dispatcher::pump(node.clone()));
@@ -193,7 +187,10 @@ impl Part {
                 tokio::spawn(accept::accept(node.clone(), listener, mailboxes));
             }
             let serving = node.clone();
-            tokio::spawn(runtime::receive(receiver, move |stream| {
+            let changed = |partitions: &[u32]| {
+                dispatcher::with_hub(|hub| hub.changed(partitions));
+            };
+            tokio::spawn(runtime::receive(receiver, changed, move |stream| {
                 tokio::spawn(accept::serve(serving.clone(), stream));
             }));
             let mut life = node.follow();

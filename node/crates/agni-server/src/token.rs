@@ -4,7 +4,7 @@
 //! (page: filter hash (8) ‖ partition ‖ slot + 1) ‖ CRC-32 (4, big-endian); numbers are varints.
 //! Clients must not look inside: the checksum keeps damage and guesses out, not enemies.
 
-use crate::grpc::status::{Code, RpcError};
+use crate::status::{Code, RpcError};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Buf, BufMut};

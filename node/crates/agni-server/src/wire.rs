@@ -3,8 +3,9 @@
 //! Field numbers are those of `proto/agniregistry/api/v1`; the tests decode what is written here
 //! with the generated messages.
 
-use crate::engine_api::{InstanceOwned, ReadPoint};
+use agni_core::engine::ReadPoint;
 use agni_core::proto::api;
+use agni_core::store::InstanceOwned;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};

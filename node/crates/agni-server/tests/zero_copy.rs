@@ -7,7 +7,7 @@ use agni_core::engine::{Engine, Freshness};
 use agni_core::key::KeyRef;
 use agni_core::proto::{api, node};
 use agni_core::raft::work::{Answer, Deliver, Submission, Ticket, Work};
-use agni_server::grpc::body::Chunk;
+use agni_server::body::Chunk;
 use agni_server::node::Node;
 use agni_server::ops::read;
 use agni_server::wire;

@@ -1,6 +1,6 @@
 //! Messages out of a request's body: `compressed flag (1) ‖ length (4) ‖ message`.
 
-use crate::grpc::status::{Code, RpcError};
+use crate::status::{Code, RpcError};
 use crate::wire::GRPC_PREFIX_BYTES;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;

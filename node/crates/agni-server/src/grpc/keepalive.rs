@@ -1,11 +1,11 @@
 //! The `KeepAlive` stream: renewals in, answers out, one to each, in order.
 
-use crate::grpc::body::{BoxError, Chunk, Stream};
+use crate::body::{BoxError, Chunk, Stream};
 use crate::grpc::frame::{Messages, decode};
-use crate::grpc::status::{RpcError, ok_trailers};
 use crate::limits;
 use crate::node::{Node, Phase};
 use crate::ops::write;
+use crate::status::{RpcError, ok_trailers};
 use crate::wire;
 use bytes::Bytes;
 use http::HeaderMap;

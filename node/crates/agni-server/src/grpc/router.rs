@@ -1,12 +1,12 @@
 //! Which call is meant, and everything that all calls share: content type, deadline, trace.
 
-use crate::grpc::body::Body;
+use crate::access::{access, trace_of};
+use crate::body::Body;
 use crate::grpc::frame::Messages;
-use crate::grpc::status::{Code, GRPC_CONTENT_TYPE, RpcError, ok_trailers};
 use crate::grpc::{keepalive, unary, watch};
-use crate::log::{self, Level};
 use crate::metrics::method_index;
 use crate::node::{Node, Phase};
+use crate::status::{Code, GRPC_CONTENT_TYPE, RpcError, ok_trailers};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -50,13 +50,6 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, RpcError> {
     }))
 }
 
-/// What a request is called by those who trace it.
-pub fn trace_of(headers: &HeaderMap) -> Option<(HeaderValue, String)> {
-    let value = headers.get("traceparent")?;
-    let trace = log::trace_id(value.to_str().ok()?)?.to_owned();
-    Some((value.clone(), trace))
-}
-
 /// Answers a call of ours.
 pub async fn serve(node: Arc<Node>, call: String, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
@@ -85,24 +78,6 @@ pub async fn serve(node: Arc<Node>, call: String, request: Request<Incoming>) ->
     }
     access(&node, &call, code, microseconds, trace.as_ref().map(|(_, id)| id.as_str()));
     response
-}
-
-/// Logs a request, where that is wanted.
-pub fn access(node: &Node, call: &str, code: Code, microseconds: u64, trace: Option<&str>) {
-    let internal = code == Code::Internal;
-    if !node.config.access_log && !internal {
-        return;
-    }
-    let level = if internal { Level::Error } else { Level::Info };
-    let mut fields = vec![
-        ("call", call.into()),
-        ("code", crate::grpc::status::code_word(code).into()),
-        ("duration_us", microseconds.into()),
-    ];
-    if let Some(trace) = trace {
-        fields.push(("trace_id", trace.into()));
-    }
-    log::write(level, "request", &fields);
 }
 
 async fn dispatch(
@@ -137,7 +112,7 @@ fn with_type(body: Body) -> Response<Body> {
     response
 }
 
-fn streaming(stream: impl crate::grpc::body::Stream + 'static) -> Response<Body> {
+fn streaming(stream: impl crate::body::Stream + 'static) -> Response<Body> {
     with_type(Body::Stream(Box::new(stream)))
 }
 

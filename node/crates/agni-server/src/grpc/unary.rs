@@ -1,10 +1,10 @@
 //! Unary calls: a message in, a framed answer out.
 
-use crate::grpc::body::Chunk;
+use crate::body::Chunk;
 use crate::grpc::frame::{Messages, decode};
-use crate::grpc::status::{Code, RpcError};
 use crate::node::Node;
 use crate::ops::{cluster, discover, read, write};
+use crate::status::RpcError;
 use crate::wire::{self, CandidateParts, HeaderParts};
 use agni_core::proto::api;
 use bytes::Bytes;
@@ -24,13 +24,8 @@ async fn message(node: &Node, messages: Messages) -> Result<Bytes, RpcError> {
     let limit = Duration::from_millis(node.config.header_timeout_ms);
     match tokio::time::timeout(limit, reading).await {
         Ok(message) => message,
-        Err(_) => Err(too_slow()),
+        Err(_) => Err(RpcError::too_slow()),
     }
-}
-
-/// A request that doesn't arrive.
-pub fn too_slow() -> RpcError {
-    RpcError::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", "the request didn't arrive in time")
 }
 
 /// Answers a unary call.

@@ -1,42 +1,15 @@
 //! The `Watch` stream.
 
-use crate::grpc::body::{BoxError, Chunk, Stream};
+use crate::body::{BoxError, Chunk, Stream};
 use crate::grpc::frame::{Messages, decode};
-use crate::grpc::status::{RpcError, ok_trailers};
-use crate::grpc::unary::too_slow;
 use crate::node::Node;
-use crate::runtime::with_hub;
+use crate::status::{RpcError, ok_trailers};
+use crate::watch::handle::Handle;
 use crate::wire::{Segments, put_grpc_prefix, scratch};
-use agni_core::proto::api;
 use http::HeaderMap;
 use http_body::Frame;
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-/// A watch of this runtime, closed when it is dropped.
-pub struct Handle(usize);
-
-impl Handle {
-    /// Opens a watch.
-    pub fn open(request: api::WatchRequest) -> Result<Handle, RpcError> {
-        let opened = with_hub(|hub| hub.open(request)).ok_or_else(RpcError::shutting_down)?;
-        opened.map(Handle)
-    }
-
-    /// The next message; none at the end.
-    pub fn poll(
-        &self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<crate::watch::encode::WatchMessage, RpcError>>> {
-        with_hub(|hub| hub.poll(self.0, context)).unwrap_or(Poll::Ready(None))
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        with_hub(|hub| hub.close(self.0));
-    }
-}
 
 /// The stream of a watch's messages.
 pub struct WatchStream {
@@ -47,7 +20,8 @@ pub struct WatchStream {
 /// Opens a watch for a gRPC client.
 pub async fn serve(node: &Node, messages: Messages) -> Result<WatchStream, RpcError> {
     let limit = Duration::from_millis(node.config.header_timeout_ms);
-    let bytes = tokio::time::timeout(limit, messages.only()).await.map_err(|_| too_slow())??;
+    let bytes =
+        tokio::time::timeout(limit, messages.only()).await.map_err(|_| RpcError::too_slow())??;
     Ok(WatchStream { handle: Handle::open(decode(bytes)?)?, ended: false })
 }
 

@@ -1,8 +1,11 @@
 //! HTTP/JSON: the same operations for people, scripts and browsers.
 
-pub mod json;
+pub mod metrics;
 pub mod openapi;
 pub mod openapi_schemas;
+pub mod parse;
+pub mod print;
 pub mod query;
 pub mod router;
 pub mod sse;
+pub mod words;

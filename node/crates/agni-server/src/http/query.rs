@@ -1,9 +1,8 @@
 //! Query strings, taken apart strictly: an unknown name is refused, not ignored.
 
-use crate::grpc::status::RpcError;
+use crate::http::words::kind_of_word;
+use crate::status::RpcError;
 use agni_core::proto::api;
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use percent_encoding::percent_decode_str;
 
 /// The names and values of a query string, in their order.
@@ -122,7 +121,7 @@ impl Query {
     pub fn kind(&mut self) -> Result<i32, RpcError> {
         Ok(match self.one("kind")?.as_deref() {
             None => 0,
-            Some(word) => super::json::kind_of_word("kind", word)? as i32,
+            Some(word) => kind_of_word("kind", word)? as i32,
         })
     }
 
@@ -141,12 +140,6 @@ impl Query {
         let max_staleness_ms = self.number("max_staleness_ms")?.unwrap_or_default();
         Ok(Some(api::ReadOptions { consistency, max_staleness_ms }))
     }
-}
-
-/// Bytes as base64 with or without padding.
-pub fn base64(field: &str, text: &str) -> Result<Vec<u8>, RpcError> {
-    let decoded = STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text));
-    decoded.map_err(|_| RpcError::field(field, "must be base64"))
 }
 
 #[cfg(test)]

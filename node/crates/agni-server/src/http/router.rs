@@ -1,39 +1,28 @@
 //! HTTP/JSON: which path and method mean what.
 
-use crate::engine_api::InstanceOwned;
-use crate::grpc::body::Body;
-use crate::grpc::router::{access, trace_of};
-use crate::grpc::status::{Code, RpcError};
-use crate::grpc::unary::too_slow;
-use crate::http::json::{self, BatchBody, RenewBody, SnapshotBody, WriteBody};
+use crate::access::{access, trace_of};
+use crate::body::Body;
+use crate::http::parse::{self, BatchBody, RenewBody, SnapshotBody, WriteBody};
 use crate::http::query::{self, Query};
-use crate::http::{openapi, sse};
+use crate::http::words::kind_of_path;
+use crate::http::{metrics, openapi, print, sse};
 use crate::limits;
-use crate::metrics::{self, method_index};
+use crate::metrics::method_index;
 use crate::node::{Node, Phase};
 use crate::ops::{cluster, discover, read, write};
+use crate::status::{Code, RpcError};
 use crate::token;
 use agni_core::proto::api::{self, Kind};
+use agni_core::store::InstanceOwned;
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-
-thread_local! {
-    static WATCHES: RefCell<Vec<Arc<AtomicUsize>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Tells this thread where all runtimes count their watches.
-pub fn set_watches(counts: Vec<Arc<AtomicUsize>>) {
-    WATCHES.with_borrow_mut(|watches| *watches = counts);
-}
 
 /// What a path means.
 enum Route {
@@ -63,11 +52,11 @@ impl Route {
             ["v1", "status"] => Route::Status,
             ["v1", "routing"] => Route::Routing,
             ["v1", "snapshots"] => Route::Snapshots,
-            ["v1", records] => match write::kind_of_path(records) {
+            ["v1", records] => match kind_of_path(records) {
                 Some(kind) => Route::Records(kind),
                 None => return Ok(None),
             },
-            ["v1", records, name] if !name.is_empty() => match write::kind_of_path(records) {
+            ["v1", records, name] if !name.is_empty() => match kind_of_path(records) {
                 Some(kind) => Route::Record(kind, query::decode("name", name)?),
                 None => return Ok(None),
             },
@@ -215,9 +204,7 @@ fn observe(node: &Node, route: &Route) -> Response<Body> {
             refusal(&error)
         }
         Route::Metrics => {
-            let watches =
-                WATCHES.with_borrow(|counts| counts.iter().map(|count| count.load(Relaxed)).sum());
-            let text = metrics::text(node, watches);
+            let text = metrics::text(node);
             body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
         }
         Route::OpenApi => ok(&openapi::document(&node.config.version)),
@@ -240,7 +227,7 @@ async fn read_body(node: &Node, request: Request<Incoming>) -> Result<Bytes, Rpc
     }
     let patience = Duration::from_millis(node.config.header_timeout_ms);
     let reading = gather(request.into_body(), node.config.max_message_bytes);
-    tokio::time::timeout(patience, reading).await.map_err(|_| too_slow())?
+    tokio::time::timeout(patience, reading).await.map_err(|_| RpcError::too_slow())?
 }
 
 /// Reads a whole body. One that is too large is read on and thrown away for a while: a client that
@@ -270,34 +257,34 @@ async fn gather(mut incoming: Incoming, limit: usize) -> Result<Bytes, RpcError>
 async fn with_body(node: &Node, route: Route, bytes: &[u8]) -> Answered {
     Ok(match route {
         Route::Records(kind) => {
-            let request = json::parse::<WriteBody>(bytes)?.register(Some(kind))?;
+            let request = parse::body::<WriteBody>(bytes)?.register(Some(kind))?;
             let response = write::register(node, request).await?;
-            let mut answer = ok(&json::registered(&response));
+            let mut answer = ok(&print::registered(&response));
             if response.created {
                 *answer.status_mut() = StatusCode::CREATED;
             }
             answer
         }
         Route::Record(kind, name) => {
-            let request = json::parse::<WriteBody>(bytes)?.update(Some(kind), Some(name))?;
+            let request = parse::body::<WriteBody>(bytes)?.update(Some(kind), Some(name))?;
             let response = write::update(node, request).await?;
             ok(&json!({ "revision": response.revision }))
         }
         Route::Renew => {
-            let request = json::parse::<RenewBody>(bytes)?.request()?;
-            ok(&json::renewed(&write::renew(node, request).await?))
+            let request = parse::body::<RenewBody>(bytes)?.request()?;
+            ok(&print::renewed(&write::renew(node, request).await?))
         }
         Route::Batch => {
-            let request = json::parse::<BatchBody>(bytes)?.request()?;
-            ok(&json::batch(&write::batch(node, request).await?))
+            let request = parse::body::<BatchBody>(bytes)?.request()?;
+            ok(&print::batch(&write::batch(node, request).await?))
         }
         _ => {
             let body = match bytes.is_empty() {
                 true => SnapshotBody::default(),
-                false => json::parse::<SnapshotBody>(bytes)?,
+                false => parse::body::<SnapshotBody>(bytes)?,
             };
             let request = api::SnapshotRequest { partitions: body.partitions };
-            ok(&json::snapshots(&cluster::snapshot(node, request).await?))
+            ok(&print::snapshots(&cluster::snapshot(node, request).await?))
         }
     })
 }
@@ -312,11 +299,11 @@ async fn without_body(node: &Node, route: Route, method: &Method, mut query: Que
         Route::Discover => discover_records(node, query),
         Route::Status => {
             query.end()?;
-            Ok(ok(&json::status(&cluster::status(node))))
+            Ok(ok(&print::status(&cluster::status(node))))
         }
         _ => {
             std::mem::take(&mut query).end()?;
-            Ok(ok(&json::routing(&cluster::routing(node))))
+            Ok(ok(&print::routing(&cluster::routing(node))))
         }
     }
 }
@@ -341,7 +328,7 @@ fn get(node: &Node, kind: Kind, name: String, mut query: Query) -> Answered {
     let request = api::GetRequest { key, read: query.read()? };
     query.end()?;
     let found = read::get(node, request)?;
-    let mut response = ok(&json::instance(&found.instance));
+    let mut response = ok(&print::instance(&found.instance));
     let headers = response.headers_mut();
     headers.insert("x-agni-revision", HeaderValue::from(found.point.revision));
     headers.insert("x-agni-partition", HeaderValue::from(found.partition));
@@ -358,7 +345,7 @@ fn list(node: &Node, kind: Kind, mut query: Query) -> Answered {
     query.end()?;
     let page = read::list(node, request)?;
     Ok(ok(&json!({
-        "instances": page.instances.iter().map(json::instance).collect::<Vec<_>>(),
+        "instances": page.instances.iter().map(print::instance).collect::<Vec<_>>(),
         "next_page_token": page.next_page_token,
         "resume_token": token::to_text(&page.resume_token),
     })))
@@ -378,12 +365,12 @@ fn discover_records(node: &Node, mut query: Query) -> Answered {
     query.end()?;
     let found = discover::discover(node, &request)?;
     let candidate = |(instance, score): &(InstanceOwned, api::Score)| {
-        let (instance, score) = (json::instance(instance), json::score(score));
+        let (instance, score) = (print::instance(instance), print::score(score));
         json!({ "instance": instance, "score": score })
     };
     Ok(ok(&json!({
         "candidates": found.winners.iter().map(candidate).collect::<Vec<_>>(),
-        "exclusions": found.exclusions.iter().map(json::exclusion).collect::<Vec<_>>(),
+        "exclusions": found.exclusions.iter().map(print::exclusion).collect::<Vec<_>>(),
         "matched": found.matched,
     })))
 }

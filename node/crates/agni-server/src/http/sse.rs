@@ -1,11 +1,11 @@
 //! A watch as Server-Sent Events, for browsers and for curl.
 
-use crate::grpc::body::{Body, BoxError, Chunk, Stream};
-use crate::grpc::status::RpcError;
-use crate::grpc::watch::Handle;
-use crate::http::json;
+use crate::body::{Body, BoxError, Chunk, Stream};
+use crate::http::print;
+use crate::status::RpcError;
 use crate::token;
 use crate::watch::encode::WatchMessage;
+use crate::watch::handle::Handle;
 use agni_core::proto::api::{self, WatchPhase};
 use bytes::{Buf, Bytes};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -56,7 +56,7 @@ fn text_of(message: WatchMessage) -> Result<String, BoxError> {
     let id = token::to_text(&response.resume_token);
     // Without a token there is nothing to resume from: the id before it stays.
     let id = if id.is_empty() { String::new() } else { format!("id: {id}\n") };
-    Ok(format!("event: {}\n{id}data: {}\n\n", name_of(message.phase), json::watch(response)))
+    Ok(format!("event: {}\n{id}data: {}\n\n", name_of(message.phase), print::watch(response)))
 }
 
 impl Stream for Events {

@@ -1,10 +1,11 @@
 //! The cluster as operators see it: status, routing, snapshots.
 
-use crate::engine_api::{Answer, DiskState, Work};
-use crate::grpc::status::{Code, RpcError};
 use crate::node::{Node, Phase};
 use crate::runtime::{Pending, ask};
+use crate::status::{Code, RpcError};
 use agni_core::proto::api;
+use agni_core::raft::work::{Answer, Work};
+use agni_core::wal::DiskState;
 
 /// How this node and its partitions do.
 pub fn status(node: &Node) -> api::StatusResponse {

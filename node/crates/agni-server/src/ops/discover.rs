@@ -1,14 +1,14 @@
 //! Discover: random candidates that match, over all partitions, of which the better ones win
 //! (power of k choices), so that a thousand clients who ask at once don't all go to the same one.
 
-use crate::engine_api::{
-    CompiledFilter, Freshness, InstanceOwned, KeyRef, RankRequest, ReadPoint, key_bytes_of, rank,
-};
-use crate::grpc::status::RpcError;
 use crate::limits;
 use crate::node::Node;
 use crate::ops::read::{freshness, named};
+use crate::status::RpcError;
+use agni_core::engine::{Freshness, ReadPoint};
+use agni_core::key::KeyRef;
 use agni_core::proto::api::{self, ExclusionReason};
+use agni_core::store::{CompiledFilter, InstanceOwned, RankRequest, key_bytes_of, rank};
 use bytes::Bytes;
 use prost::Message;
 use std::cell::Cell;

@@ -1,13 +1,14 @@
 //! Get and List. Records pass as they are stored: neither decoded nor copied.
 
-use crate::engine_api::{
-    CompiledFilter, Freshness, InstanceOwned, KeyRef, ListPosition, ReadPoint, Refuse,
-};
-use crate::grpc::status::RpcError;
 use crate::limits;
 use crate::node::Node;
+use crate::status::RpcError;
 use crate::token::{self, PagePosition};
+use agni_core::engine::{Freshness, ReadPoint};
+use agni_core::key::KeyRef;
 use agni_core::proto::api::{self, Consistency};
+use agni_core::raft::work::Refuse;
+use agni_core::store::{CompiledFilter, InstanceOwned, ListPosition, Store};
 use agni_core::validate;
 use prost::Message;
 
@@ -136,7 +137,7 @@ fn fill(
         let revision = at.revisions[at.partition as usize];
         let position = ListPosition { revision: Some(revision), after_slot: at.after_slot };
         let limit = page_size - page.instances.len();
-        let read = |store: &crate::engine_api::Store, point: ReadPoint, now_ms| {
+        let read = |store: &Store, point: ReadPoint, now_ms| {
             // The header shows the state of the page, not that of the moment.
             (
                 ReadPoint { revision, ..point },

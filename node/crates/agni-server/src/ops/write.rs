@@ -1,12 +1,15 @@
 //! Writes and renewals: checked, sent to their partition, answered once durable.
 
-use crate::engine_api::{Answer, KeyRef, Outcome, ReadPoint, Work};
-use crate::grpc::status::{Code, RpcError};
 use crate::limits;
 use crate::node::{Node, unix_ms};
 use crate::runtime::{Pending, ask};
-use agni_core::proto::api::{self, Kind, write_operation, write_result};
+use crate::status::{Code, RpcError};
+use agni_core::engine::ReadPoint;
+use agni_core::key::KeyRef;
+use agni_core::proto::api::{self, write_operation, write_result};
 use agni_core::proto::node::{Command, Delete, Drain, Patch, Put, command::Operation};
+use agni_core::raft::work::{Answer, Work};
+use agni_core::store::{Outcome, Refusal};
 use agni_core::validate;
 use bytes::Bytes;
 use prost::Message;
@@ -47,7 +50,7 @@ impl Sent {
                 outcome: Outcome::Refused(refusal), term, store_revision, ..
             } => {
                 // Asking something that isn't there to go is no fault.
-                if draining && matches!(refusal, crate::engine_api::Refusal::NotFound) {
+                if draining && matches!(refusal, Refusal::NotFound) {
                     let point = ReadPoint { revision: store_revision, term, age_ms: 0 };
                     let outcome = Outcome::Deleted { revision: 0, existed: false };
                     return Ok(Written { key, partition, outcome, point, next_renewal_ms: 0 });
@@ -294,13 +297,4 @@ pub async fn renew(
         next_renewal_ms = agni_core::limits::RENEWAL_DEFAULT_MS;
     }
     Ok(api::RenewResponse { renewed, lost_lease_ids: lost, next_renewal_ms })
-}
-
-/// The kind of a path of HTTP.
-pub fn kind_of_path(word: &str) -> Option<Kind> {
-    match word {
-        "gateways" => Some(Kind::Gateway),
-        "agents" => Some(Kind::Agent),
-        _ => None,
-    }
 }

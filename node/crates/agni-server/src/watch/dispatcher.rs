@@ -4,22 +4,37 @@
 //! room, so that a slow one merely lags, holds no memory, and takes the difference once the event
 //! log has moved on. Those that keep up stand at the same cursors and share encoded chunks.
 
-use crate::engine_api::{CompiledFilter, DifferenceCursor, Event, Freshness, ListPosition};
-use crate::grpc::status::RpcError;
 use crate::limits;
 use crate::node::{Node, Phase};
-use crate::runtime::with_hub;
+use crate::status::RpcError;
 use crate::token;
 use crate::watch::encode::{self, Present, WatchMessage};
 use crate::watch::request::{self, Start};
+use agni_core::engine::Freshness;
 use agni_core::proto::api::{self, WatchPhase};
+use agni_core::store::{CompiledFilter, DifferenceCursor, Event, ListPosition, Store};
 use bytes::{Bytes, BytesMut};
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+thread_local! {
+    static HUB: RefCell<Option<Hub>> = const { RefCell::new(None) };
+}
+
+/// Makes these the watches of this thread's runtime.
+pub fn enter(hub: Hub) {
+    HUB.with_borrow_mut(|slot| *slot = Some(hub));
+}
+
+/// Runs `f` on this runtime's watches; none on a thread that is no runtime, or is ending.
+pub fn with_hub<T>(f: impl FnOnce(&mut Hub) -> T) -> Option<T> {
+    HUB.try_with(|hub| hub.borrow_mut().as_mut().map(f)).ok().flatten()
+}
 
 /// A filter that several watches share; its address tells it from others.
 struct SharedFilter {
@@ -111,6 +126,14 @@ impl Hub {
         }
     }
 
+    /// Counts a watch that opens or closes, here and in the metrics.
+    fn count_watches(&self, change: isize) {
+        for count in [&*self.count, &self.node.metrics.watches] {
+            // Wraps around: adding -1 takes one away.
+            count.fetch_add(change as usize, Relaxed);
+        }
+    }
+
     /// Opens a watch.
     pub fn open(&mut self, request: api::WatchRequest) -> Result<usize, RpcError> {
         if self.count.load(Relaxed) >= self.node.config.max_watches {
@@ -118,11 +141,9 @@ impl Hub {
                 format!("has {} watches already, ask another node", self.count.load(Relaxed));
             return Err(RpcError::overloaded(message));
         }
-        self.count.fetch_add(1, Relaxed);
+        self.count_watches(1);
         let checked = request::check(&self.node, request);
-        let spec = checked.inspect_err(|_| {
-            self.count.fetch_sub(1, Relaxed);
-        })?;
+        let spec = checked.inspect_err(|_| self.count_watches(-1))?;
         let filter = self.filters.get(&spec.filter_bytes).and_then(Weak::upgrade);
         let filter = filter.unwrap_or_else(|| {
             let shared =
@@ -158,7 +179,7 @@ impl Hub {
     pub fn close(&mut self, id: usize) {
         let Some(watch) = self.watches.get_mut(id).and_then(Option::take) else { return };
         self.free.push(id);
-        self.count.fetch_sub(1, Relaxed);
+        self.count_watches(-1);
         if Rc::strong_count(&watch.filter) == 1 {
             let address = Rc::as_ptr(&watch.filter) as usize;
             self.chunks.retain(|key, _| key.filter != address);
@@ -297,7 +318,7 @@ impl Hub {
             return Some(chunk.clone());
         }
         let latest = self.latest[partition as usize];
-        let read = |store: &crate::engine_api::Store, _, _| {
+        let read = |store: &Store, _, _| {
             let events = store.events_after(after, limits::WATCH_EVENTS_MAX).ok()?;
             Some(events.take_while(|event| event.revision <= latest).cloned().collect())
         };

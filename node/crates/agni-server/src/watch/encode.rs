@@ -1,8 +1,8 @@
 //! How changes become bytes: one chunk for all watches at the same place with the same filter.
 
-use crate::engine_api::{Change, CompiledFilter, Event, key_bytes_of};
 use crate::wire::{Segments, field_len, put_field_head, scratch};
 use agni_core::proto::api::{self, EventType, WatchPhase};
+use agni_core::store::{Change, CompiledFilter, Event, key_bytes_of};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{

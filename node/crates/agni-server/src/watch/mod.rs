@@ -2,4 +2,5 @@
 
 pub mod dispatcher;
 pub mod encode;
+pub mod handle;
 pub mod request;

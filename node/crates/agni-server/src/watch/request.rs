@@ -1,12 +1,13 @@
 //! What a watch asks for, checked.
 
-use crate::engine_api::{CompiledFilter, Freshness};
-use crate::grpc::status::RpcError;
 use crate::limits;
 use crate::node::Node;
 use crate::ops::read::named;
+use crate::status::RpcError;
 use crate::token;
+use agni_core::engine::Freshness;
 use agni_core::proto::api;
+use agni_core::store::CompiledFilter;
 use prost::Message;
 
 /// Where a watch begins.

@@ -1,9 +1,10 @@
 //! A refusal and how it looks on the wire: gRPC status with `google.rpc.ErrorInfo` and
 //! `RetryInfo`, or an HTTP status with a JSON object. Reasons are stable; `docs/api.md` has them.
 
-use crate::engine_api::{Refusal, Refuse};
-use crate::grpc::body::Body;
+use crate::body::Body;
 use agni_core::proto::api;
+use agni_core::raft::work::Refuse;
+use agni_core::store::Refusal;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -191,6 +192,12 @@ impl RpcError {
     /// The node stops.
     pub fn shutting_down() -> Self {
         RpcError::new(Code::Unavailable, "SHUTTING_DOWN", "the node is stopping, ask another one")
+    }
+
+    /// A request that doesn't arrive.
+    pub fn too_slow() -> Self {
+        let message = "the request didn't arrive in time";
+        RpcError::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", message)
     }
 
     /// There is no such record.
