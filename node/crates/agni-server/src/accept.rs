@@ -1,24 +1,13 @@
-//! Connections: accepted on one runtime, dealt out to all in turn, served until they end.
+//! Connections are accepted on one runtime, counted, and dealt out to all in turn.
 
-use crate::io::Connection;
-use crate::limits;
 use crate::log::{self, Level};
 use crate::node::{Node, Phase};
-use crate::router;
 use crate::runtime::Mailbox;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
-/// What an HTTP/2 client says first.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Pause after a failed accept, so that a lack of file descriptors doesn't spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -40,113 +29,15 @@ pub async fn accept(node: Arc<Node>, listener: TcpListener, mailboxes: Vec<Mailb
             }
         };
         node.metrics.accepted.fetch_add(1, Relaxed);
-        if node.open_connections() >= node.config.max_connections {
+        let Some(place) = node.place() else {
             node.metrics.refused.fetch_add(1, Relaxed);
             continue;
-        }
+        };
         // Each answer goes out when it is ready, not when the segment is full.
         let _ = stream.set_nodelay(true);
-        node.connections.fetch_add(1, Relaxed);
-        let handed =
-            stream.into_std().is_ok_and(|s| mailboxes[turn % mailboxes.len()].connection(s));
-        if !handed {
-            node.connections.fetch_sub(1, Relaxed);
+        if let Ok(stream) = stream.into_std() {
+            mailboxes[turn % mailboxes.len()].connection(stream, place);
         }
         turn += 1;
     }
-}
-
-/// Gives its place back when a connection ends, however it ends.
-struct Place(Arc<Node>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
-    }
-}
-
-/// Serves a connection that was counted.
-pub async fn serve(node: Arc<Node>, stream: TcpStream) {
-    let _place = Place(node.clone());
-    let limit = Duration::from_millis(node.config.header_timeout_ms);
-    let mut stream = stream;
-    let Ok(Ok((first, is_http2))) = tokio::time::timeout(limit, first_bytes(&mut stream)).await
-    else {
-        return;
-    };
-    let (io, corked) = Connection::new(stream, first);
-    // A connection that fails has told its client all that it could.
-    match is_http2 {
-        true => {
-            let service = service_fn(|request| router::serve(node.clone(), request));
-            let connection = http2_builder(&node).serve_connection(io, service);
-            drive(&node, corked.around(connection), |c| c.graceful_shutdown()).await;
-        }
-        false => {
-            let service = service_fn(|request| router::serve(node.clone(), request));
-            let connection = http1_builder(&node).serve_connection(io, service);
-            drive(&node, corked.around(connection), |c| c.graceful_shutdown()).await;
-        }
-    }
-}
-
-/// Runs a connection; says goodbye once the server drains, and ends at once when it stops.
-async fn drive<C: Future>(
-    node: &Node,
-    connection: crate::io::Corked<C>,
-    goodbye: impl FnOnce(Pin<&mut C>),
-) {
-    let mut life = node.follow();
-    let mut connection = pin!(connection);
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        _ = life.wait_for(|phase| *phase != Phase::Serving) => {}
-    }
-    goodbye(connection.as_mut().inner());
-    tokio::select! {
-        _ = connection => {}
-        _ = life.wait_for(|phase| *phase == Phase::Stopping) => {}
-    }
-}
-
-/// Reads until it is sure which protocol is spoken.
-async fn first_bytes(stream: &mut TcpStream) -> std::io::Result<(Vec<u8>, bool)> {
-    let mut first = vec![0; PREFACE.len()];
-    let mut len = 0;
-    while len < first.len() {
-        let read = stream.read(&mut first[len..]).await?;
-        len += read;
-        if read == 0 || first[..len] != PREFACE[..len] {
-            first.truncate(len);
-            return Ok((first, false));
-        }
-    }
-    Ok((first, true))
-}
-
-fn http2_builder(node: &Node) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(node.config.max_concurrent_streams)
-        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(limits::SEND_BUFFER_BYTES)
-        .max_header_list_size(limits::HEADER_BYTES_MAX)
-        .max_pending_accept_reset_streams(limits::PENDING_RESETS_MAX)
-        .keep_alive_interval(Duration::from_millis(limits::PING_INTERVAL_MS))
-        .keep_alive_timeout(Duration::from_millis(limits::PING_TIMEOUT_MS))
-        // Nobody reads it, and it costs a clock and a header each time.
-        .auto_date_header(false);
-    builder
-}
-
-fn http1_builder(node: &Node) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(node.config.header_timeout_ms))
-        .max_headers(limits::HEADERS_MAX)
-        .max_buf_size(limits::HTTP1_BUFFER_BYTES);
-    builder
 }

@@ -13,7 +13,8 @@ use std::task::{Context, Poll};
 /// What can go wrong while an answer is produced.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// One piece of an answer. Writing it copies nothing: each part goes out from where it lies.
+/// One piece of an answer. Each part is handed on from where it lies; `io` says what the socket
+/// makes of small ones.
 #[derive(Debug)]
 pub enum Chunk {
     /// One part.

@@ -1,9 +1,12 @@
 //! A connection's bytes. Small writes of one turn of a connection leave with one system call.
 //!
 //! hyper writes each larger HTTP/2 data frame by itself. For many small answers that is a system
-//! call each, which costs more than the answer. So writes up to `SMALL_BYTES` gather in a buffer
-//! that goes out when the connection's turn ends; larger ones go straight from where they lie.
+//! call each, which costs more than the answer. So writes up to `SMALL_WRITE_BYTES_MAX` gather in
+//! a buffer that goes out when the connection's turn ends: this is the one place of ours where a
+//! stored record may be copied, and from here the kernel takes it. Larger writes go straight from
+//! where they lie.
 
+use crate::limits;
 use bytes::{Buf, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::future::Future;
@@ -12,39 +15,33 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
-/// Writes up to this size gather.
-const SMALL_BYTES: usize = 4 << 10;
-/// Gathered bytes that go out at once.
-const GATHERED_BYTES_MAX: usize = 64 << 10;
-
-struct State {
-    stream: TcpStream,
+struct State<S> {
+    stream: S,
     gathered: BytesMut,
 }
 
-type Shared = Arc<parking_lot::Mutex<State>>;
+type Shared<S> = Arc<parking_lot::Mutex<State<S>>>;
 
 /// What hyper reads from and writes to.
-pub struct Connection {
+pub struct Connection<S> {
     first: BytesMut,
-    state: Shared,
+    state: Shared<S>,
 }
 
 /// The end that sends what has gathered.
-pub struct Cork(Shared);
+pub struct Cork<S>(Shared<S>);
 
-impl Connection {
+impl<S> Connection<S> {
     /// A connection of which some bytes were read already.
-    pub fn new(stream: TcpStream, first: Vec<u8>) -> (Connection, Cork) {
+    pub fn new(stream: S, first: Vec<u8>) -> (Connection<S>, Cork<S>) {
         let state = Arc::new(parking_lot::Mutex::new(State { stream, gathered: BytesMut::new() }));
         let first = BytesMut::from(&first[..]);
         (Connection { first, state: state.clone() }, Cork(state))
     }
 }
 
-impl State {
+impl<S: AsyncWrite + Unpin> State<S> {
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
             let wrote = ready!(Pin::new(&mut self.stream).poll_write(context, &self.gathered))?;
@@ -62,10 +59,10 @@ impl State {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
-        if self.gathered.len() + len > GATHERED_BYTES_MAX {
+        if self.gathered.len() + len > limits::GATHERED_BYTES_MAX {
             ready!(self.poll_send(context))?;
         }
-        if len <= SMALL_BYTES {
+        if len <= limits::SMALL_WRITE_BYTES_MAX {
             slices.iter().for_each(|slice| self.gathered.extend_from_slice(slice));
             return Poll::Ready(Ok(len));
         }
@@ -74,7 +71,7 @@ impl State {
     }
 }
 
-impl Read for Connection {
+impl<S: AsyncRead + Unpin> Read for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -99,7 +96,7 @@ impl Read for Connection {
     }
 }
 
-impl Write for Connection {
+impl<S: AsyncWrite + Unpin> Write for Connection<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -132,21 +129,21 @@ impl Write for Connection {
     }
 }
 
-impl Cork {
+impl<S> Cork<S> {
     /// A connection that sends what has gathered whenever it has nothing more to do.
-    pub fn around<C>(self, connection: C) -> Corked<C> {
+    pub fn around<C>(self, connection: C) -> Corked<C, S> {
         Corked { connection, state: self.0, ended: false }
     }
 }
 
 /// A connection and its cork.
-pub struct Corked<C> {
+pub struct Corked<C, S> {
     connection: C,
-    state: Shared,
+    state: Shared<S>,
     ended: bool,
 }
 
-impl<C> Corked<C> {
+impl<C, S> Corked<C, S> {
     /// The connection itself.
     pub fn inner(self: Pin<&mut Self>) -> Pin<&mut C> {
         // SAFETY: `connection` is pinned whenever `self` is: nothing moves it out.
@@ -154,7 +151,7 @@ impl<C> Corked<C> {
     }
 }
 
-impl<C: Future> Future for Corked<C> {
+impl<C: Future, S: AsyncWrite + Unpin> Future for Corked<C, S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -168,5 +165,72 @@ impl<C: Future> Future for Corked<C> {
             Poll::Ready(_) => Poll::Ready(()),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes everything, and notes where each write began.
+    #[derive(Default)]
+    struct Taker(Vec<(*const u8, usize)>);
+
+    impl AsyncWrite for Taker {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push((bytes.as_ptr(), bytes.len()));
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.0.extend(slices.iter().map(|slice| (slice.as_ptr(), slice.len())));
+            Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn small_writes_leave_together_and_large_ones_from_where_they_lie() {
+        let mut state = State { stream: Taker::default(), gathered: BytesMut::new() };
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let small = vec![1; limits::SMALL_WRITE_BYTES_MAX / 2];
+        let large = vec![2; limits::SMALL_WRITE_BYTES_MAX];
+        for _ in 0..3 {
+            let both = [IoSlice::new(&small), IoSlice::new(&small)];
+            assert!(state.poll_write(&mut context, &both).is_ready());
+        }
+        assert!(state.stream.0.is_empty(), "small writes wait for the end of the turn");
+        let slices = [IoSlice::new(&small), IoSlice::new(&large)];
+        assert!(state.poll_write(&mut context, &slices).is_ready());
+        let (gathered, straight) = state.stream.0.split_at(1);
+        assert_eq!(gathered[0].1, small.len() * 6, "what came before goes first");
+        assert_eq!(straight, [(small.as_ptr(), small.len()), (large.as_ptr(), large.len())]);
+    }
+
+    #[test]
+    fn what_gathers_is_bounded() {
+        let mut state = State { stream: Taker::default(), gathered: BytesMut::new() };
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let small = vec![1; limits::SMALL_WRITE_BYTES_MAX];
+        for _ in 0..100 {
+            assert!(state.poll_write(&mut context, &[IoSlice::new(&small)]).is_ready());
+            assert!(state.gathered.len() <= limits::GATHERED_BYTES_MAX);
+        }
+        assert!(!state.stream.0.is_empty());
     }
 }

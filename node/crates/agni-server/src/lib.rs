@@ -1,19 +1,21 @@
 //! The network face of a data node: gRPC and HTTP/JSON on one port.
 //!
-//! A request's way: `accept` deals connections out to the runtimes, `router` tells gRPC from HTTP,
-//! `grpc` and `http` read the message, `ops` checks it and asks the engine, through `runtime` where
-//! something is written. Its answer goes back as a `body`, put together in `wire`.
+//! A request's way: `accept` deals connections out to the runtimes, `connection` serves one,
+//! `router` tells gRPC from HTTP, `grpc` and `http` read the message, `ops` checks it and asks the
+//! engine, through `runtime` where something is written. Its answer goes back as a `body`, put
+//! together in `wire` and sent by `io`.
 //!
 //! Modules use one another downwards only:
 //! ```text
-//! server > accept > router > grpc, http > watch > ops > node, runtime > token, metrics
-//!        > status > body > wire, config, log, limits
+//! server > accept > connection > router > grpc, http > watch > ops > runtime > node
+//!        > token, metrics > status > body > wire, io, config, log, limits
 //! ```
 
 mod accept;
 mod access;
 pub mod body;
 pub mod config;
+pub mod connection;
 pub mod grpc;
 pub mod http;
 mod io;

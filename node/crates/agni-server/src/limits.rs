@@ -38,6 +38,10 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 pub const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// Streams that a client may reset before the server has looked at them.
 pub const PENDING_RESETS_MAX: usize = 64;
+/// Bytes of a write that waits for others of its connection's turn, so that they leave together.
+pub const SMALL_WRITE_BYTES_MAX: usize = 4 << 10;
+/// Bytes that one connection may gather before they go out.
+pub const GATHERED_BYTES_MAX: usize = 64 << 10;
 /// Connections waiting to be accepted.
 pub const BACKLOG: i32 = 1024;
 /// Bytes of the request line and headers of an HTTP/1 request, and its read buffer.

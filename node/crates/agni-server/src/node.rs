@@ -33,8 +33,7 @@ pub struct Node {
     pub address: SocketAddr,
     /// What the server counts.
     pub metrics: ServerMetrics,
-    /// Open connections.
-    pub connections: AtomicUsize,
+    connections: AtomicUsize,
     phase: watch::Sender<Phase>,
 }
 
@@ -84,9 +83,26 @@ impl Node {
         self.connections.load(Relaxed)
     }
 
+    /// A place for one more connection, unless all are taken.
+    pub fn place(self: &Arc<Self>) -> Option<Place> {
+        let most = self.config.max_connections;
+        let free = |open: usize| (open < most).then_some(open + 1);
+        self.connections.fetch_update(Relaxed, Relaxed, free).ok()?;
+        Some(Place(self.clone()))
+    }
+
     /// The header of an answer.
     pub fn header(&self, partition: u32, point: ReadPoint) -> HeaderParts<'_> {
         HeaderParts { cluster_id: &self.cluster_id, partition, point }
+    }
+}
+
+/// One of the open connections; dropping it gives the place back.
+pub struct Place(Arc<Node>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
     }
 }
 

@@ -2,6 +2,7 @@
 //! runtime, answers come in once a turn of the driver. Crossing a thread for each request would
 //! halve the throughput (docs/decisions).
 
+use crate::node::Place;
 use agni_core::engine::Engine;
 use agni_core::raft::work::{Answer, Deliver, Refuse, Submission, Ticket, Work};
 use std::cell::RefCell;
@@ -23,8 +24,8 @@ pub enum Incoming {
     Answers(Vec<(Ticket, Answer)>),
     /// These partitions have new revisions.
     Changed(Arc<[u32]>),
-    /// A connection to be served here.
-    Connection(std::net::TcpStream),
+    /// A connection to be served here, and its place among the open ones.
+    Connection(std::net::TcpStream, Place),
 }
 
 /// The way to one runtime.
@@ -42,9 +43,9 @@ impl Mailbox {
         (Mailbox { sender, watches: Arc::default() }, receiver)
     }
 
-    /// Hands a connection over; false when the runtime has ended.
-    pub fn connection(&self, stream: std::net::TcpStream) -> bool {
-        self.sender.send(Incoming::Connection(stream)).is_ok()
+    /// Hands a connection over. It is closed when the runtime has ended.
+    pub fn connection(&self, stream: std::net::TcpStream, place: Place) {
+        let _ = self.sender.send(Incoming::Connection(stream, place));
     }
 
     /// How many watches the runtime serves: without any, it isn't told of changes.
@@ -253,15 +254,15 @@ pub async fn flush(engine: Engine) {
 pub async fn receive(
     mut mailbox: UnboundedReceiver<Incoming>,
     mut changed: impl FnMut(&[u32]),
-    mut serve: impl FnMut(TcpStream),
+    mut serve: impl FnMut(TcpStream, Place),
 ) {
     while let Some(incoming) = mailbox.recv().await {
         match incoming {
             Incoming::Answers(answers) => complete(answers),
             Incoming::Changed(partitions) => changed(&partitions),
-            Incoming::Connection(stream) => {
+            Incoming::Connection(stream, place) => {
                 if let Ok(stream) = TcpStream::from_std(stream) {
-                    serve(stream);
+                    serve(stream, place);
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::accept;
 use crate::config::{ServerConfig, ServerError};
+use crate::connection;
 use crate::http::print;
 use crate::limits;
 use crate::log::{self, Level};
@@ -190,8 +191,12 @@ impl Part {
             let changed = |partitions: &[u32]| {
                 dispatcher::with_hub(|hub| hub.changed(partitions));
             };
-            tokio::spawn(runtime::receive(receiver, changed, move |stream| {
-                tokio::spawn(accept::serve(serving.clone(), stream));
+            tokio::spawn(runtime::receive(receiver, changed, move |stream, place| {
+                let node = serving.clone();
+                tokio::spawn(async move {
+                    connection::serve(node, stream).await;
+                    drop(place);
+                });
             }));
             let mut life = node.follow();
             let _ = life.wait_for(|phase| *phase == Phase::Stopping).await;

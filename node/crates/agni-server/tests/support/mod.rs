@@ -1,7 +1,13 @@
 //! A server on a port of its own and the simplest clients that can speak to it.
 #![allow(dead_code, missing_docs)]
 
+use agni_core::engine::Engine;
+use agni_core::key::KeyRef;
 use agni_core::proto::api::{self, Kind};
+use agni_core::proto::node::{Command, Put, command::Operation};
+use agni_core::raft::work::{Answer, Work};
+use agni_server::node::Node;
+use agni_server::runtime::{self, Delivery, Mailbox};
 use agni_server::services::registry_service_client::RegistryServiceClient;
 use agni_server::{Server, ServerConfig};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,12 +16,51 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::Channel;
 
 pub struct Running {
     pub server: Server,
     _directory: tempfile::TempDir,
+}
+
+/// What serves connections, on this very thread and without a port of its own.
+pub struct Alone {
+    pub node: Arc<Node>,
+    _directory: tempfile::TempDir,
+}
+
+impl Alone {
+    /// Call it within a runtime of one thread.
+    pub fn start() -> Alone {
+        let directory = tempfile::tempdir().expect("directory");
+        let config = config(&directory);
+        let (mailbox, receiver) = Mailbox::new();
+        let delivery = Box::new(Delivery::new(vec![mailbox]));
+        let engine = Engine::start(config.engine.clone(), delivery).expect("engine");
+        let node = Node::new(config, engine.clone(), ([127, 0, 0, 1], 1).into());
+        runtime::enter(0);
+        tokio::spawn(runtime::flush(engine));
+        tokio::spawn(runtime::receive(receiver, |_| (), |_, _| ()));
+        Alone { node, _directory: directory }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.node.engine.stop();
+    }
+}
+
+/// Stores a spec as it is, without the checks of a request.
+pub async fn put(node: &Node, name: &str, spec: Bytes) {
+    let put = Put { key: Some(key(name)), spec, ..Default::default() };
+    let operation = Some(Operation::Put(put));
+    let command = Command { operation, proposed_unix_ms: 1 };
+    let partition = node.engine.partition_of(&KeyRef::of(&key(name)));
+    let answer = runtime::ask(partition, Work::Write(command)).await;
+    assert!(matches!(answer, Answer::Written { .. }));
 }
 
 pub fn config(directory: &tempfile::TempDir) -> ServerConfig {
@@ -111,12 +156,32 @@ pub async fn raw_call(
     body: Bytes,
 ) -> RawAnswer {
     let stream = tokio::net::TcpStream::connect(address).await.expect("connect");
-    let (mut sender, connection) =
+    raw_call_on(&mut connect_on(stream).await, path, headers, body).await
+}
+
+pub type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+
+/// An HTTP/2 connection over any stream.
+pub async fn connect_on<S>(stream: S) -> Sender
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .expect("handshake");
     tokio::spawn(connection);
-    let mut request = http::Request::post(format!("http://{address}{path}"));
+    sender
+}
+
+/// The same as `raw_call` on a connection that there is already.
+pub async fn raw_call_on(
+    sender: &mut Sender,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> RawAnswer {
+    let mut request = http::Request::post(format!("http://localhost{path}"));
     if !headers.iter().any(|(name, _)| *name == "content-type") {
         request = request.header("content-type", "application/grpc");
     }
