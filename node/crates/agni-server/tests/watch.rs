@@ -194,6 +194,38 @@ async fn a_token_that_is_too_old_gets_the_difference() {
 }
 
 #[tokio::test]
+async fn a_difference_of_large_records_comes_in_messages_that_any_client_takes() {
+    // gRPC's own limit is 4 MiB; ours leaves room.
+    const MESSAGE_BYTES_MAX: usize = 1 << 20;
+    const RECORDS: usize = 600;
+    let running = start_with(|config| config.engine.partitions = 1);
+    let (mut writer, mut reader) = clients(&running).await;
+    let mut watch = reader.watch(api::WatchRequest::default()).await.expect("watch").into_inner();
+    let token = next(&mut watch).await.resume_token;
+    drop(watch);
+    for i in 0..RECORDS {
+        let mut request = register(&format!("g{i}"), "eu");
+        request.spec.as_mut().expect("spec").payload = vec![i as u8; 8 << 10].into();
+        writer.register(request).await.expect("register");
+    }
+    let request = api::WatchRequest { resume_token: token, ..Default::default() };
+    let mut watch = open(&mut reader, request).await;
+    assert_eq!(next(&mut watch).await.phase(), WatchPhase::Gap);
+    let mut names = std::collections::BTreeSet::new();
+    loop {
+        let message = next(&mut watch).await;
+        assert!(prost::Message::encoded_len(&message) <= MESSAGE_BYTES_MAX);
+        for event in &message.events {
+            assert!(names.insert(name_of(event)), "told twice");
+        }
+        if message.phase() == WatchPhase::Synced {
+            break;
+        }
+    }
+    assert_eq!(names.len(), RECORDS);
+}
+
+#[tokio::test]
 async fn tokens_of_others_and_filters_on_load_are_refused() {
     let running = start();
     let other = start();

@@ -12,7 +12,9 @@ use crate::watch::encode::{self, Present, WatchMessage};
 use crate::watch::request::{self, Start};
 use agni_core::engine::Freshness;
 use agni_core::proto::api::{self, WatchPhase};
-use agni_core::store::{CompiledFilter, DifferenceCursor, Event, ListPosition, Store};
+use agni_core::store::{
+    CompiledFilter, DifferenceCursor, DifferencePage, Event, ListPosition, Store,
+};
 use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -50,9 +52,8 @@ enum Stage {
     Current(Place),
     /// Send changes.
     Live,
-    /// Send the difference of the first of these partitions, from here on; then go on with what
-    /// matches, if that was broken off.
-    Difference { partitions: VecDeque<u32>, cursor: DifferenceCursor, then: Option<Place> },
+    /// Send what changed since the cursors, where the event log no longer reaches back.
+    Difference(Difference),
     /// Nothing more.
     Ended,
 }
@@ -62,6 +63,17 @@ enum Stage {
 struct Place {
     partition: u32,
     after_slot: Option<u32>,
+}
+
+/// What is left to send of a difference: that of the first of these partitions, then the others.
+#[derive(Default)]
+struct Difference {
+    partitions: VecDeque<u32>,
+    /// A page that was too large for one message, from which some was sent already.
+    rest: Option<Box<DifferencePage>>,
+    cursor: DifferenceCursor,
+    /// Where to go on with what matches, if that was broken off.
+    then: Option<Place>,
 }
 
 struct Watch {
@@ -248,9 +260,7 @@ impl Hub {
             }
             Stage::Current(place) => Some(self.current(watch, place)),
             Stage::Live => self.live(watch),
-            Stage::Difference { partitions, cursor, then } => {
-                Some(self.difference(watch, partitions, cursor, then))
-            }
+            Stage::Difference(difference) => Some(self.difference(watch, difference)),
         };
         match message {
             Some(message) => {
@@ -348,7 +358,7 @@ impl Hub {
         partitions: VecDeque<u32>,
         then: Option<Place>,
     ) -> WatchMessage {
-        watch.stage = Stage::Difference { partitions, cursor: DifferenceCursor::default(), then };
+        watch.stage = Stage::Difference(Difference { partitions, then, ..Difference::default() });
         self.node.metrics.watch_gaps.fetch_add(1, Relaxed);
         // In the middle of the current state there is nothing to resume from yet.
         let token = if then.is_some() { Vec::new() } else { self.token(watch) };
@@ -390,11 +400,7 @@ impl Hub {
                 Some(slot) => Place { partition, after_slot: Some(slot) },
                 None if partition as usize + 1 == watch.cursors.len() => {
                     // An empty difference: what follows is SYNCED.
-                    watch.stage = Stage::Difference {
-                        partitions: VecDeque::new(),
-                        cursor: DifferenceCursor::default(),
-                        then: None,
-                    };
+                    watch.stage = Stage::Difference(Difference::default());
                     return self.sync(out.freeze());
                 }
                 None => Place { partition: partition + 1, after_slot: None },
@@ -415,44 +421,59 @@ impl Hub {
         encode::message(WatchPhase::Sync, vec![events], &[], &Present::default())
     }
 
-    /// A page of the difference of the first of these partitions.
-    fn difference(
-        &mut self,
-        watch: &mut Watch,
-        mut partitions: VecDeque<u32>,
-        cursor: DifferenceCursor,
-        then: Option<Place>,
-    ) -> WatchMessage {
-        let Some(partition) = partitions.front().copied() else {
-            if let Some(place) = then {
+    /// The next message of a difference.
+    fn difference(&mut self, watch: &mut Watch, mut difference: Difference) -> WatchMessage {
+        let Some(partition) = difference.partitions.front().copied() else {
+            if let Some(place) = difference.then {
                 watch.stage = Stage::Current(place);
                 return self.sync(Bytes::new());
             }
             return self.plain(watch, WatchPhase::Synced);
         };
+        // Until the difference is whole, a token must lead back to its beginning.
+        let token = if difference.then.is_some() { Vec::new() } else { self.token(watch) };
+        let (mut out, mut present) = (BytesMut::new(), Present::default());
+        let page = difference.rest.take().or_else(|| self.difference_page(watch, &difference));
+        if let Some(mut page) = page {
+            let sent = encode::put_changes(
+                &mut out,
+                &watch.filter.compiled,
+                partition,
+                &page.changes,
+                limits::WATCH_EVENTS_BYTES_MAX,
+            );
+            page.changes.drain(..sent);
+            present = Present { complete: page.present_complete, partition, keys: Vec::new() };
+            if !page.changes.is_empty() {
+                difference.rest = Some(page);
+            } else {
+                present.keys = page.present;
+                if page.next.is_none() {
+                    watch.cursors[partition as usize] = page.until;
+                    difference.partitions.pop_front();
+                }
+                difference.cursor = page.next.unwrap_or_default();
+            }
+        } else {
+            // What went on meanwhile has pushed its state out of reach: it begins again.
+            difference.cursor = DifferenceCursor::default();
+        }
+        watch.stage = Stage::Difference(difference);
+        encode::message(WatchPhase::Sync, vec![out.freeze()], &token, &present)
+    }
+
+    /// The next page of the difference of the first partition; none when that is out of reach.
+    fn difference_page(
+        &self,
+        watch: &Watch,
+        difference: &Difference,
+    ) -> Option<Box<DifferencePage>> {
+        let partition = *difference.partitions.front()?;
         let after = watch.cursors[partition as usize];
         let page = self.node.engine.read(partition, Freshness::Local, |store, _, _| {
-            store.difference_after(after, cursor, limits::WATCH_SYNC_RECORDS_MAX)
+            store.difference_after(after, difference.cursor, limits::WATCH_SYNC_RECORDS_MAX)
         });
-        // Until the difference is whole, a token must lead back to its beginning.
-        let token = if then.is_some() { Vec::new() } else { self.token(watch) };
-        let (mut out, mut present) = (BytesMut::new(), Present::default());
-        let mut next = Some(DifferenceCursor::default());
-        // What went on meanwhile may push its state out of reach: then it begins again.
-        if let Ok(Ok(page)) = page {
-            for change in &page.changes {
-                encode::put_change(&mut out, &watch.filter.compiled, partition, change);
-            }
-            present = Present { complete: page.present_complete, partition, keys: page.present };
-            next = page.next;
-            if next.is_none() {
-                watch.cursors[partition as usize] = page.until;
-                partitions.pop_front();
-            }
-        }
-        let cursor = next.unwrap_or_default();
-        watch.stage = Stage::Difference { partitions, cursor, then };
-        encode::message(WatchPhase::Sync, vec![out.freeze()], &token, &present)
+        Some(Box::new(page.ok()?.ok()?))
     }
 }
 

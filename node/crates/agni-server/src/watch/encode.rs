@@ -128,7 +128,7 @@ pub fn put_record(out: &mut BytesMut, partition: u32, record: &Bytes) {
 }
 
 /// Appends one change of a difference.
-pub fn put_change(out: &mut BytesMut, filter: &CompiledFilter, partition: u32, change: &Change) {
+fn put_change(out: &mut BytesMut, filter: &CompiledFilter, partition: u32, change: &Change) {
     let (kind, revision, key, record, created) = match change {
         Change::Put { revision, record, created } => {
             let key = key_bytes_of(record).unwrap_or_default();
@@ -148,6 +148,25 @@ pub fn put_change(out: &mut BytesMut, filter: &CompiledFilter, partition: u32, c
     };
     let revision = *revision;
     EventParts { kind, revision, partition, key, record, previous: None, created }.put(out);
+}
+
+/// Appends changes of a difference until there is enough for a message; says how many it took.
+pub fn put_changes(
+    out: &mut BytesMut,
+    filter: &CompiledFilter,
+    partition: u32,
+    changes: &[Change],
+    enough_bytes: usize,
+) -> usize {
+    let mut taken = 0;
+    for change in changes {
+        if out.len() >= enough_bytes {
+            break;
+        }
+        put_change(out, filter, partition, change);
+        taken += 1;
+    }
+    taken
 }
 
 /// A message of encoded events.
