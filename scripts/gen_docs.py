@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "node/python"))
 sys.path.insert(0, str(ROOT / "scripts"))
 
+LIMIT = re.compile(r"((?:^/// .*\n)+)pub const (\w+): \w+ = ([^;]+);", re.MULTILINE)
 METRIC = re.compile(r'\(\s*"(agni_\w+)",\s*Kind::(\w+),\s*"([^"]+)",?\s*\)')
 
 
@@ -27,6 +28,18 @@ def metrics_table() -> str:
     found = METRIC.findall(source)
     rows = [f"| `{name}` | {kind.lower()} | {said} |" for name, kind, said in found]
     return "\n".join(["| metric | type | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
+def limits_table() -> str:
+    """Markdown of every limit of the server that is a number."""
+    source = (ROOT / "node/crates/agni-server/src/limits.rs").read_text()
+    rows = []
+    for comment, name, written in LIMIT.findall(source):
+        factor, _, shift = written.replace("_", "").partition("<<")
+        if factor.strip().isdigit():
+            said = " ".join(line.removeprefix("/// ") for line in comment.splitlines())
+            rows.append(f"| `{name}` | {int(factor) << int(shift or 0):,} | {said} |")
+    return "\n".join(["| limit | value | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
 def between(text: str, mark: str, content: str) -> str:
@@ -46,6 +59,7 @@ def pages() -> dict[Path, str]:
 
     operations = ROOT / "docs/operations.md"
     text = between(operations.read_text(), "metrics", metrics_table())
+    text = between(text, "limits", limits_table())
     text = between(text, "settings", settings_manual())
     return {
         ROOT / "docs/api.md": api_page(ROOT / "proto/agniregistry/api/v1"),

@@ -31,6 +31,10 @@ pub struct ServerConfig {
     /// Time for a connection's first bytes, for HTTP/1 headers and for a request's message,
     /// in milliseconds.
     pub header_timeout_ms: u64,
+    /// Time between two HTTP/2 pings to a client, in milliseconds.
+    pub ping_interval_ms: u64,
+    /// Time in which a client must answer a ping, in milliseconds.
+    pub ping_timeout_ms: u64,
 }
 
 impl Default for ServerConfig {
@@ -50,6 +54,8 @@ impl Default for ServerConfig {
             max_message_bytes: limits::MESSAGE_BYTES_DEFAULT,
             max_watches: limits::WATCHES_DEFAULT,
             header_timeout_ms: limits::HEADER_TIMEOUT_MS_DEFAULT,
+            ping_interval_ms: limits::PING_INTERVAL_MS,
+            ping_timeout_ms: limits::PING_TIMEOUT_MS,
         }
     }
 }
@@ -70,6 +76,8 @@ impl ServerConfig {
             ("max_concurrent_streams", self.max_concurrent_streams as usize),
             ("max_watches", self.max_watches),
             ("header_timeout_ms", self.header_timeout_ms as usize),
+            ("ping_interval_ms", self.ping_interval_ms as usize),
+            ("ping_timeout_ms", self.ping_timeout_ms as usize),
         ];
         if let Some((field, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return fault(format!("{field} must be at least 1"));

@@ -84,8 +84,8 @@ fn http2_builder(node: &Node) -> http2::Builder<TokioExecutor> {
         .max_send_buf_size(limits::SEND_BUFFER_BYTES)
         .max_header_list_size(limits::HEADER_BYTES_MAX)
         .max_pending_accept_reset_streams(limits::PENDING_RESETS_MAX)
-        .keep_alive_interval(Duration::from_millis(limits::PING_INTERVAL_MS))
-        .keep_alive_timeout(Duration::from_millis(limits::PING_TIMEOUT_MS))
+        .keep_alive_interval(Duration::from_millis(node.config.ping_interval_ms))
+        .keep_alive_timeout(Duration::from_millis(node.config.ping_timeout_ms))
         // Nobody reads it, and it costs a clock and a header each time.
         .auto_date_header(false);
     builder

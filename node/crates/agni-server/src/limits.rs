@@ -26,10 +26,20 @@ pub const HEADER_BYTES_MAX: u32 = 16 << 10;
 pub const HEADERS_MAX: usize = 64;
 /// Time for the first bytes, for headers, for a request's message, in milliseconds.
 pub const HEADER_TIMEOUT_MS_DEFAULT: u64 = 5_000;
-/// Time between two HTTP/2 pings, in milliseconds.
+/// Time between two HTTP/2 pings to a client, in milliseconds, whether it has requests open or not.
 pub const PING_INTERVAL_MS: u64 = 20_000;
-/// Time in which a ping must be answered, in milliseconds.
+/// Time in which a client must answer a ping before its connection ends, in milliseconds.
 pub const PING_TIMEOUT_MS: u64 = 10_000;
+/// Silence after which TCP asks whether a client is still there, in milliseconds. It finds dead
+/// peers that speak HTTP/1.
+pub const TCP_KEEPALIVE_IDLE_MS: u64 = 20_000;
+/// Time between two such questions of TCP, in milliseconds.
+pub const TCP_KEEPALIVE_INTERVAL_MS: u64 = 5_000;
+/// Unanswered questions of TCP that end a connection.
+pub const TCP_KEEPALIVE_PROBES_MAX: u32 = 2;
+/// Time that sent bytes may stay unacknowledged, or unsent because the client takes none, before
+/// the connection ends, in milliseconds (Linux).
+pub const TCP_UNACKNOWLEDGED_MS_MAX: u64 = 30_000;
 /// HTTP/2 flow-control window of one stream, in bytes.
 pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// HTTP/2 flow-control window of a connection, in bytes.
@@ -86,8 +96,10 @@ pub const WATCH_EVENTS_MAX: usize = 256;
 pub const WATCH_EVENTS_BYTES_MAX: usize = 256 << 10;
 /// Records of one message of a difference.
 pub const WATCH_SYNC_RECORDS_MAX: usize = 500;
-/// Chunks kept for other watches at the same place.
+/// Chunks that one runtime keeps for other watches at the same place.
 pub const WATCH_CACHE_CHUNKS_MAX: usize = 4_096;
+/// Bytes of these chunks.
+pub const WATCH_CACHE_BYTES_MAX: usize = 32 << 20;
 /// Least time between two progress messages, in milliseconds.
 pub const PROGRESS_MS_MIN: i64 = 100;
 /// Most time between two progress messages, in milliseconds.

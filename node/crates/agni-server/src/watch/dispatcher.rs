@@ -109,6 +109,7 @@ pub struct Hub {
     latest: Vec<u64>,
     filters: HashMap<Vec<u8>, Weak<SharedFilter>>,
     chunks: HashMap<ChunkKey, Chunk>,
+    chunk_bytes: usize,
     dirty: BTreeSet<u32>,
     pump: Option<Waker>,
 }
@@ -125,6 +126,7 @@ impl Hub {
             latest,
             filters: HashMap::new(),
             chunks: HashMap::new(),
+            chunk_bytes: 0,
             dirty: BTreeSet::new(),
             pump: None,
         }
@@ -149,8 +151,8 @@ impl Hub {
     /// Opens a watch.
     pub fn open(&mut self, request: api::WatchRequest) -> Result<usize, RpcError> {
         if self.count.load(Relaxed) >= self.node.config.max_watches {
-            let message =
-                format!("has {} watches already, ask another node", self.count.load(Relaxed));
+            let most = self.node.config.max_watches;
+            let message = format!("{most} watches are open here already, ask another node");
             return Err(RpcError::overloaded(message));
         }
         self.count_watches(1);
@@ -195,6 +197,7 @@ impl Hub {
         if Rc::strong_count(&watch.filter) == 1 {
             let address = Rc::as_ptr(&watch.filter) as usize;
             self.chunks.retain(|key, _| key.filter != address);
+            self.chunk_bytes = self.chunks.values().map(|chunk| chunk.bytes.len()).sum();
             self.filters.remove(&watch.filter.bytes);
         }
     }
@@ -208,7 +211,7 @@ impl Hub {
 
     /// Looks at what changed and wakes all watches.
     fn flush(&mut self) {
-        self.chunks.clear();
+        self.forget_chunks();
         for partition in std::mem::take(&mut self.dirty) {
             self.look(partition);
         }
@@ -344,11 +347,24 @@ impl Hub {
             to = event.revision;
         }
         let chunk = Chunk { to, bytes: out.freeze() };
-        if self.chunks.len() >= limits::WATCH_CACHE_CHUNKS_MAX {
-            self.chunks.clear();
-        }
-        self.chunks.insert(key, chunk.clone());
+        self.keep(key, chunk.clone());
         Some(chunk)
+    }
+
+    /// Keeps a chunk for others, within bounds.
+    fn keep(&mut self, key: ChunkKey, chunk: Chunk) {
+        if self.chunks.len() >= limits::WATCH_CACHE_CHUNKS_MAX
+            || self.chunk_bytes + chunk.bytes.len() > limits::WATCH_CACHE_BYTES_MAX
+        {
+            self.forget_chunks();
+        }
+        self.chunk_bytes += chunk.bytes.len();
+        self.chunks.insert(key, chunk);
+    }
+
+    fn forget_chunks(&mut self) {
+        self.chunks.clear();
+        self.chunk_bytes = 0;
     }
 
     /// Says that a difference of these partitions begins.

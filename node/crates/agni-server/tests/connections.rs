@@ -1,0 +1,174 @@
+//! Connections are bounded in number, in what each may ask for, and in how long a silent one lasts.
+#![allow(missing_docs)]
+
+mod support;
+
+use agni_core::proto::api;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+use support::{Running, key, register, start_with};
+use tonic::{Code, Status, Streaming};
+
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// An HTTP/2 frame without content: empty settings, and their acknowledgement.
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+const SETTINGS_ACK: &[u8] = &[0, 0, 0, 4, 1, 0, 0, 0, 0];
+const PING: u8 = 6;
+const ACK: u8 = 1;
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not come true in time");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A value of `/metrics`. The connection that asks counts itself.
+fn metric(running: &Running, name: &str) -> u64 {
+    let (status, _, text) = running.http_raw("GET", "/metrics", "", "");
+    assert_eq!(status, 200);
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.trim().parse().ok()).expect("metric")
+}
+
+fn impatient(config: &mut agni_server::ServerConfig) {
+    config.ping_interval_ms = 200;
+    config.ping_timeout_ms = 1_000;
+}
+
+/// An HTTP/2 client of the barest kind.
+fn http2(running: &Running) -> TcpStream {
+    let mut stream = TcpStream::connect(running.server.local_address()).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    stream.write_all(&[PREFACE, SETTINGS, SETTINGS_ACK].concat()).expect("write");
+    stream
+}
+
+/// One frame: its kind, its flags and its content; none at the end of the connection.
+fn frame(stream: &mut TcpStream) -> Option<(u8, u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).ok()?;
+    let mut content = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    stream.read_exact(&mut content).ok()?;
+    Some((head[3], head[4], content))
+}
+
+#[test]
+fn a_client_that_answers_no_ping_is_let_go() {
+    let running = start_with(impatient);
+    let mut stream = http2(&running);
+    let started = Instant::now();
+    let mut pings = 0;
+    while let Some((kind, flags, _)) = frame(&mut stream) {
+        pings += usize::from(kind == PING && flags & ACK == 0);
+    }
+    assert_eq!(pings, 1, "it must be asked once");
+    assert!(started.elapsed() < PATIENCE / 2, "it took {:?}", started.elapsed());
+    wait_until("its place is free", || metric(&running, "agni_connections") == 1);
+}
+
+#[test]
+fn a_client_that_answers_pings_stays_although_it_asks_for_nothing() {
+    let running = start_with(impatient);
+    let mut stream = http2(&running);
+    // Longer than the interval and the timeout together, several times.
+    let mut answered = 0;
+    while answered < 8 {
+        let (kind, flags, content) = frame(&mut stream).expect("it was let go");
+        if kind == PING && flags & ACK == 0 {
+            stream.write_all(&[0, 0, 8, PING, ACK, 0, 0, 0, 0]).expect("head");
+            stream.write_all(&content).expect("content");
+            answered += 1;
+        }
+    }
+    assert_eq!(metric(&running, "agni_connections"), 2);
+}
+
+#[test]
+fn a_watch_ends_with_its_silent_client() {
+    let running = start_with(impatient);
+    let mut stream = http2(&running);
+    // HEADERS of stream 1, complete: method, scheme, path and content type as literals.
+    let mut headers = vec![0x83, 0x86];
+    for (name, value) in [
+        (":path", "/agniregistry.api.v1.RegistryService/Watch"),
+        ("content-type", "application/grpc"),
+    ] {
+        headers.extend([0, name.len() as u8]);
+        headers.extend(name.bytes());
+        headers.push(value.len() as u8);
+        headers.extend(value.bytes());
+    }
+    let mut request = vec![0, 0, headers.len() as u8, 1, 4, 0, 0, 0, 1];
+    request.extend(headers);
+    // DATA with an empty message, and the end of the stream.
+    request.extend([0, 0, 5, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
+    stream.write_all(&request).expect("write");
+    wait_until("the watch is open", || running.server.watches() == 1);
+    // It reads nothing, answers nothing and closes nothing.
+    wait_until("the watch has ended", || running.server.watches() == 0);
+    drop(stream);
+}
+
+#[test]
+fn an_http1_connection_without_a_request_is_closed() {
+    let running = start_with(|config| config.header_timeout_ms = 300);
+    let mut stream = TcpStream::connect(running.server.local_address()).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").expect("write");
+    let started = Instant::now();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("a clean end");
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    assert!(started.elapsed() < PATIENCE / 2, "it took {:?}", started.elapsed());
+}
+
+async fn watch(running: &Running) -> Result<Streaming<api::WatchResponse>, Status> {
+    running
+        .client()
+        .await
+        .watch(api::WatchRequest::default())
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn watches_beyond_the_limit_are_refused_until_one_ends() {
+    let running = start_with(|config| {
+        config.runtimes = 1;
+        config.max_watches = 2;
+    });
+    let first = watch(&running).await.expect("first");
+    let _second = watch(&running).await.expect("second");
+    let refused = watch(&running).await.expect_err("third");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(support::reason_in(refused.details()).as_deref(), Some("OVERLOADED"));
+    drop(first);
+    let deadline = Instant::now() + PATIENCE;
+    while watch(&running).await.is_err() {
+        assert!(Instant::now() < deadline, "its place was not given on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_has_no_more_streams_than_it_may() {
+    let running = start_with(|config| config.max_concurrent_streams = 2);
+    let mut client = running.client().await;
+    // An answer means that the client has seen the server's settings.
+    client.register(register("a", "eu")).await.expect("register");
+    let open = api::WatchRequest::default;
+    let first = client.watch(open()).await.expect("first").into_inner();
+    let _second = client.watch(open()).await.expect("second");
+    let get = api::GetRequest { key: Some(key("a")), read: None };
+    let mut waiting = tokio::spawn(async move { client.get(get).await });
+    let waited = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
+    assert!(waited.is_err(), "a third stream was let in");
+    drop(first);
+    let answer = tokio::time::timeout(PATIENCE, waiting).await.expect("in time").expect("task");
+    assert!(answer.is_ok(), "the place of the first was not given on");
+}
