@@ -1,5 +1,6 @@
 //! What both protocols note of a request: the trace it belongs to, and the access log.
 
+use crate::call::Call;
 use crate::log::{self, Level};
 use crate::node::Node;
 use crate::status::{Code, code_word};
@@ -13,14 +14,14 @@ pub fn trace_of(headers: &HeaderMap) -> Option<(HeaderValue, String)> {
 }
 
 /// Logs a request, where that is wanted.
-pub fn access(node: &Node, call: &str, code: Code, microseconds: u64, trace: Option<&str>) {
+pub fn access(node: &Node, call: Call, code: Code, microseconds: u64, trace: Option<&str>) {
     let internal = code == Code::Internal;
     if !node.config.access_log && !internal {
         return;
     }
     let level = if internal { Level::Error } else { Level::Info };
     let mut fields = vec![
-        ("call", call.into()),
+        ("call", call.name().into()),
         ("code", code_word(code).into()),
         ("duration_us", microseconds.into()),
     ];

@@ -7,13 +7,14 @@
 //!
 //! Modules use one another downwards only:
 //! ```text
-//! server > accept > connection > router > grpc, http > watch > ops > runtime > node
-//!        > token, metrics > status > body > wire, io, config, log, limits
+//! server > accept, connection > router > grpc, http > watch > ops > runtime > node
+//!        > token, metrics > status > body > call, wire, io, config, log, limits
 //! ```
 
 mod accept;
 mod access;
 pub mod body;
+pub mod call;
 pub mod config;
 pub mod connection;
 pub mod grpc;

@@ -1,27 +1,11 @@
 //! What the server counts. `METRICS` is the one list of names; `docs/operations.md` is made from
 //! it, and `http::metrics` tells it to Prometheus.
 
+use crate::call::Call;
 use crate::status::Code;
 use agni_core::metrics::Histogram;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Calls that are counted, by name.
-pub const METHODS: [&str; 14] = [
-    "Register",
-    "Get",
-    "List",
-    "Update",
-    "Deregister",
-    "Batch",
-    "Renew",
-    "Discover",
-    "KeepAlive",
-    "Watch",
-    "Status",
-    "Routing",
-    "Snapshot",
-    "Other",
-];
 const CODES: usize = 17;
 
 /// How a metric is read.
@@ -121,8 +105,8 @@ pub struct Method {
 /// What the server counts.
 #[derive(Default)]
 pub struct ServerMetrics {
-    /// By method, in the order of `METHODS`.
-    pub methods: [Method; METHODS.len()],
+    /// By method, in the order of `Call::ALL`.
+    pub methods: [Method; Call::ALL.len()],
     /// Connections accepted.
     pub accepted: AtomicU64,
     /// Connections closed at once.
@@ -139,14 +123,9 @@ pub struct ServerMetrics {
 
 impl ServerMetrics {
     /// Counts a unary call that ended.
-    pub fn call(&self, method: usize, code: Code, microseconds: u64) {
-        let method = &self.methods[method.min(METHODS.len() - 1)];
+    pub fn call(&self, call: Call, code: Code, microseconds: u64) {
+        let method = &self.methods[call as usize];
         method.microseconds.observe(microseconds);
         method.codes[code as usize].fetch_add(1, Relaxed);
     }
-}
-
-/// The index of a method's figures.
-pub fn method_index(name: &str) -> usize {
-    METHODS.iter().position(|method| *method == name).unwrap_or(METHODS.len() - 1)
 }

@@ -1,6 +1,7 @@
 //! One port for everything: our own gRPC calls, HTTP/JSON, and the standard services.
 
 use crate::body::Body;
+use crate::call::Call;
 use crate::grpc;
 use crate::http as json_http;
 use crate::node::Node;
@@ -27,8 +28,7 @@ pub async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path();
-    if let Some(call) = grpc::router::call_of(path) {
-        let call = call.to_owned();
+    if let Some(call) = Call::of_path(path) {
         return Ok(grpc::router::serve(node, call, request).await);
     }
     if path.starts_with("/grpc.") {

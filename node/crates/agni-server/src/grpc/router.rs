@@ -2,9 +2,9 @@
 
 use crate::access::{access, trace_of};
 use crate::body::Body;
+use crate::call::Call;
 use crate::grpc::frame::Messages;
 use crate::grpc::{keepalive, unary, watch};
-use crate::metrics::method_index;
 use crate::node::{Node, Phase};
 use crate::status::{Code, GRPC_CONTENT_TYPE, RpcError, ok_trailers};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -12,14 +12,6 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-const REGISTRY: &str = "/agniregistry.api.v1.RegistryService/";
-const CLUSTER: &str = "/agniregistry.api.v1.ClusterService/";
-
-/// The call that a path means, if it is one of ours.
-pub fn call_of(path: &str) -> Option<&str> {
-    path.strip_prefix(REGISTRY).or_else(|| path.strip_prefix(CLUSTER))
-}
 
 /// Whether a request is gRPC.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
@@ -51,7 +43,7 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, RpcError> {
 }
 
 /// Answers a call of ours.
-pub async fn serve(node: Arc<Node>, call: String, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(node: Arc<Node>, call: Call, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
     if request.method() != Method::POST {
         let mut response = Response::new(Body::Empty);
@@ -65,10 +57,10 @@ pub async fn serve(node: Arc<Node>, call: String, request: Request<Incoming>) ->
         return response;
     }
     let trace = trace_of(request.headers());
-    let outcome = dispatch(&node, &call, request).await;
+    let outcome = dispatch(&node, call, request).await;
     let code = outcome.as_ref().map_or_else(|error| error.code, |_| Code::Ok);
     let microseconds = started.elapsed().as_micros() as u64;
-    node.metrics.call(method_index(&call), code, microseconds);
+    node.metrics.call(call, code, microseconds);
     let mut response = outcome.unwrap_or_else(|error| match &trace {
         Some((_, id)) => error.with("trace_id", id.as_str()).response(),
         None => error.response(),
@@ -76,23 +68,27 @@ pub async fn serve(node: Arc<Node>, call: String, request: Request<Incoming>) ->
     if let Some((parent, _)) = &trace {
         response.headers_mut().insert("traceparent", parent.clone());
     }
-    access(&node, &call, code, microseconds, trace.as_ref().map(|(_, id)| id.as_str()));
+    access(&node, call, code, microseconds, trace.as_ref().map(|(_, id)| id.as_str()));
     response
 }
 
 async fn dispatch(
     node: &Arc<Node>,
-    call: &str,
+    call: Call,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, RpcError> {
     if node.phase() == Phase::Stopping {
         return Err(RpcError::shutting_down());
     }
+    if call == Call::Other {
+        let path = request.uri().path();
+        return Err(RpcError::unimplemented(format!("there is no method {path}")));
+    }
     let deadline = timeout(request.headers())?;
     let messages = Messages::new(request.into_body(), node.config.max_message_bytes);
     match call {
-        "KeepAlive" => return Ok(streaming(keepalive::serve(node.clone(), messages))),
-        "Watch" => return Ok(streaming(watch::serve(node, messages).await?)),
+        Call::KeepAlive => return Ok(streaming(keepalive::serve(node.clone(), messages))),
+        Call::Watch => return Ok(streaming(watch::serve(node, messages).await?)),
         _ => {}
     }
     let answer = unary::answer(node, call, messages);

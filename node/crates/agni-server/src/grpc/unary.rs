@@ -1,6 +1,7 @@
 //! Unary calls: a message in, a framed answer out.
 
 use crate::body::Chunk;
+use crate::call::Call;
 use crate::grpc::frame::{Messages, decode};
 use crate::node::Node;
 use crate::ops::{cluster, discover, read, write};
@@ -29,27 +30,29 @@ async fn message(node: &Node, messages: Messages) -> Result<Bytes, RpcError> {
 }
 
 /// Answers a unary call.
-pub async fn answer(node: &Node, call: &str, messages: Messages) -> Result<Chunk, RpcError> {
+pub async fn answer(node: &Node, call: Call, messages: Messages) -> Result<Chunk, RpcError> {
     let bytes = message(node, messages).await?;
     Ok(match call {
-        "Register" => wire::message(&write::register(node, decode(bytes)?).await?).into(),
-        "Get" => get(node, decode(bytes)?)?,
-        "List" => list(node, decode(bytes)?)?,
-        "Renew" => wire::message(&write::renew(node, decode(bytes)?).await?).into(),
-        "Update" => wire::message(&write::update(node, decode(bytes)?).await?).into(),
-        "Deregister" => wire::message(&write::deregister(node, decode(bytes)?).await?).into(),
-        "Batch" => wire::message(&write::batch(node, decode(bytes)?).await?).into(),
-        "Discover" => discovered(node, decode(bytes)?)?,
-        "Status" => {
+        Call::Register => wire::message(&write::register(node, decode(bytes)?).await?).into(),
+        Call::Get => get(node, decode(bytes)?)?,
+        Call::List => list(node, decode(bytes)?)?,
+        Call::Renew => wire::message(&write::renew(node, decode(bytes)?).await?).into(),
+        Call::Update => wire::message(&write::update(node, decode(bytes)?).await?).into(),
+        Call::Deregister => wire::message(&write::deregister(node, decode(bytes)?).await?).into(),
+        Call::Batch => wire::message(&write::batch(node, decode(bytes)?).await?).into(),
+        Call::Discover => discovered(node, decode(bytes)?)?,
+        Call::Status => {
             decode::<api::StatusRequest>(bytes)?;
             wire::message(&cluster::status(node)).into()
         }
-        "Routing" => {
+        Call::Routing => {
             decode::<api::RoutingRequest>(bytes)?;
             wire::message(&cluster::routing(node)).into()
         }
-        "Snapshot" => wire::message(&cluster::snapshot(node, decode(bytes)?).await?).into(),
-        _ => return Err(RpcError::unimplemented(format!("there is no method {call}"))),
+        Call::Snapshot => wire::message(&cluster::snapshot(node, decode(bytes)?).await?).into(),
+        Call::KeepAlive | Call::Watch | Call::Other => {
+            return Err(RpcError::unimplemented(format!("{} is no unary call", call.name())));
+        }
     })
 }
 

@@ -1,6 +1,7 @@
 //! What is counted, told to Prometheus in its text format.
 
-use crate::metrics::{Kind, METHODS, METRICS, ServerMetrics};
+use crate::call::Call;
+use crate::metrics::{Kind, METRICS, ServerMetrics};
 use crate::node::Node;
 use crate::status::{Code, code_word};
 use agni_core::engine::PartitionState;
@@ -80,15 +81,20 @@ pub fn text(node: &Node) -> String {
 fn calls(text: &mut Text, metrics: &ServerMetrics) {
     text.head("agni_rpc_seconds");
     text.scale = 1e6;
-    for (name, method) in METHODS.iter().zip(&metrics.methods) {
-        text.buckets("agni_rpc_seconds", &format!("method=\"{name}\""), &method.microseconds);
+    for (call, method) in Call::ALL.into_iter().zip(&metrics.methods) {
+        text.buckets(
+            "agni_rpc_seconds",
+            &format!("method=\"{}\"", call.name()),
+            &method.microseconds,
+        );
     }
     text.head("agni_rpc_total");
-    for (name, method) in METHODS.iter().zip(&metrics.methods) {
+    for (call, method) in Call::ALL.into_iter().zip(&metrics.methods) {
         for (code, count) in method.codes.iter().enumerate() {
             let count = count.load(Relaxed);
             if count > 0 {
                 let code = code_word(Code::from_i32(code as i32));
+                let name = call.name();
                 let labels = format!("{{method=\"{name}\",code=\"{code}\"}}");
                 text.value("agni_rpc_total", &labels, count as f64);
             }

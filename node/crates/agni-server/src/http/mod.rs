@@ -7,5 +7,6 @@ pub mod parse;
 pub mod print;
 pub mod query;
 pub mod router;
+mod routes;
 pub mod sse;
 pub mod words;

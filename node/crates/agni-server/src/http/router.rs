@@ -1,13 +1,13 @@
-//! HTTP/JSON: which path and method mean what.
+//! HTTP/JSON: a request is read, carried out and answered.
 
 use crate::access::{access, trace_of};
 use crate::body::Body;
+use crate::call::Call;
 use crate::http::parse::{self, BatchBody, RenewBody, SnapshotBody, WriteBody};
-use crate::http::query::{self, Query};
-use crate::http::words::kind_of_path;
+use crate::http::query::Query;
+use crate::http::routes::Route;
 use crate::http::{metrics, openapi, print, sse};
 use crate::limits;
-use crate::metrics::method_index;
 use crate::node::{Node, Phase};
 use crate::ops::{cluster, discover, read, write};
 use crate::status::{Code, RpcError};
@@ -23,79 +23,6 @@ use serde_json::{Value, json};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// What a path means.
-enum Route {
-    Records(Kind),
-    Record(Kind, String),
-    Renew,
-    Batch,
-    Discover,
-    Watch,
-    Status,
-    Routing,
-    Snapshots,
-    OpenApi,
-    Healthy,
-    Ready,
-    Metrics,
-}
-
-impl Route {
-    fn of(path: &str) -> Result<Option<Route>, RpcError> {
-        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-        Ok(Some(match parts[..] {
-            ["v1", "leases", "renew"] => Route::Renew,
-            ["v1", "batch"] => Route::Batch,
-            ["v1", "discover"] => Route::Discover,
-            ["v1", "watch"] => Route::Watch,
-            ["v1", "status"] => Route::Status,
-            ["v1", "routing"] => Route::Routing,
-            ["v1", "snapshots"] => Route::Snapshots,
-            ["v1", records] => match kind_of_path(records) {
-                Some(kind) => Route::Records(kind),
-                None => return Ok(None),
-            },
-            ["v1", records, name] if !name.is_empty() => match kind_of_path(records) {
-                Some(kind) => Route::Record(kind, query::decode("name", name)?),
-                None => return Ok(None),
-            },
-            ["openapi.json"] => Route::OpenApi,
-            ["healthz"] => Route::Healthy,
-            ["readyz"] => Route::Ready,
-            ["metrics"] => Route::Metrics,
-            _ => return Ok(None),
-        }))
-    }
-
-    fn methods(&self) -> &'static [Method] {
-        match self {
-            Route::Records(_) => &[Method::GET, Method::POST],
-            Route::Record(..) => &[Method::GET, Method::PATCH, Method::DELETE],
-            Route::Renew | Route::Batch | Route::Snapshots => &[Method::POST],
-            _ => &[Method::GET],
-        }
-    }
-
-    /// The call that it is, for the metrics.
-    fn call(&self, method: &Method) -> &'static str {
-        match (self, method) {
-            (Route::Records(_), &Method::POST) => "Register",
-            (Route::Records(_), _) => "List",
-            (Route::Record(..), &Method::PATCH) => "Update",
-            (Route::Record(..), &Method::DELETE) => "Deregister",
-            (Route::Record(..), _) => "Get",
-            (Route::Renew, _) => "Renew",
-            (Route::Batch, _) => "Batch",
-            (Route::Discover, _) => "Discover",
-            (Route::Watch, _) => "Watch",
-            (Route::Status, _) => "Status",
-            (Route::Routing, _) => "Routing",
-            (Route::Snapshots, _) => "Snapshot",
-            _ => "Other",
-        }
-    }
-}
 
 type Answered = Result<Response<Body>, RpcError>;
 
@@ -127,7 +54,7 @@ pub async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Response<Body
     let route = Route::of(request.uri().path());
     let call = match &route {
         Ok(Some(route)) => route.call(request.method()),
-        _ => "Other",
+        _ => Call::Other,
     };
     let head = request.method() == Method::HEAD;
     let outcome = match route {
@@ -140,7 +67,7 @@ pub async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Response<Body
     };
     let code = outcome.as_ref().map_or_else(|error| error.code, |_| Code::Ok);
     let microseconds = started.elapsed().as_micros() as u64;
-    node.metrics.call(method_index(call), code, microseconds);
+    node.metrics.call(call, code, microseconds);
     let id = trace.as_ref().map(|(_, id)| id.as_str());
     access(&node, call, code, microseconds, id);
     let mut response = outcome.unwrap_or_else(|error| match id {
