@@ -26,6 +26,8 @@ pub struct ServerConfig {
     pub max_concurrent_streams: u32,
     /// Bytes of one request message or body.
     pub max_message_bytes: usize,
+    /// Bytes of requests that have arrived in part, of all connections together.
+    pub max_arriving_bytes: usize,
     /// Watches of one runtime.
     pub max_watches: usize,
     /// Time for a connection's first bytes, for HTTP/1 headers and for a request's message,
@@ -52,6 +54,7 @@ impl Default for ServerConfig {
             max_connections: limits::CONNECTIONS_DEFAULT,
             max_concurrent_streams: limits::STREAMS_DEFAULT,
             max_message_bytes: limits::MESSAGE_BYTES_DEFAULT,
+            max_arriving_bytes: limits::ARRIVING_BYTES_MAX,
             max_watches: limits::WATCHES_DEFAULT,
             header_timeout_ms: limits::HEADER_TIMEOUT_MS_DEFAULT,
             ping_interval_ms: limits::PING_INTERVAL_MS,

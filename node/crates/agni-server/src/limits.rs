@@ -18,6 +18,8 @@ pub const MESSAGE_BYTES_DEFAULT: usize = 1 << 20;
 pub const MESSAGE_BYTES_MIN: usize = 64 << 10;
 /// Most that `max_message_bytes` may be.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of requests that have arrived in part, of all connections together.
+pub const ARRIVING_BYTES_MAX: usize = 256 << 20;
 /// Bytes of an HTTP body that is too large which are still read, so that the client sees why.
 pub const LINGER_BYTES_MAX: usize = 128 << 20;
 /// Bytes of all headers of a request.

@@ -2,6 +2,7 @@
 
 use crate::config::ServerConfig;
 use crate::metrics::ServerMetrics;
+use crate::status::RpcError;
 use crate::wire::HeaderParts;
 use agni_core::engine::{Engine, ReadPoint};
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ pub struct Node {
     /// What the server counts.
     pub metrics: ServerMetrics,
     connections: AtomicUsize,
+    arriving: AtomicUsize,
     phase: watch::Sender<Phase>,
 }
 
@@ -48,6 +50,7 @@ impl Node {
             address,
             metrics: ServerMetrics::default(),
             connections: AtomicUsize::new(0),
+            arriving: AtomicUsize::new(0),
             phase: watch::Sender::new(Phase::Serving),
         })
     }
@@ -103,6 +106,50 @@ pub struct Place(Arc<Node>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What has arrived of a request that is not whole yet, counted among those of all connections;
+/// dropping it gives the bytes back.
+pub struct Arriving {
+    node: Arc<Node>,
+    bytes: usize,
+}
+
+impl Arriving {
+    /// Nothing has arrived yet.
+    pub fn new(node: Arc<Node>) -> Self {
+        Arriving { node, bytes: 0 }
+    }
+
+    /// The node that it arrives at.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// So much is here now.
+    ///
+    /// # Errors
+    /// When that is more than the node can hold for everybody. The bytes count until this is told
+    /// otherwise or dropped.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), RpcError> {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        // Wraps around where there are fewer than before.
+        let change = bytes.wrapping_sub(before);
+        let all = self.node.arriving.fetch_add(change, Relaxed).wrapping_add(change);
+        if bytes > before && all > self.node.config.max_arriving_bytes {
+            let message = "too many large requests are arriving at once, try again after the delay";
+            return Err(RpcError::overloaded(message));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.node.arriving.fetch_sub(self.bytes, Relaxed);
+        }
     }
 }
 

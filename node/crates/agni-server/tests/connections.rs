@@ -16,8 +16,12 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An HTTP/2 frame without content: empty settings, and their acknowledgement.
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 const SETTINGS_ACK: &[u8] = &[0, 0, 0, 4, 1, 0, 0, 0, 0];
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
 const PING: u8 = 6;
 const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -46,6 +50,24 @@ fn http2(running: &Running) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
     stream.write_all(&[PREFACE, SETTINGS, SETTINGS_ACK].concat()).expect("write");
     stream
+}
+
+/// Begins a call on stream 1: complete headers with literals, then data of less than 256 bytes.
+fn call(stream: &mut TcpStream, method: &str, data: &[u8], is_all: bool) {
+    let path = format!("/agniregistry.api.v1.RegistryService/{method}");
+    // POST and http are in HPACK's table.
+    let mut headers = vec![0x83, 0x86];
+    for (name, value) in [(":path", &*path), ("content-type", "application/grpc")] {
+        headers.extend([0, name.len() as u8]);
+        headers.extend(name.bytes());
+        headers.push(value.len() as u8);
+        headers.extend(value.bytes());
+    }
+    let mut request = vec![0, 0, headers.len() as u8, HEADERS, END_HEADERS, 0, 0, 0, 1];
+    request.extend(headers);
+    request.extend([0, 0, data.len() as u8, DATA, u8::from(is_all) * END_STREAM, 0, 0, 0, 1]);
+    request.extend(data);
+    stream.write_all(&request).expect("write");
 }
 
 /// One frame: its kind, its flags and its content; none at the end of the connection.
@@ -92,22 +114,7 @@ fn a_client_that_answers_pings_stays_although_it_asks_for_nothing() {
 fn a_watch_ends_with_its_silent_client() {
     let running = start_with(impatient);
     let mut stream = http2(&running);
-    // HEADERS of stream 1, complete: method, scheme, path and content type as literals.
-    let mut headers = vec![0x83, 0x86];
-    for (name, value) in [
-        (":path", "/agniregistry.api.v1.RegistryService/Watch"),
-        ("content-type", "application/grpc"),
-    ] {
-        headers.extend([0, name.len() as u8]);
-        headers.extend(name.bytes());
-        headers.push(value.len() as u8);
-        headers.extend(value.bytes());
-    }
-    let mut request = vec![0, 0, headers.len() as u8, 1, 4, 0, 0, 0, 1];
-    request.extend(headers);
-    // DATA with an empty message, and the end of the stream.
-    request.extend([0, 0, 5, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
-    stream.write_all(&request).expect("write");
+    call(&mut stream, "Watch", &[0; 5], true);
     wait_until("the watch is open", || running.server.watches() == 1);
     // It reads nothing, answers nothing and closes nothing.
     wait_until("the watch has ended", || running.server.watches() == 0);
@@ -171,4 +178,56 @@ async fn a_connection_has_no_more_streams_than_it_may() {
     drop(first);
     let answer = tokio::time::timeout(PATIENCE, waiting).await.expect("in time").expect("task");
     assert!(answer.is_ok(), "the place of the first was not given on");
+}
+
+#[test]
+fn a_keep_alive_that_stops_in_the_middle_of_a_message_is_ended() {
+    let running = start_with(|config| config.header_timeout_ms = 300);
+    let mut stream = http2(&running);
+    // A message of 100 bytes of which 3 come.
+    call(&mut stream, "KeepAlive", &[0, 0, 0, 0, 100, 1, 2, 3], false);
+    let started = Instant::now();
+    loop {
+        let (kind, flags, _) = frame(&mut stream).expect("an answer");
+        if kind == HEADERS && flags & END_STREAM != 0 {
+            break;
+        }
+    }
+    assert!(started.elapsed() < PATIENCE / 2, "it took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn large_requests_share_what_may_arrive_at_once() {
+    let running = start_with(|config| {
+        config.max_arriving_bytes = 100_000;
+        config.header_timeout_ms = 60_000;
+    });
+    // A body of 90,000 bytes of which the last never comes.
+    let mut first = TcpStream::connect(running.server.local_address()).expect("connect");
+    let head = "POST /v1/gateways HTTP/1.1\r\nhost: x\r\ncontent-length: 90000\r\n\r\n";
+    first.write_all(head.as_bytes()).expect("write");
+    first.write_all(&[b' '; 89_999]).expect("write");
+
+    let mut client = running.client().await;
+    let mut large = register("a", "eu");
+    large.spec.as_mut().expect("spec").payload = vec![0; 60_000].into();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let refused = client.register(large.clone()).await.expect_err("too large a payload");
+        if support::reason_in(refused.details()).as_deref() == Some("OVERLOADED") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the bytes of the first don't count");
+    }
+    // Small ones pass all the same, and all pass once the first has gone.
+    client.register(register("a", "eu")).await.expect("small");
+    drop(first);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let refused = client.register(large.clone()).await.expect_err("too large a payload");
+        if support::reason_in(refused.details()).as_deref() == Some("INVALID_FIELD") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the bytes of the first were not given back");
+    }
 }

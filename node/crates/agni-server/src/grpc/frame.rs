@@ -1,5 +1,6 @@
 //! Messages out of a request's body: `compressed flag (1) ‖ length (4) ‖ message`.
 
+use crate::node::{Arriving, Node};
 use crate::status::{Code, RpcError};
 use crate::wire::GRPC_PREFIX_BYTES;
 use bytes::{Buf, Bytes, BytesMut};
@@ -7,6 +8,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Takes messages out of a body one by one.
@@ -16,13 +18,19 @@ pub struct Messages {
     /// A data frame that nothing was taken from yet: most requests are one.
     whole: Bytes,
     ended: bool,
-    limit: usize,
+    arriving: Arriving,
 }
 
 impl Messages {
-    /// Messages of at most `limit` bytes.
-    pub fn new(body: Incoming, limit: usize) -> Self {
-        Messages { body, buffer: BytesMut::new(), whole: Bytes::new(), ended: false, limit }
+    /// The messages of a request to this node.
+    pub fn new(body: Incoming, node: Arc<Node>) -> Self {
+        let arriving = Arriving::new(node);
+        Messages { body, buffer: BytesMut::new(), whole: Bytes::new(), ended: false, arriving }
+    }
+
+    /// Whether some of a message is here, but not all of it.
+    pub fn begun(&self) -> bool {
+        !self.buffer.is_empty() || !self.whole.is_empty()
     }
 
     /// The length of the next message, if its prefix is here.
@@ -43,8 +51,9 @@ impl Messages {
             return Ok(None);
         }
         let length = rest.get_u32() as usize;
-        match length > self.limit {
-            true => Err(RpcError::too_large(self.limit)),
+        let limit = self.arriving.node().config.max_message_bytes;
+        match length > limit {
+            true => Err(RpcError::too_large(limit)),
             false => Ok(Some(length)),
         }
     }
@@ -57,6 +66,7 @@ impl Messages {
                 let whole = std::mem::take(&mut self.whole);
                 self.buffer.reserve(end);
                 self.buffer.extend_from_slice(&whole);
+                self.arriving.hold(self.buffer.len())?;
                 return Ok(None);
             }
             let mut message = self.whole.split_to(end);
@@ -67,6 +77,7 @@ impl Messages {
             return Ok(None);
         }
         let mut message = self.buffer.split_to(end);
+        self.arriving.hold(self.buffer.len())?;
         message.advance(GRPC_PREFIX_BYTES);
         Ok(Some(message.freeze()))
     }
@@ -97,6 +108,9 @@ impl Messages {
                         let whole = std::mem::take(&mut self.whole);
                         self.buffer.extend_from_slice(&whole);
                         self.buffer.extend_from_slice(&data);
+                        if let Err(error) = self.arriving.hold(self.buffer.len()) {
+                            return Poll::Ready(Err(error));
+                        }
                     }
                 }
                 Some(Err(error)) => {

@@ -13,6 +13,7 @@ use http_body::Frame;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// The answering side of a stream.
@@ -28,6 +29,20 @@ pub fn serve(node: Arc<Node>, messages: Messages) -> KeepAlive {
     KeepAlive { answers, ended: false }
 }
 
+/// The next message. It may come whenever it likes, but once begun it has to end.
+async fn next(node: &Node, messages: &mut Messages) -> Result<Option<Bytes>, RpcError> {
+    let whole = poll_fn(|context| match messages.poll_next(context) {
+        Poll::Pending if messages.begun() => Poll::Ready(None),
+        other => other.map(Some),
+    });
+    if let Some(message) = whole.await {
+        return message;
+    }
+    let limit = Duration::from_millis(node.config.header_timeout_ms);
+    let rest = poll_fn(|context| messages.poll_next(context));
+    tokio::time::timeout(limit, rest).await.unwrap_or_else(|_| Err(RpcError::too_slow()))
+}
+
 async fn renewals(
     node: Arc<Node>,
     mut messages: Messages,
@@ -36,7 +51,7 @@ async fn renewals(
     let mut life = node.follow();
     loop {
         let message = tokio::select! {
-            message = poll_fn(|context| messages.poll_next(context)) => message,
+            message = next(&node, &mut messages) => message,
             _ = life.wait_for(|phase| *phase != Phase::Serving) => Err(RpcError::shutting_down()),
             // The client no longer listens.
             () = answers.closed() => return,

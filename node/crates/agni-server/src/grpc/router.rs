@@ -85,7 +85,7 @@ async fn dispatch(
         return Err(RpcError::unimplemented(format!("there is no method {path}")));
     }
     let deadline = timeout(request.headers())?;
-    let messages = Messages::new(request.into_body(), node.config.max_message_bytes);
+    let messages = Messages::new(request.into_body(), node.clone());
     match call {
         Call::KeepAlive => return Ok(streaming(keepalive::serve(node.clone(), messages))),
         Call::Watch => return Ok(streaming(watch::serve(node, messages).await?)),

@@ -8,7 +8,7 @@ use crate::http::query::Query;
 use crate::http::routes::Route;
 use crate::http::{metrics, openapi, print, sse};
 use crate::limits;
-use crate::node::{Node, Phase};
+use crate::node::{Arriving, Node, Phase};
 use crate::ops::{cluster, discover, read, write};
 use crate::status::{Code, RpcError};
 use crate::token;
@@ -139,7 +139,7 @@ fn observe(node: &Node, route: &Route) -> Response<Body> {
     }
 }
 
-async fn read_body(node: &Node, request: Request<Incoming>) -> Result<Bytes, RpcError> {
+async fn read_body(node: &Arc<Node>, request: Request<Incoming>) -> Result<Bytes, RpcError> {
     let json = request.headers().get(CONTENT_TYPE).is_none_or(|value| {
         let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
         let media = text.split(';').next().unwrap_or_default().trim();
@@ -153,13 +153,14 @@ async fn read_body(node: &Node, request: Request<Incoming>) -> Result<Bytes, Rpc
         return Err(RpcError::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message));
     }
     let patience = Duration::from_millis(node.config.header_timeout_ms);
-    let reading = gather(request.into_body(), node.config.max_message_bytes);
+    let reading = gather(request.into_body(), Arriving::new(node.clone()));
     tokio::time::timeout(patience, reading).await.map_err(|_| RpcError::too_slow())?
 }
 
 /// Reads a whole body. One that is too large is read on and thrown away for a while: a client that
 /// is cut off while it still sends never sees why.
-async fn gather(mut incoming: Incoming, limit: usize) -> Result<Bytes, RpcError> {
+async fn gather(mut incoming: Incoming, mut arriving: Arriving) -> Result<Bytes, RpcError> {
+    let limit = arriving.node().config.max_message_bytes;
     let (mut bytes, mut seen) = (BytesMut::new(), 0);
     while let Some(frame) =
         std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await
@@ -171,6 +172,7 @@ async fn gather(mut incoming: Incoming, limit: usize) -> Result<Bytes, RpcError>
         seen += data.len();
         if seen <= limit {
             bytes.extend_from_slice(&data);
+            arriving.hold(bytes.len())?;
         } else if seen > limits::LINGER_BYTES_MAX {
             break;
         }
