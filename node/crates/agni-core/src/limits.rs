@@ -50,6 +50,13 @@ pub const SNAPSHOT_REQUESTS_MAX: usize = 64;
 pub const WAL_SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Bytes kept aside, to be given up when the disk is full.
 pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 64 << 20;
+/// Bytes of the reserve that are written in one step, where a file system can't set them aside.
+pub const DISK_SLICE_BYTES: u64 = 1 << 20;
+/// Bytes of a segment that is made where there is no room for a whole one.
+pub const WAL_SMALL_SEGMENT_BYTES: u64 = 1 << 20;
+/// One KiB in so many of a segment is kept for what a node must write to lead: votes, empty
+/// entries, and marks of snapshots, which is what a start with a full disk needs.
+pub const WAL_MARGIN_ONE_IN: u64 = 64;
 /// Time between two tries to append what a full disk refused, in milliseconds.
 pub const DISK_FULL_RETRY_MS: u64 = 100;
 /// Delay that a node with a full disk asks for, in milliseconds.

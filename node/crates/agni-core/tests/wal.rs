@@ -1,35 +1,25 @@
 //! The log from outside: what was acknowledged survives, damage is seen, space comes back.
 
-use agni_core::env::{Disk, DiskFile, RealDisk};
+use agni_core::env::RealDisk;
 use agni_core::wal::{
-    Batch, Identity, Op, RecoverError, Recovered, WalError, WalOptions, WalWriter, recover_on,
+    Batch, Identity, Op, RecoverError, Recovered, WalOptions, WalWriter, recover_on,
 };
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 const IDENTITY: Identity = Identity { cluster_id: [7; 16], node_id: 42, salt: 0x0102030405060708 };
 const OPTIONS: WalOptions = WalOptions { segment_bytes: 4096, reserve_bytes: 0 };
 
 type Log = Vec<(u32, u64, Vec<u8>)>;
 
-fn open_with(
-    disk: Arc<dyn Disk>,
-    dir: &Path,
-    options: WalOptions,
-) -> Result<(WalWriter, Log), RecoverError> {
+fn open(dir: &Path) -> Result<(WalWriter, Log), RecoverError> {
     let mut log = Vec::new();
-    let writer = recover_on(disk, dir, &IDENTITY, options, &mut |record| {
+    let disk = RealDisk::shared();
+    let writer = recover_on(disk, dir, &IDENTITY, OPTIONS, &mut |record| {
         if let Recovered::Entry { partition, index, data, .. } = record {
             log.push((partition, index, data.to_vec()));
         }
     })?;
     Ok((writer, log))
-}
-
-fn open(dir: &Path) -> Result<(WalWriter, Log), RecoverError> {
-    open_with(RealDisk::shared(), dir, OPTIONS)
 }
 
 fn append(writer: &mut WalWriter, log: &mut Log, from: u64, count: u64, bytes: usize) {
@@ -282,110 +272,4 @@ fn a_missing_segment_and_a_foreign_log_are_refused() {
     assert!(matches!(refused, Err(RecoverError::Foreign { .. })));
     std::fs::remove_file(segment(dir.path(), 2)).unwrap();
     assert!(matches!(open(dir.path()), Err(RecoverError::Corrupt { .. })));
-}
-
-/// A disk that can be told to be full or to fail its syncs.
-#[derive(Clone, Default)]
-struct FaultyDisk {
-    full: Arc<AtomicBool>,
-    broken: Arc<AtomicBool>,
-}
-
-struct FaultyFile {
-    inner: Box<dyn DiskFile>,
-    disk: FaultyDisk,
-}
-
-impl DiskFile for FaultyFile {
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.inner.write_at(bytes, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        if self.disk.broken.load(SeqCst) {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        self.inner.sync()
-    }
-}
-
-impl Disk for FaultyDisk {
-    fn create_zeroed(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
-        if self.full.load(SeqCst) {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-        }
-        let inner = RealDisk.create_zeroed(path, bytes)?;
-        Ok(Box::new(FaultyFile { inner, disk: self.clone() }))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FaultyFile { inner: RealDisk.open(path)?, disk: self.clone() }))
-    }
-
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        RealDisk.read(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        RealDisk.list(dir)
-    }
-
-    fn size(&self, path: &Path) -> io::Result<Option<u64>> {
-        RealDisk.size(path)
-    }
-
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        RealDisk.free_bytes(dir)
-    }
-}
-
-#[test]
-fn a_full_disk_refuses_keeps_the_log_intact_and_recovers_by_itself() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = FaultyDisk::default();
-    let (mut writer, mut log) = open_with(Arc::new(disk.clone()), dir.path(), OPTIONS).unwrap();
-    append(&mut writer, &mut log, 1, 1, 100);
-    disk.full.store(true, SeqCst);
-    let mut refused = None;
-    for index in 2..500 {
-        let mut batch = Batch::new();
-        batch.entry(1, 3, index, Op::Put, &[9; 100]);
-        match writer.append(&mut batch, true) {
-            Ok(_) => log.push((1, index, vec![9; 100])),
-            Err(WalError::DiskFull) => {
-                refused = Some((batch, index));
-                break;
-            }
-            Err(fatal) => panic!("{fatal}"),
-        }
-    }
-    let (mut batch, index) = refused.expect("it must become full");
-    assert!(matches!(writer.append(&mut batch, true), Err(WalError::DiskFull)));
-    let seen = copy(dir.path());
-    assert_eq!(open(seen.path()).unwrap().1, log, "what was acknowledged is intact");
-    disk.full.store(false, SeqCst);
-    writer.append(&mut batch, true).unwrap();
-    log.push((1, index, vec![9; 100]));
-    drop(writer);
-    assert_eq!(open(dir.path()).unwrap().1, log);
-}
-
-#[test]
-fn a_failed_sync_is_fatal() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = FaultyDisk::default();
-    let (mut writer, mut log) = open_with(Arc::new(disk.clone()), dir.path(), OPTIONS).unwrap();
-    append(&mut writer, &mut log, 1, 1, 100);
-    disk.broken.store(true, SeqCst);
-    let mut batch = Batch::new();
-    batch.entry(1, 3, 2, Op::Put, b"lost");
-    assert!(matches!(writer.append(&mut batch, true), Err(WalError::Fatal { .. })));
 }

@@ -48,6 +48,10 @@ impl LogSlot {
         self.wake.notify_one();
     }
 
+    fn take_release(&self) -> Option<Vec<u64>> {
+        self.orders.lock().release.take()
+    }
+
     fn take(&self, timeout: Duration) -> Orders {
         let mut orders = self.orders.lock();
         if orders.append.is_none() && orders.release.is_none() && !orders.stop {
@@ -81,6 +85,8 @@ struct LogThread {
 
 impl LogThread {
     fn run(mut self, slot: &LogSlot) {
+        // Before the first write is let in: a node may be started with a full disk.
+        self.check_disk();
         loop {
             let orders = slot.take(Duration::from_millis(limits::DISK_CHECK_MS));
             if let Some(append) = orders.append {
@@ -115,6 +121,10 @@ impl LogThread {
                 }
                 Err(WalError::DiskFull) => {
                     self.report(DiskState::Full);
+                    // What a snapshot has made needless may be the space that is missing.
+                    if let Some(keep_from) = slot.take_release() {
+                        self.release(&keep_from);
+                    }
                     std::thread::sleep(Duration::from_millis(limits::DISK_FULL_RETRY_MS));
                     if self.shared.inbox.is_stopping() || slot.orders.lock().stop {
                         return None;

@@ -14,6 +14,8 @@ pub struct Batch {
     pub(super) last_indexes: Vec<(u32, u64)>,
     /// The hard states in here, oldest first.
     pub(super) hard_states: Vec<(u32, HardState)>,
+    /// Whether there is a client's or a lease's doing in here: what can wait for space.
+    pub(super) has_commands: bool,
 }
 
 impl Batch {
@@ -25,6 +27,7 @@ impl Batch {
     /// Adds a Raft entry. `data` is the encoded command, as Raft has it.
     pub fn entry(&mut self, partition: u32, term: u64, index: u64, op: Op, data: &[u8]) {
         debug_assert!(op.is_entry());
+        self.has_commands |= op != Op::NoOp;
         match self.last_indexes.iter_mut().find(|(known, _)| *known == partition) {
             Some((_, last)) => *last = index,
             None => self.last_indexes.push((partition, index)),
@@ -91,6 +94,7 @@ impl Batch {
         self.frames.shrink_to(KEPT_BYTES_MAX);
         self.last_indexes.clear();
         self.hard_states.clear();
+        self.has_commands = false;
     }
 }
 

@@ -7,6 +7,7 @@ mod frame;
 mod recover;
 mod scan;
 mod segment;
+mod spare;
 mod writer;
 
 pub use batch::Batch;

@@ -6,7 +6,8 @@ use super::scan::{End, Scan, later_batch, read_header, scan};
 use super::segment::{self, Active, Sealed};
 use super::writer::WalWriter;
 use super::{Identity, WalOptions};
-use crate::env::{Disk, RealDisk};
+use crate::env::{Disk, DiskFile, RealDisk, create_zeroed, is_disk_full};
+use crate::limits;
 use crate::proto::node::{HardState, WalRecord};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -143,7 +144,13 @@ impl Recovery {
     fn first_segment(&self, bytes: u64) -> Result<Active, RecoverError> {
         let (temporary, path) = (self.dir.join("first.tmp"), segment::path(&self.dir, 1));
         let header = segment::header(1, &self.identity, 0);
-        let file = self.disk.create_zeroed(&temporary, bytes.max(header.len() as u64));
+        let position = header.len() as u64;
+        let mut capacity = bytes.max(position);
+        let mut file = create_zeroed(&*self.disk, &temporary, capacity);
+        if file.as_ref().is_err_and(is_disk_full) {
+            capacity = bytes.min(limits::WAL_SMALL_SEGMENT_BYTES).max(position);
+            file = create_zeroed(&*self.disk, &temporary, capacity);
+        }
         let made = file.and_then(|file| {
             file.write_at(&header, 0)?;
             file.sync()?;
@@ -151,9 +158,8 @@ impl Recovery {
             Ok(file)
         });
         let file = made.map_err(|source| RecoverError::io(&path, source))?;
-        let position = header.len() as u64;
-        let last_indexes = BTreeMap::new();
-        Ok(Active { number: 1, path, file, capacity: bytes, position, last_indexes })
+        let (unsynced, last_indexes) = (false, BTreeMap::new());
+        Ok(Active { number: 1, path, file, capacity, position, unsynced, last_indexes })
     }
 
     /// Reads one segment; the last one becomes the one that is appended to.
@@ -208,9 +214,11 @@ impl Recovery {
             return Ok(None);
         }
         let file = self.disk.open(&path).map_err(failed)?;
-        self.cut_torn_tail(&path, &*file, &buffer, &found)?;
         let (capacity, position) = (buffer.len() as u64, found.end as u64);
-        Ok(Some(Active { number, path, file, capacity, position, last_indexes }))
+        let unsynced = false;
+        let mut active = Active { number, path, file, capacity, position, unsynced, last_indexes };
+        self.cut_torn_tail(&mut active, &buffer, &found)?;
+        Ok(Some(active))
     }
 
     fn check_owner(
@@ -234,29 +242,57 @@ impl Recovery {
 
     fn cut_torn_tail(
         &self,
-        path: &Path,
-        file: &dyn crate::env::DiskFile,
+        active: &mut Active,
         buffer: &Bytes,
         found: &Scan,
     ) -> Result<(), RecoverError> {
         let End::Broken { offset, reason } = &found.outcome else { return Ok(()) };
         if let Some(later) = later_batch(buffer, &self.identity, found.end, found.sequence) {
             let reason = format!("{reason}; batch {later} after it is intact");
-            return Err(corrupt(path.to_path_buf(), *offset as u64, reason));
+            return Err(corrupt(active.path.clone(), *offset as u64, reason));
         }
         let tail = &buffer[found.end..];
         let used = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let name = format!("{}.{}.broken", path.display(), found.end);
-        let copy = self.disk.create_zeroed(Path::new(&name), used as u64);
-        let copied = copy.and_then(|copy| copy.write_at(&tail[..used], 0).and(copy.sync()));
+        let copy = self.keep_aside(&active.path, found.end, &tail[..used])?;
         // Stale bytes behind the next batch would look like damage later.
-        let cut = copied.and_then(|()| file.write_at(&vec![0; used], found.end as u64));
-        cut.and_then(|()| file.sync()).map_err(|source| RecoverError::io(path, source))?;
+        let cut = active.erase(used as u64).and_then(|()| active.file.sync());
+        cut.map_err(|source| RecoverError::io(&active.path, source))?;
+        active.unsynced = false;
+        let kept = match copy {
+            Some(name) => format!("kept in {name}"),
+            None => "not kept, since the disk is full".into(),
+        };
         crate::fatal::warn(
-            &format!("the last append was torn; its {used} bytes were cut and kept in {name}"),
+            &format!("the last append was torn; its {used} bytes were cut and {kept}"),
             reason,
         );
         Ok(())
+    }
+
+    /// Copies a torn tail to a file of its own and answers its name; none when the disk is full:
+    /// nobody was told that the tail had been written, so it is no reason not to start.
+    fn keep_aside(
+        &self,
+        path: &Path,
+        offset: usize,
+        tail: &[u8],
+    ) -> Result<Option<String>, RecoverError> {
+        let name = format!("{}.{offset}.broken", path.display());
+        let (copy, temporary) = (Path::new(&name), self.dir.join("broken.tmp"));
+        let write = |file: Box<dyn DiskFile>| {
+            file.write_at(tail, 0)?;
+            file.sync()?;
+            self.disk.rename(&temporary, copy)
+        };
+        match self.disk.create(&temporary).and_then(write) {
+            Ok(()) => Ok(Some(name)),
+            Err(source) if is_disk_full(&source) => {
+                let removed = self.disk.remove(&temporary);
+                removed.map_err(|source| RecoverError::io(&temporary, source))?;
+                Ok(None)
+            }
+            Err(source) => Err(RecoverError::io(copy, source)),
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 
 use super::Identity;
 use super::frame::{Op, encode_frame};
-use crate::env::DiskFile;
+use crate::env::{DiskFile, is_disk_full, write_zeros};
+use crate::limits;
 use crate::proto::node::{SegmentHeader, WalRecord};
 use prost::Message as _;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The file that is appended to.
@@ -17,7 +19,35 @@ pub(super) struct Active {
     pub capacity: u64,
     /// Where the next batch goes.
     pub position: u64,
+    /// Whether something was written, or cut, since the last sync.
+    pub unsynced: bool,
     pub last_indexes: BTreeMap<u32, u64>,
+}
+
+impl Active {
+    /// Takes back what stands behind the last batch: under a shorter one, written later, it would
+    /// look like damage. Where even zeros find no space the file is cut, which needs none.
+    pub fn erase(&mut self, bytes: u64) -> io::Result<()> {
+        self.unsynced = true;
+        match write_zeros(&*self.file, self.position, self.position + bytes) {
+            Err(error) if is_disk_full(&error) => {
+                self.capacity = self.position;
+                self.file.truncate(self.position)
+            }
+            done => done,
+        }
+    }
+
+    /// Where an ordinary batch must end: what is behind is for what a node must write to lead.
+    pub fn ordinary_end(&self) -> u64 {
+        self.capacity - margin(self.capacity)
+    }
+}
+
+/// Bytes of a segment that ordinary batches leave free: whole KiB.
+pub(super) fn margin(capacity: u64) -> u64 {
+    const KIB: u64 = 1 << 10;
+    capacity / (limits::WAL_MARGIN_ONE_IN * KIB) * KIB
 }
 
 /// A file that is complete.

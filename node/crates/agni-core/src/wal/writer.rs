@@ -4,15 +4,15 @@ use super::batch::Batch;
 use super::error::WalError;
 use super::frame::Op;
 use super::segment::{self, Active, Sealed};
+use super::spare::Spare;
 use super::{Identity, WalOptions};
-use crate::env::{Disk, DiskFile, is_disk_full};
+use crate::env::{Disk, DiskFile, create_zeroed, is_disk_full};
+use crate::limits;
 use crate::proto::node::{BatchCommit, HardState, WalRecord};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
 /// How much room there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +39,8 @@ pub struct WalWriter {
     /// that older ones may go.
     pub(super) hard_states: BTreeMap<u32, HardState>,
     spare: Spare,
-    has_reserve: bool,
     full: bool,
 }
-
-/// The file that is given up when the disk is full.
-const RESERVE: &str = "reserve";
 
 /// More than a commit record's frame ever takes.
 const COMMIT_BYTES_MAX: u64 = 64;
@@ -57,8 +53,8 @@ impl WalWriter {
         options: WalOptions,
         active: Active,
     ) -> io::Result<Self> {
-        let spare = Spare::start(disk.clone(), dir.join("next.tmp"), options.segment_bytes)?;
-        let mut writer = WalWriter {
+        let spare = Spare::start(disk.clone(), &dir, options)?;
+        Ok(WalWriter {
             disk,
             dir,
             identity,
@@ -68,11 +64,8 @@ impl WalWriter {
             sequence: 0,
             hard_states: BTreeMap::new(),
             spare,
-            has_reserve: false,
             full: false,
-        };
-        writer.refill_reserve();
-        Ok(writer)
+        })
     }
 
     /// Appends the batch and its commit record; with `sync` it is durable afterwards. The batch
@@ -82,22 +75,34 @@ impl WalWriter {
     /// `DiskFull` when there was no room: the log is as before. `Fatal` when the disk failed: the
     /// process must end, because a second fdatasync would not tell the truth.
     pub fn append(&mut self, batch: &mut Batch, sync: bool) -> Result<u64, WalError> {
-        let needed = batch.len() as u64 + COMMIT_BYTES_MAX;
-        let fits = self.active.position + needed <= self.active.capacity;
-        let appended = match fits {
-            true => Ok(()),
-            false => self.rotate(needed),
-        }
-        .and_then(|()| self.append_here(batch, sync));
+        let appended = self.make_room(batch).and_then(|()| self.append_here(batch, sync));
         match &appended {
             Ok(_) => self.full = false,
             Err(WalError::DiskFull) => {
                 self.full = true;
-                self.free_reserve();
+                self.spare.free_reserve();
             }
             Err(WalError::Fatal { .. }) => {}
         }
         appended
+    }
+
+    /// Goes on in a new segment where this one has no room for the batch.
+    fn make_room(&mut self, batch: &Batch) -> Result<(), WalError> {
+        let needed = batch.len() as u64 + COMMIT_BYTES_MAX;
+        if self.active.position + needed <= self.active.ordinary_end() {
+            return Ok(());
+        }
+        match self.rotate(needed) {
+            // What makes this node a leader must not need space: it has to serve reads and
+            // renewals also when it is started with a full disk.
+            Err(WalError::DiskFull)
+                if !batch.has_commands && self.active.position + needed <= self.active.capacity =>
+            {
+                Ok(())
+            }
+            rotated => rotated,
+        }
     }
 
     fn append_here(&mut self, batch: &mut Batch, sync: bool) -> Result<u64, WalError> {
@@ -106,13 +111,13 @@ impl WalWriter {
         let written = self.active.file.write_at(&batch.frames, self.active.position);
         let bytes = batch.frames.len() as u64;
         batch.frames.truncate(length);
+        self.active.unsynced = true;
         if let Err(source) = written {
-            self.erase(bytes)?;
+            self.active.erase(bytes).map_err(|source| self.fatal(source))?;
             return Err(self.failed(source));
         }
         if sync {
-            // Whatever a failed sync says, trying again would lie: never `DiskFull` here.
-            self.active.file.sync().map_err(|source| self.fatal(source))?;
+            self.sync()?;
         }
         self.active.position += bytes;
         self.sequence += 1;
@@ -135,11 +140,11 @@ impl WalWriter {
         batch.record(Op::BatchCommit, &record);
     }
 
-    /// Zeroes what a failed write may have left behind: under a shorter batch, written later, it
-    /// would look like damage.
-    fn erase(&mut self, bytes: u64) -> Result<(), WalError> {
-        let zeros = vec![0; bytes as usize];
-        self.active.file.write_at(&zeros, self.active.position).map_err(|source| self.fatal(source))
+    fn sync(&mut self) -> Result<(), WalError> {
+        // Whatever a failed sync says, trying again would lie: never `DiskFull` here.
+        self.active.file.sync().map_err(|source| self.fatal(source))?;
+        self.active.unsynced = false;
+        Ok(())
     }
 
     fn fatal(&self, source: io::Error) -> WalError {
@@ -152,15 +157,19 @@ impl WalWriter {
 
     /// Goes on in a new segment, which begins with the newest hard state of every partition.
     fn rotate(&mut self, needed: u64) -> Result<(), WalError> {
+        if self.active.unsynced {
+            // In a segment that is not the last one, a torn tail would be damage.
+            self.sync()?;
+        }
         let number = self.active.number + 1;
         let header = segment::header(number, &self.identity, self.sequence);
         let mut states = Batch::new();
         for (partition, state) in &self.hard_states {
             states.hard_state(*partition, state.term, state.vote, state.commit);
         }
-        let own = (header.len() + states.len()) as u64 + COMMIT_BYTES_MAX;
+        let needed = needed + (header.len() + states.len()) as u64 + COMMIT_BYTES_MAX;
         let path = segment::path(&self.dir, number);
-        let (file, capacity) = self.next_file(needed + own)?;
+        let (file, capacity) = self.next_file(needed + segment::margin(needed))?;
         let mut first = header;
         let sequence = self.sequence + u64::from(!states.is_empty());
         if !states.is_empty() {
@@ -171,11 +180,16 @@ impl WalWriter {
         // every partition's vote, before an older one may go.
         let made = file.write_at(&first, 0).and_then(|()| file.sync());
         let made = made.and_then(|()| self.disk.rename(&self.spare.path, &path));
-        made.map_err(|source| self.failed(source))?;
+        if let Err(source) = made {
+            // It may have its name already; the log must not go on in two places.
+            self.disk.remove(&path).map_err(|source| self.fatal(source))?;
+            return Err(self.failed(source));
+        }
         self.sequence = sequence;
         let position = first.len() as u64;
         let last_indexes = BTreeMap::new();
-        let next = Active { number, path, file, capacity, position, last_indexes };
+        let unsynced = false;
+        let next = Active { number, path, file, capacity, position, unsynced, last_indexes };
         let done = std::mem::replace(&mut self.active, next);
         self.sealed.push(Sealed {
             path: done.path,
@@ -186,20 +200,29 @@ impl WalWriter {
         Ok(())
     }
 
-    /// The prepared file where it is large enough, else one made now.
+    /// The prepared file where it is large enough, else one made now: a small one where there is
+    /// no room for a whole one, so that what shrinks the data can go on to the last.
     fn next_file(&mut self, needed: u64) -> Result<(Box<dyn DiskFile>, u64), WalError> {
         let prepared = self.spare.take();
+        let whole = self.options.segment_bytes;
         if let Some(file) = prepared
-            && needed <= self.options.segment_bytes
+            && needed <= whole
         {
-            return Ok((file, self.options.segment_bytes));
+            return Ok((file, whole));
         }
-        let capacity = needed.max(self.options.segment_bytes);
-        let mut made = self.disk.create_zeroed(&self.spare.path, capacity);
-        if made.as_ref().is_err_and(is_disk_full) && self.free_reserve() {
-            made = self.disk.create_zeroed(&self.spare.path, capacity);
+        loop {
+            for capacity in [whole, whole.min(limits::WAL_SMALL_SEGMENT_BYTES)] {
+                let capacity = capacity.max(needed);
+                match create_zeroed(&*self.disk, &self.spare.path, capacity) {
+                    Ok(file) => return Ok((file, capacity)),
+                    Err(error) if is_disk_full(&error) => {}
+                    Err(error) => return Err(self.fatal(error)),
+                }
+            }
+            if !self.spare.free_reserve() {
+                return Err(WalError::DiskFull);
+            }
         }
-        made.map(|file| (file, capacity)).map_err(|source| self.failed(source))
     }
 
     /// Removes segments, oldest first, in which no partition needs anything from
@@ -231,88 +254,23 @@ impl WalWriter {
         self.sequence
     }
 
-    /// How much room there is; makes the reserve again when there is plenty.
+    /// How much room there is; has the reserve and the next segment made again when there is
+    /// plenty.
     pub fn disk_state(&mut self) -> DiskState {
         let Ok(free) = self.disk.free_bytes(&self.dir) else { return DiskState::Ok };
-        if free > self.options.reserve_bytes.saturating_mul(3) {
-            self.refill_reserve();
+        let WalOptions { segment_bytes, reserve_bytes } = self.options;
+        if reserve_bytes > 0 && free > reserve_bytes.saturating_mul(3) {
+            self.spare.refill_reserve();
         }
         // The next segment must fit, and a snapshot beside it.
-        let low = free < self.options.segment_bytes.saturating_mul(2);
+        let low = free < segment_bytes.saturating_mul(2);
+        if !low {
+            self.spare.prepare();
+        }
         match (self.full, low) {
             (true, _) => DiskState::Full,
             (false, true) => DiskState::Low,
             (false, false) => DiskState::Ok,
-        }
-    }
-
-    fn refill_reserve(&mut self) {
-        if self.has_reserve || self.options.reserve_bytes == 0 {
-            return;
-        }
-        let path = self.dir.join(RESERVE);
-        // One that an earlier life left is as good: writing it anew would delay the start.
-        if self.disk.size(&path).is_ok_and(|size| size == Some(self.options.reserve_bytes)) {
-            self.has_reserve = true;
-            return;
-        }
-        self.has_reserve = self.disk.create_zeroed(&path, self.options.reserve_bytes).is_ok();
-    }
-
-    fn free_reserve(&mut self) -> bool {
-        let had = std::mem::take(&mut self.has_reserve);
-        had && self.disk.remove(&self.dir.join(RESERVE)).is_ok()
-    }
-}
-
-/// A file of zeros made in advance, off the path of requests.
-struct Spare {
-    path: PathBuf,
-    order: Option<SyncSender<()>>,
-    made: Receiver<io::Result<Box<dyn DiskFile>>>,
-    under_way: bool,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Spare {
-    fn start(disk: Arc<dyn Disk>, path: PathBuf, bytes: u64) -> io::Result<Self> {
-        let (order, orders) = sync_channel::<()>(1);
-        let (sender, made) = sync_channel(1);
-        let target = path.clone();
-        let thread =
-            std::thread::Builder::new().name("agni-log-spare".into()).spawn(move || {
-                while orders.recv().is_ok() {
-                    if sender.send(disk.create_zeroed(&target, bytes)).is_err() {
-                        return;
-                    }
-                }
-            })?;
-        let order = Some(order);
-        let mut spare = Spare { path, order, made, under_way: false, thread: Some(thread) };
-        spare.prepare();
-        Ok(spare)
-    }
-
-    fn prepare(&mut self) {
-        let Some(order) = &self.order else { return };
-        self.under_way = order.try_send(()).is_ok();
-    }
-
-    /// Waits for the file under way: making a second one would not be faster.
-    fn take(&mut self) -> Option<Box<dyn DiskFile>> {
-        if !std::mem::take(&mut self.under_way) {
-            return None;
-        }
-        self.made.recv().ok()?.ok()
-    }
-}
-
-impl Drop for Spare {
-    fn drop(&mut self) {
-        self.order = None;
-        if let Some(thread) = self.thread.take() {
-            // It ends after the file that it is making.
-            let _ = thread.join();
         }
     }
 }
