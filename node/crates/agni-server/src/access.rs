@@ -1,10 +1,11 @@
-//! What both protocols note of a request: the trace it belongs to, and the access log.
+//! What both protocols note of a request: its trace, its share of the metrics, the access log.
 
 use crate::call::Call;
 use crate::log::{self, Level};
 use crate::node::Node;
 use crate::status::{Code, code_word};
 use http::header::{HeaderMap, HeaderValue};
+use std::time::Instant;
 
 /// What a request is called by those who trace it.
 pub fn trace_of(headers: &HeaderMap) -> Option<(HeaderValue, String)> {
@@ -13,8 +14,10 @@ pub fn trace_of(headers: &HeaderMap) -> Option<(HeaderValue, String)> {
     Some((value.clone(), trace))
 }
 
-/// Logs a request, where that is wanted.
-pub fn access(node: &Node, call: Call, code: Code, microseconds: u64, trace: Option<&str>) {
+/// Counts a request that was answered, and logs it where that is wanted.
+pub fn note(node: &Node, call: Call, code: Code, started: Instant, trace: Option<&str>) {
+    let microseconds = started.elapsed().as_micros() as u64;
+    node.metrics.call(call, code, microseconds);
     let internal = code == Code::Internal;
     if !node.config.access_log && !internal {
         return;

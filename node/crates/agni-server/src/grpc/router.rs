@@ -1,6 +1,6 @@
 //! Which call is meant, and everything that all calls share: content type, deadline, trace.
 
-use crate::access::{access, trace_of};
+use crate::access::{note, trace_of};
 use crate::body::Body;
 use crate::call::Call;
 use crate::grpc::frame::Messages;
@@ -59,8 +59,7 @@ pub async fn serve(node: Arc<Node>, call: Call, request: Request<Incoming>) -> R
     let trace = trace_of(request.headers());
     let outcome = dispatch(&node, call, request).await;
     let code = outcome.as_ref().map_or_else(|error| error.code, |_| Code::Ok);
-    let microseconds = started.elapsed().as_micros() as u64;
-    node.metrics.call(call, code, microseconds);
+    note(&node, call, code, started, trace.as_ref().map(|(_, id)| id.as_str()));
     let mut response = outcome.unwrap_or_else(|error| match &trace {
         Some((_, id)) => error.with("trace_id", id.as_str()).response(),
         None => error.response(),
@@ -68,7 +67,6 @@ pub async fn serve(node: Arc<Node>, call: Call, request: Request<Incoming>) -> R
     if let Some((parent, _)) = &trace {
         response.headers_mut().insert("traceparent", parent.clone());
     }
-    access(&node, call, code, microseconds, trace.as_ref().map(|(_, id)| id.as_str()));
     response
 }
 

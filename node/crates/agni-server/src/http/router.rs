@@ -1,6 +1,6 @@
 //! HTTP/JSON: a request is read, carried out and answered.
 
-use crate::access::{access, trace_of};
+use crate::access::{note, trace_of};
 use crate::body::Body;
 use crate::call::Call;
 use crate::http::parse::{self, BatchBody, RenewBody, SnapshotBody, WriteBody};
@@ -66,10 +66,8 @@ pub async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Response<Body
         Err(error) => Err(error),
     };
     let code = outcome.as_ref().map_or_else(|error| error.code, |_| Code::Ok);
-    let microseconds = started.elapsed().as_micros() as u64;
-    node.metrics.call(call, code, microseconds);
     let id = trace.as_ref().map(|(_, id)| id.as_str());
-    access(&node, call, code, microseconds, id);
+    note(&node, call, code, started, id);
     let mut response = outcome.unwrap_or_else(|error| match id {
         Some(id) => refusal(&error.with("trace_id", id)),
         None => refusal(&error),
