@@ -2,6 +2,7 @@
 //! at a time, and writes go on in between.
 
 use super::Shared;
+use crate::env::{Disk, RealDisk};
 use crate::fatal::AbortOnPanic;
 use crate::limits;
 use crate::proto::node::SnapshotFooter;
@@ -9,7 +10,7 @@ use crate::raft::core::{SnapshotDone, SnapshotJob};
 use crate::snapshot::{self, SnapshotError, SnapshotMeta, SnapshotWriter};
 use crate::store::SnapshotCursor;
 use parking_lot::{Condvar, Mutex};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
@@ -60,13 +61,21 @@ pub fn spawn_snapshots(
     let dir = data_dir.join("snapshots");
     let thread = Builder::new().name("agni-snapshot".into()).spawn(move || {
         let _abort = AbortOnPanic;
+        let disk = RealDisk::shared();
         while let Some(SnapshotJob { partition, mut cursor, header, ticket }) = orders.take() {
             let started_us = shared.clock.boot_us();
-            let written = write(&dir, &shared, partition, &mut cursor, &header, &orders);
+            let written = write(&disk, &dir, &shared, &mut cursor, &header, &orders);
             let took_us = shared.clock.boot_us().saturating_sub(started_us);
             shared.metrics.snapshot_us.observe(took_us);
+            if let Err(error @ (SnapshotError::Io { .. } | SnapshotError::BlockTooLarge { .. })) =
+                &written
+            {
+                crate::fatal::warn("a snapshot could not be written; the log is kept", error);
+            }
             let result = written.map_err(|error| error.to_string());
-            if let Err(error) = snapshot::remove_old(&dir, partition, limits::SNAPSHOTS_KEPT) {
+            if let Err(error) =
+                snapshot::remove_old(&*disk, &dir, partition, limits::SNAPSHOTS_KEPT)
+            {
                 crate::fatal::warn("old snapshots could not be removed", &error);
             }
             shared.inbox.snapshot_done(SnapshotDone { partition, cursor, ticket, result });
@@ -76,16 +85,16 @@ pub fn spawn_snapshots(
 }
 
 fn write(
-    dir: &std::path::Path,
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
     shared: &Shared,
-    partition: u32,
     cursor: &mut SnapshotCursor,
     header: &crate::proto::node::SnapshotHeader,
     slot: &SnapshotSlot,
 ) -> Result<SnapshotMeta, SnapshotError> {
-    let mut writer = SnapshotWriter::create(dir, header)?;
+    let mut writer = SnapshotWriter::create(disk.clone(), dir, header)?;
     let mut footer = SnapshotFooter::default();
-    let cell = &shared.cells[partition as usize];
+    let cell = &shared.cells[header.partition as usize];
     loop {
         if slot.is_stopping() {
             return Err(SnapshotError::Cancelled);

@@ -1,12 +1,10 @@
 //! Snapshot files: a partition's records and tombstones at one log index, in checksummed,
 //! compressed blocks. `docs/formats/snapshot.md` describes the file.
 
-#![allow(clippy::disallowed_methods)] // the file shell of snapshots
-
 mod reader;
 mod writer;
 
-pub use reader::{SnapshotItem, list, read, remove_old};
+pub use reader::{SnapshotItem, list, list_on, read, read_on, remove_old};
 pub use writer::SnapshotWriter;
 
 use std::path::PathBuf;
@@ -56,6 +54,17 @@ pub enum SnapshotError {
         offset: u64,
         /// What was found.
         reason: String,
+    },
+    /// A block was not written, since no reader would take it.
+    #[error(
+        "{}: a block of {bytes} bytes is above the limit of {BLOCK_BYTES_MAX}; write smaller ones",
+        file.display()
+    )]
+    BlockTooLarge {
+        /// The file.
+        file: PathBuf,
+        /// The block's size, packed or not, whichever is too large.
+        bytes: usize,
     },
     /// The operating system refused something.
     #[error("{}: {source}", file.display())]

@@ -1,11 +1,11 @@
 //! Reads, lists and removes snapshot files.
 
 use super::{BLOCK_BYTES_MAX, BlockKind, MAGIC, SnapshotError, SnapshotMeta, VERSION, parse_name};
+use crate::env::{Disk, RealDisk};
 use crate::proto::node::{SnapshotBlock, SnapshotFooter, SnapshotHeader};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -20,20 +20,27 @@ pub enum SnapshotItem {
 
 const FRAME_HEADER_BYTES: usize = 9;
 
+/// The snapshot files in `dir` on the real disk; see `list_on`.
+///
+/// # Errors
+/// The operating system's.
+pub fn list(dir: &Path) -> io::Result<BTreeMap<u32, Vec<SnapshotMeta>>> {
+    list_on(&RealDisk, dir)
+}
+
 /// The snapshot files in `dir` by partition, newest first. Leftovers of snapshots that were never
 /// finished are removed.
 ///
 /// # Errors
 /// The operating system's.
-pub fn list(dir: &Path) -> io::Result<BTreeMap<u32, Vec<SnapshotMeta>>> {
+pub fn list_on(disk: &dyn Disk, dir: &Path) -> io::Result<BTreeMap<u32, Vec<SnapshotMeta>>> {
     let mut found: BTreeMap<u32, Vec<SnapshotMeta>> = BTreeMap::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let file = entry.file_name().to_string_lossy().into_owned();
+    for file in disk.list(dir)? {
+        let path = dir.join(&file);
         if file.ends_with(".snap.tmp") {
-            fs::remove_file(entry.path())?;
+            disk.remove(&path)?;
         } else if let Some((partition, index)) = parse_name(&file) {
-            let bytes = entry.metadata()?.len();
+            let bytes = disk.size(&path)?.unwrap_or(0);
             let meta =
                 SnapshotMeta { file, partition, index, term: 0, revision: 0, records: 0, bytes };
             found.entry(partition).or_default().push(meta);
@@ -49,10 +56,9 @@ pub fn list(dir: &Path) -> io::Result<BTreeMap<u32, Vec<SnapshotMeta>>> {
 ///
 /// # Errors
 /// The operating system's.
-pub fn remove_old(dir: &Path, partition: u32, keep: usize) -> io::Result<()> {
+pub fn remove_old(disk: &dyn Disk, dir: &Path, partition: u32, keep: usize) -> io::Result<()> {
     let mut indexes = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
+    for name in disk.list(dir)? {
         if let Some((of, index)) = parse_name(&name)
             && of == partition
         {
@@ -61,7 +67,18 @@ pub fn remove_old(dir: &Path, partition: u32, keep: usize) -> io::Result<()> {
     }
     indexes.sort();
     indexes.truncate(indexes.len().saturating_sub(keep));
-    indexes.iter().try_for_each(|(_, name)| fs::remove_file(dir.join(name)))
+    indexes.iter().try_for_each(|(_, name)| disk.remove(&dir.join(name)))
+}
+
+/// Reads a snapshot on the real disk; see `read_on`.
+///
+/// # Errors
+/// See `read_on`.
+pub fn read(
+    path: &Path,
+    visit: &mut dyn FnMut(SnapshotItem) -> Result<(), String>,
+) -> Result<SnapshotFooter, SnapshotError> {
+    read_on(&RealDisk, path, visit)
 }
 
 /// Reads a snapshot: every block is checked before it is handed over, the whole file before the
@@ -69,15 +86,17 @@ pub fn remove_old(dir: &Path, partition: u32, keep: usize) -> io::Result<()> {
 ///
 /// # Errors
 /// `Corrupt` or `Io`; what `visit` has built from the blocks so far must then be thrown away.
-pub fn read(
+pub fn read_on(
+    disk: &dyn Disk,
     path: &Path,
     visit: &mut dyn FnMut(SnapshotItem) -> Result<(), String>,
 ) -> Result<SnapshotFooter, SnapshotError> {
-    let buffer =
-        fs::read(path).map_err(|source| SnapshotError::Io { file: path.to_path_buf(), source })?;
-    let mut reader = Reader { buffer, offset: 0 };
+    let file = || path.to_path_buf();
+    let buffer = disk.read(path).map_err(|source| SnapshotError::Io { file: file(), source })?;
+    let named = path.file_name().and_then(|name| parse_name(name.to_str()?));
+    let mut reader = Reader { buffer, offset: 0, named };
     reader.read(visit).map_err(|reason| SnapshotError::Corrupt {
-        file: path.to_path_buf(),
+        file: file(),
         offset: reader.offset as u64,
         reason,
     })
@@ -86,6 +105,8 @@ pub fn read(
 struct Reader {
     buffer: Vec<u8>,
     offset: usize,
+    /// The partition and index in the file's name.
+    named: Option<(u32, u64)>,
 }
 
 impl Reader {
@@ -112,7 +133,12 @@ impl Reader {
         if kind != BlockKind::Header {
             return Err("the first block is not the header".into());
         }
-        visit(SnapshotItem::Header(decode::<SnapshotHeader>(header)?))?;
+        let header = decode::<SnapshotHeader>(header)?;
+        let SnapshotHeader { partition, index, .. } = header;
+        if self.named.is_some_and(|named| named != (partition, index)) {
+            return Err(format!("it is of partition {partition} at {index}, not as it is named"));
+        }
+        visit(SnapshotItem::Header(header))?;
         let mut counted = SnapshotFooter::default();
         loop {
             let (kind, plain) = self.block(body)?;
@@ -159,6 +185,9 @@ impl Reader {
         }
         let plain = zstd::bulk::decompress(&frame[FRAME_HEADER_BYTES..body], plain_length)
             .map_err(|error| format!("a block can't be unpacked: {error}"))?;
+        if plain.len() != plain_length {
+            return Err(format!("a block has {} bytes, not {plain_length}", plain.len()));
+        }
         self.offset += body + 4;
         Ok((kind, Bytes::from(plain)))
     }
@@ -166,79 +195,4 @@ impl Reader {
 
 fn decode<M: Message + Default>(plain: Bytes) -> Result<M, String> {
     M::decode(plain).map_err(|error| format!("a block can't be decoded: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::SnapshotWriter;
-    use super::*;
-    use crate::proto::node::{SnapshotRecord, SnapshotTombstone};
-
-    fn write(dir: &Path, index: u64) -> SnapshotMeta {
-        let header = SnapshotHeader { partition: 3, index, term: 2, ..SnapshotHeader::default() };
-        let mut writer = SnapshotWriter::create(dir, &header).unwrap();
-        let record = Bytes::from(vec![7; 100]);
-        let block = SnapshotBlock {
-            records: (0..50).map(|slot| SnapshotRecord { slot, record: record.clone() }).collect(),
-            tombstones: vec![SnapshotTombstone { revision: 9, ..SnapshotTombstone::default() }],
-        };
-        writer.write_block(&block).unwrap();
-        writer.write_block(&block).unwrap();
-        writer.finish(&SnapshotFooter { records: 100, tombstones: 2 }).unwrap()
-    }
-
-    fn read_all(path: &Path) -> Result<(usize, usize), SnapshotError> {
-        let (mut headers, mut records) = (0, 0);
-        read(path, &mut |item| {
-            match item {
-                SnapshotItem::Header(header) => {
-                    assert_eq!((header.partition, header.term), (3, 2));
-                    headers += 1;
-                }
-                SnapshotItem::Block(block) => records += block.records.len(),
-            }
-            Ok(())
-        })?;
-        Ok((headers, records))
-    }
-
-    #[test]
-    fn what_is_written_is_listed_newest_first_and_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let metas: Vec<_> = [5, 70, 12].iter().map(|index| write(dir.path(), *index)).collect();
-        let listed = list(dir.path()).unwrap();
-        let indexes: Vec<u64> = listed[&3].iter().map(|meta| meta.index).collect();
-        assert_eq!(indexes, [70, 12, 5]);
-        assert_eq!(listed[&3][0].bytes, metas[1].bytes);
-        assert_eq!(read_all(&dir.path().join(&metas[0].file)).unwrap(), (1, 100));
-        remove_old(dir.path(), 3, 2).unwrap();
-        assert_eq!(list(dir.path()).unwrap()[&3].len(), 2);
-    }
-
-    #[test]
-    fn every_flipped_bit_and_every_cut_is_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(write(dir.path(), 5).file);
-        let good = fs::read(&path).unwrap();
-        for bit in 0..good.len() * 8 {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            fs::write(&path, &bad).unwrap();
-            assert!(read_all(&path).is_err(), "bit {bit}");
-        }
-        for length in 0..good.len() {
-            fs::write(&path, &good[..length]).unwrap();
-            assert!(read_all(&path).is_err(), "cut to {length}");
-        }
-    }
-
-    #[test]
-    fn an_unfinished_snapshot_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        drop(SnapshotWriter::create(dir.path(), &SnapshotHeader::default()).unwrap());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        fs::write(dir.path().join("p0000-00000000000000000001.snap.tmp"), b"half").unwrap();
-        assert!(list(dir.path()).unwrap().is_empty());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
 }
