@@ -86,6 +86,15 @@ fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Until the next segment is made, so that giving it up gives no space back.
+fn wait_for_spare(disk: &FaultyDisk) {
+    let mut done = Vec::new();
+    wait_for("the spare is made", || {
+        done.append(&mut disk.take_done());
+        done.contains(&"sync next.tmp".into())
+    });
+}
+
 fn segment(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:020}.wal"))
 }
@@ -147,20 +156,20 @@ fn a_short_write_that_finds_no_more_room_is_erased() {
         let disk = FaultyDisk::default();
         let (mut writer, mut log) = open(&disk, dir.path());
         put(&mut writer, &mut log, 1, 100).unwrap();
-        if !copies_on_write {
-            // The zeros of the active segment went, say with a file system that was restored.
-            drop(writer);
-            let bytes = std::fs::read(segment(dir.path(), 1)).unwrap();
-            let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-            let cut = std::fs::OpenOptions::new().write(true).open(segment(dir.path(), 1));
-            cut.unwrap().set_len(used as u64).unwrap();
-            writer = open(&disk, dir.path()).0;
+        wait_for_spare(&disk);
+        // With the first, not even zeros find room afterwards.
+        if copies_on_write {
+            disk.0.copies_on_write.store(true, SeqCst);
+            disk.set_space(Some(500));
+        } else {
+            *disk.0.next_write_takes.lock().unwrap() = Some(500);
         }
-        disk.0.copies_on_write.store(copies_on_write, SeqCst);
-        disk.set_space(Some(500));
+        disk.take_done();
         assert!(matches!(put(&mut writer, &mut log, 2, 1000), Err(WalError::DiskFull)));
         let found = std::fs::read(segment(dir.path(), 1)).unwrap();
         assert!(!found.windows(20).any(|window| window == [3; 20]), "nothing of it stays");
+        let cut = disk.take_done().iter().any(|done| done.starts_with("truncate"));
+        assert_eq!((cut, found.len() as u64 == SEGMENT_BYTES), (copies_on_write, !copies_on_write));
         assert_eq!(seen(dir.path()), log);
         disk.set_space(None);
         put(&mut writer, &mut log, 2, 30).unwrap();

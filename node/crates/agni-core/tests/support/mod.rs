@@ -21,6 +21,8 @@ pub struct Faults {
     pub copies_on_write: AtomicBool,
     /// The most that one write takes; 0 for as much as it is given.
     pub write_bytes_max: AtomicUsize,
+    /// The next write takes so many bytes, and the one after it finds the disk full.
+    pub next_write_takes: Mutex<Option<usize>>,
     /// Every write fails.
     pub writes_fail: AtomicBool,
     /// Every sync of a file fails.
@@ -123,6 +125,15 @@ impl DiskFile for FaultyFile {
         }
         let max = faults.write_bytes_max.load(SeqCst);
         let mut length = if max == 0 { bytes.len() } else { bytes.len().min(max) };
+        let takes = lock(&faults.next_write_takes).take();
+        match takes {
+            Some(0) => return Err(error(libc::ENOSPC)),
+            Some(bytes) => {
+                length = length.min(bytes);
+                *lock(&faults.next_write_takes) = Some(0);
+            }
+            None => {}
+        }
         let free = match faults.copies_on_write.load(SeqCst) {
             true => 0,
             false => self.size.load(SeqCst).saturating_sub(offset).min(length as u64),
