@@ -12,7 +12,7 @@ pub fn status(node: &Node) -> api::StatusResponse {
     let status = node.engine.status();
     let (writable, message) = match (node.phase(), status.disk) {
         (Phase::Serving, DiskState::Full) => (false, "the disk is full: free some space"),
-        (Phase::Serving, DiskState::Low) => (true, "the disk is almost full"),
+        (Phase::Serving, DiskState::Low) => (false, "the disk is almost full"),
         (Phase::Serving, DiskState::Ok) => (true, ""),
         _ => (false, "the node is stopping"),
     };
