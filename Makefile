@@ -13,7 +13,7 @@ export CARGO_INCREMENTAL ?= 0
 CARGO = cd node && cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run node test test-rust test-python verify fix proto proto-check docs docs-check bench soak lock
+.PHONY: help setup run node test test-rust test-python verify fix proto proto-check docs docs-check bench soak sim lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -72,6 +72,14 @@ bench: node bench-run ## measure against etcd and against this machine (docs/ben
 
 soak: node bench-tools ## the fault tests in full size: 200 kills, 100,000 leases, 2,000 watchers
 	AGNI_SOAK=1 AGNI_FUZZ_SECONDS=300 $(BIN)/python -m pytest -s tests/faults tests/fuzz
+
+# SEED=7 repeats one run, with TRACE=1 event by event; FROM=1 COUNT=10000 NODES=5 tries many.
+NODES ?= 3
+FROM  ?= 1
+COUNT ?= 10000
+sim: ## simulate clusters under faults (SEED=, or FROM= and COUNT=; NODES=)
+	$(CARGO) run --release --locked --quiet -p agni-sim -- --nodes $(NODES) $(if $(TRACE),--trace) \
+	  $(if $(SEED),--seed $(SEED),--from $(FROM) --count $(COUNT))
 
 BENCH_PYTHON = $(BIN)/python
 include bench/bench.mk

@@ -19,6 +19,16 @@ pub const HEARTBEAT_TICKS: usize = 2;
 pub const ELECTION_TICKS: usize = 10;
 /// Ticks made up for at once after a stall: more would start needless elections.
 pub const CATCH_UP_TICKS_MAX: u64 = 5;
+/// Drift between the clocks of two nodes that the clock-bound lease allows for, in percent.
+pub const CLOCK_DRIFT_PERCENT: u64 = 10;
+/// How long a leader may rely on a quorum round, from its start, in microseconds: no voter of that
+/// quorum elects another one before.
+pub const LEASE_US: u64 =
+    (ELECTION_TICKS as u64 - 1) * TICK_MS * 1000 * (100 - CLOCK_DRIFT_PERCENT) / 100;
+/// A driver that was away for longer was stopped, not busy: leases don't count the rest of it.
+pub const STALL_US: u64 = 500_000;
+/// Reads, renewals and expiries of one partition that wait for a quorum round.
+pub const CLAIMS_MAX: usize = 65_536;
 /// Bytes of one append message.
 pub const APPEND_MESSAGE_BYTES_MAX: u64 = 256 << 10;
 /// Append messages under way to one follower.

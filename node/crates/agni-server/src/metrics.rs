@@ -53,6 +53,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Records named for expiry that had been renewed or changed in time.",
     ),
+    (
+        "agni_stalled_seconds_total",
+        Kind::Counter,
+        "Time in which the process stood still; leases don't count it.",
+    ),
     ("agni_snapshots_total", Kind::Counter, "Snapshots taken."),
     ("agni_snapshots_failed_total", Kind::Counter, "Snapshots that failed."),
     ("agni_connections", Kind::Gauge, "Open connections."),

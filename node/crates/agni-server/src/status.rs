@@ -173,7 +173,8 @@ impl RpcError {
             )
             .with("leader_id", leader.to_string()),
             Refuse::ShuttingDown => RpcError::shutting_down(),
-            Refuse::NotReady => {
+            Refuse::NotVoter => RpcError::field("to", "must be another voter of the partition"),
+            Refuse::NotReady | Refuse::RoundNeeded => {
                 RpcError::new(Code::Unavailable, "NOT_READY", "the node is still catching up")
             }
             Refuse::StalenessExceeded => RpcError::new(

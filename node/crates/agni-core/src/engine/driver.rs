@@ -26,7 +26,7 @@ pub fn spawn(
         cluster_id: opened.meta.cluster_id,
         snapshot_wal_bytes: config.snapshot_wal_bytes,
     };
-    let clock = shared.clock.clone();
+    let clock = shared.lease_clock.clone();
     let core = Core::new(settings, opened.groups, clock, shared.metrics.clone());
     let (log, log_thread) = spawn_log(opened.writer, shared.clone())?;
     let (snapshots, snapshot_thread) = spawn_snapshots(config.data_dir.clone(), shared.clone())?;

@@ -87,7 +87,7 @@ impl Inbox {
     /// under overload what keeps the living alive comes first.
     fn mark(&self, work: &Work) -> usize {
         match work {
-            Work::Renew(_) | Work::Snapshot => self.limit,
+            Work::Renew(_) | Work::Read | Work::Snapshot | Work::Transfer { .. } => self.limit,
             Work::Write(command) => match command.operation {
                 Some(Operation::Delete(_) | Operation::Drain(_)) => (self.limit * 9 / 10).max(1),
                 _ => (self.limit * 3 / 4).max(1),

@@ -14,6 +14,7 @@ pub use config::EngineConfig;
 use crate::clock::{Clock, SystemClock};
 use crate::error::StartError;
 use crate::key::KeyRef;
+use crate::lease::LeaseClock;
 use crate::metrics::EngineMetrics;
 use crate::raft::cell::PartitionCell;
 use crate::raft::work::{Deliver, Refuse, Submission};
@@ -108,6 +109,7 @@ pub(crate) struct Shared {
     inbox: Inbox,
     metrics: Arc<EngineMetrics>,
     clock: Arc<dyn Clock>,
+    lease_clock: Arc<LeaseClock>,
     cluster_id: [u8; 16],
     node_id: u64,
     disk: AtomicU8,
@@ -131,6 +133,7 @@ impl Engine {
             cells: opened.groups.iter().map(|group| group.cell().clone()).collect(),
             inbox: Inbox::new(config.queue_limit),
             metrics: metrics.clone(),
+            lease_clock: Arc::new(LeaseClock::new(clock.clone())),
             clock: clock.clone(),
             cluster_id: opened.meta.cluster_id,
             node_id: opened.meta.node_id,
@@ -181,21 +184,23 @@ impl Engine {
         f: impl FnOnce(&Store, ReadPoint, u64) -> T,
     ) -> Result<T, Refuse> {
         let cell = &self.shared.cells[partition as usize];
-        let current = cell.reads_are_current.load(Relaxed);
         match freshness {
             Freshness::Local | Freshness::Stale { max_ms: 0 } => {}
-            _ if current => {}
+            Freshness::Linearizable if cell.leads_alone() => {}
+            Freshness::Linearizable => return Err(Refuse::RoundNeeded),
+            _ if cell.leads_for_certain(self.shared.clock.boot_us()) => {
+                cell.lease_is_used.store(true, Relaxed);
+            }
+            Freshness::Leader => return Err(Refuse::RoundNeeded),
             Freshness::Stale { .. } => return Err(Refuse::StalenessExceeded),
-            _ => return Err(Refuse::NotReady),
         }
-        // The clock is read before the lock: a lease can only look longer for it by the wait.
         let store = cell.store.read();
-        let now_ms = self.now_ms();
+        let now_ms = self.shared.lease_clock.lease_ms();
         let term = cell.term.load(Relaxed);
         Ok(f(&store, ReadPoint { revision: store.revision(), term, age_ms: 0 }, now_ms))
     }
 
-    /// Time since boot in milliseconds, as leases count it.
+    /// Time since boot in milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.shared.clock.boot_us() / 1000
     }
@@ -220,7 +225,7 @@ impl Engine {
     /// Whether requests can be served.
     pub fn is_ready(&self) -> bool {
         !self.shared.inbox.is_stopping()
-            && self.shared.cells.iter().all(|cell| cell.reads_are_current.load(Relaxed))
+            && self.shared.cells.iter().all(|cell| cell.is_current.load(Relaxed))
     }
 
     /// Stops: refuses new work, makes durable what was accepted, joins the threads. Safe to

@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::error::StartError;
 use crate::lease::LeaseSettings;
 use crate::raft::cell::PartitionCell;
-use crate::raft::group::Group;
+use crate::raft::group::{Group, GroupSettings};
 use crate::raft::recovery::GroupRecovery;
 use crate::snapshot::{self, SnapshotItem, SnapshotMeta};
 use crate::store::Store;
@@ -40,7 +40,13 @@ pub fn open(config: &EngineConfig, clock: &Arc<dyn Clock>) -> Result<Opened, Sta
         let partition = groups.len() as u32;
         let (store, tail, applied) = recovery.finish();
         let cell = Arc::new(PartitionCell::new(store));
-        let group = Group::new(partition, meta.node_id, tail, applied, snapshots, cell);
+        let settings = GroupSettings {
+            partition,
+            node_id: meta.node_id,
+            seed: meta.salt,
+            started_us: clock.boot_us(),
+        };
+        let group = Group::new(settings, tail, applied, snapshots, cell);
         groups.push(group.map_err(|error| StartError::Inconsistent {
             partition,
             message: format!("Raft refuses the recovered state: {error}"),

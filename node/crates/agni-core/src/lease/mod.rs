@@ -1,13 +1,15 @@
 //! Leases: soft state of a partition's leader that says until when each record is alive.
 //!
 //! Nothing in here is replicated, and nothing in here decides what a record says. Deadlines are
-//! CLOCK_BOOTTIME milliseconds handed in by the caller. What runs out is proposed as an `Expire`
-//! command, and only its application removes a record.
+//! milliseconds of the `LeaseClock`, handed in by the caller. What runs out is proposed as an
+//! `Expire` command, and only its application removes a record.
 
+mod clock;
 mod guard;
 mod table;
 mod wheel;
 
+pub use clock::LeaseClock;
 pub use guard::LeaseSettings;
 pub(crate) use table::{LeaseTable, Liveness, Load};
 pub use wheel::TICK_MS;

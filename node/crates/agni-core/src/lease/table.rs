@@ -269,6 +269,14 @@ impl LeaseTable {
         }
     }
 
+    /// Removals that were in flight are somebody else's affair now.
+    pub(crate) fn forget_removals(&mut self) {
+        for slot in std::mem::take(&mut self.taken_slots) {
+            self.entries[slot as usize].flags &= !TAKEN;
+        }
+        self.taken.clear();
+    }
+
     /// Whether a removal of this slot is in flight.
     pub(crate) fn is_taken(&self, slot: u32) -> bool {
         self.entries.get(slot as usize).is_some_and(|entry| entry.has(TAKEN))

@@ -2,7 +2,7 @@
 
 use crate::store::Store;
 use parking_lot::RwLock;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// What the driver shares with readers of one partition.
 pub struct PartitionCell {
@@ -16,9 +16,15 @@ pub struct PartitionCell {
     pub commit: AtomicU64,
     /// The newest snapshot's index.
     pub snapshot_index: AtomicU64,
-    /// Whether this node leads, has committed in its term and is the only voter: then a
-    /// ReadIndex round has nobody to ask, and the applied state is the linearizable one.
-    pub reads_are_current: AtomicBool,
+    /// Whether this node leads and has applied an entry of its own term, and so all that was
+    /// acknowledged before.
+    pub is_current: AtomicBool,
+    /// Until when this node can be sure that nobody else leads, in microseconds since boot: the
+    /// clock-bound lease. 0 without one; `u64::MAX` where it is the only voter, because a
+    /// ReadIndex round has nobody to ask then.
+    pub leads_until_us: AtomicU64,
+    /// Somebody has made use of the lease, so it is worth prolonging.
+    pub lease_is_used: AtomicBool,
 }
 
 impl PartitionCell {
@@ -30,7 +36,19 @@ impl PartitionCell {
             leader: AtomicU64::new(0),
             commit: AtomicU64::new(0),
             snapshot_index: AtomicU64::new(0),
-            reads_are_current: AtomicBool::new(false),
+            is_current: AtomicBool::new(false),
+            leads_until_us: AtomicU64::new(0),
+            lease_is_used: AtomicBool::new(false),
         }
+    }
+
+    /// Whether this node leads beyond doubt at `now_us` and has applied all that was acknowledged.
+    pub fn leads_for_certain(&self, now_us: u64) -> bool {
+        self.is_current.load(Relaxed) && now_us < self.leads_until_us.load(Relaxed)
+    }
+
+    /// The same for ever: it is the only voter.
+    pub fn leads_alone(&self) -> bool {
+        self.is_current.load(Relaxed) && self.leads_until_us.load(Relaxed) == u64::MAX
     }
 }

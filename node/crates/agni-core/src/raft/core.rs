@@ -1,14 +1,16 @@
 //! All partitions of a node as one state machine: `handle(event)` fills `Effects`. It reads no
 //! file and starts no thread; time comes from an injected clock.
 
-use crate::clock::Clock;
+use crate::lease::LeaseClock;
 use crate::limits;
 use crate::metrics::EngineMetrics;
+use crate::planted::{Bug, is_planted};
 use crate::proto::node::SnapshotHeader;
 use crate::raft::group::{Group, Turn};
-use crate::raft::work::{Answer, Refuse, Submission, Ticket, Work};
+use crate::raft::rounds::Claim;
+use crate::raft::work::{Answer, PeerMessage, Refuse, Submission, Ticket, Work};
 use crate::snapshot::SnapshotMeta;
-use crate::store::{Outcome, SnapshotCursor};
+use crate::store::SnapshotCursor;
 use crate::wal::{Batch, DiskState};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +20,10 @@ use std::sync::atomic::Ordering::Relaxed;
 pub enum Event {
     /// Requests arrived.
     Work(Vec<Submission>),
+    /// Messages of other replicas.
+    Messages(Vec<PeerMessage>),
+    /// Messages to this node did not arrive.
+    Unreachable(u64),
     /// This many Raft ticks passed.
     Ticks(u64),
     /// It is time to look for leases that ran out.
@@ -74,6 +80,8 @@ pub struct Append {
 pub struct Effects {
     /// Append this, then report it.
     pub append: Option<Append>,
+    /// Send these.
+    pub messages: Vec<PeerMessage>,
     /// Deliver these.
     pub answers: Vec<(Ticket, Answer)>,
     /// These partitions have new revisions.
@@ -98,7 +106,7 @@ pub struct CoreSettings {
 pub struct Core {
     settings: CoreSettings,
     groups: Vec<Group>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<LeaseClock>,
     metrics: Arc<EngineMetrics>,
     turn: Turn,
     /// What the append that is under way makes durable; none while nothing is.
@@ -111,12 +119,12 @@ pub struct Core {
     snapshot_queue: VecDeque<(u32, Option<Ticket>)>,
     /// A snapshot's mark has become durable, so older files may go.
     release_due: bool,
-    jitter: u64,
 }
 
 /// What waits for one append.
 struct InFlight {
     readies: Vec<(u32, u64)>,
+    promises: Vec<PeerMessage>,
     marks: Vec<Option<(Ticket, Answer)>>,
 }
 
@@ -125,11 +133,10 @@ impl Core {
     pub fn new(
         settings: CoreSettings,
         groups: Vec<Group>,
-        clock: Arc<dyn Clock>,
+        clock: Arc<LeaseClock>,
         metrics: Arc<EngineMetrics>,
     ) -> Self {
         Core {
-            jitter: settings.node_id,
             settings,
             groups,
             clock,
@@ -147,6 +154,7 @@ impl Core {
 
     /// Takes what happened. Effects come from `finish`, after all events of a turn.
     pub fn handle(&mut self, event: Event) {
+        self.metrics.stalled_us.fetch_add(self.clock.turn(), Relaxed);
         match event {
             Event::Work(work) => {
                 let unix_ms = self.clock.unix_ms();
@@ -154,9 +162,14 @@ impl Core {
                     self.submit(submission, unix_ms);
                 }
             }
+            Event::Messages(messages) => self.step(messages),
+            Event::Unreachable(node) => {
+                self.groups.iter_mut().for_each(|group| group.unreachable(node));
+            }
             Event::Ticks(ticks) => {
+                let now_us = self.clock.boot_us();
                 for _ in 0..ticks.min(limits::CATCH_UP_TICKS_MAX) {
-                    self.groups.iter_mut().for_each(Group::tick);
+                    self.groups.iter_mut().for_each(|group| group.tick(now_us));
                 }
             }
             Event::ExpiryScan => self.scan_expiry(),
@@ -169,11 +182,9 @@ impl Core {
     /// Ends a turn: moves every group and says what is to be done.
     pub fn finish(&mut self, effects: &mut Effects) {
         for group in &mut self.groups {
-            group.advance(&mut self.turn, &self.metrics, &*self.clock);
+            group.advance(&mut self.turn, &self.metrics, &self.clock);
         }
-        for (_, answer) in &mut self.turn.answers {
-            plan_renewal(answer, &mut self.jitter);
-        }
+        effects.messages.append(&mut self.turn.messages);
         effects.answers.append(&mut self.turn.answers);
         effects.changed.append(&mut self.turn.changed);
         effects.append = self.take_append(false);
@@ -191,7 +202,9 @@ impl Core {
             return None;
         }
         let readies = std::mem::take(&mut self.turn.readies);
-        self.in_flight = Some(InFlight { readies, marks: std::mem::take(&mut self.marks) });
+        let promises = std::mem::take(&mut self.turn.promises);
+        let marks = std::mem::take(&mut self.marks);
+        self.in_flight = Some(InFlight { readies, promises, marks });
         let entries = std::mem::take(&mut self.turn.entries);
         let sync = std::mem::take(&mut self.turn.sync) || even_if_lazy;
         Some(Append { batch: std::mem::take(&mut self.turn.batch), sync, entries })
@@ -202,9 +215,23 @@ impl Core {
         self.in_flight.is_some()
     }
 
-    /// Whether every partition has applied an entry of the term in which this node leads it.
+    /// Whether this node leads every partition and has applied an entry of its own term.
     pub fn is_ready(&self) -> bool {
-        self.groups.iter().all(|group| group.cell().reads_are_current.load(Relaxed))
+        self.groups.iter().all(|group| group.is_current())
+    }
+
+    /// How a group does, for people.
+    pub fn describe(&self, partition: usize) -> String {
+        self.groups[partition].describe()
+    }
+
+    fn step(&mut self, messages: Vec<PeerMessage>) {
+        let now_us = self.clock.boot_us();
+        for PeerMessage { partition, message } in messages {
+            if let Some(group) = self.groups.get_mut(partition as usize) {
+                group.step(message, now_us);
+            }
+        }
     }
 
     fn submit(&mut self, submission: Submission, unix_ms: i64) {
@@ -217,11 +244,18 @@ impl Core {
                     Some(Refuse::DiskFull)
                 } else {
                     self.metrics.proposals.fetch_add(1, Relaxed);
-                    self.groups[partition as usize].propose(Some(ticket), command).err()
+                    let proposed = self.groups[partition as usize].propose(Some(ticket), command);
+                    if proposed.is_ok() && is_planted(Bug::AcknowledgeBeforeQuorum) {
+                        let answer = self.groups[partition as usize].presumed_answer();
+                        self.turn.answers.push((ticket, answer));
+                    }
+                    proposed.err()
                 }
             }
-            Work::Renew(leases) => self.renew(ticket, partition, &leases).err(),
+            Work::Renew(leases) => self.renew(ticket, partition, leases).err(),
+            Work::Read => self.read(ticket, partition).err(),
             Work::Snapshot => self.queue_snapshot(partition, ticket).err(),
+            Work::Transfer { to } => self.transfer(ticket, partition, to).err(),
         };
         if let Some(refuse) = refused {
             if matches!(refuse, Refuse::Overloaded { .. }) {
@@ -231,44 +265,44 @@ impl Core {
         }
     }
 
-    /// A renewal never touches the log. With one voter the quorum round that must begin after it
-    /// arrived is this node alone, and leading is proof enough.
+    /// A renewal never touches the log. It needs proof that this node still leads: the clock-bound
+    /// lease, or a quorum round that begins after the renewal arrived.
     fn renew(
         &mut self,
         ticket: Ticket,
         partition: u32,
-        leases: &[(u64, Option<crate::proto::api::Capacity>)],
+        leases: Vec<(u64, Option<crate::proto::api::Capacity>)>,
     ) -> Result<(), Refuse> {
-        let group = &self.groups[partition as usize];
+        let group = &mut self.groups[partition as usize];
         group.check_leader()?;
-        let now_ms = self.clock.boot_us() / 1000;
-        let (mut renewed, mut lost, mut shortest_ttl_ms) = (0, Vec::new(), i64::MAX);
-        let mut store = group.cell().store.write();
-        for (lease_id, load) in leases {
-            match store.renew(*lease_id, load.as_ref(), now_ms) {
-                Some(ttl_ms) => {
-                    renewed += 1;
-                    shortest_ttl_ms = shortest_ttl_ms.min(ttl_ms);
-                }
-                None => lost.push(*lease_id),
-            }
+        let cell = group.cell();
+        cell.lease_is_used.store(true, Relaxed);
+        if cell.leads_for_certain(self.clock.boot_us()) {
+            let answer = group.renew(&leases, &self.metrics, &self.clock);
+            self.turn.answers.push((ticket, answer));
+            return Ok(());
         }
-        drop(store);
-        self.metrics.renewals.fetch_add(u64::from(renewed), Relaxed);
-        self.metrics.renewals_lost.fetch_add(lost.len() as u64, Relaxed);
-        let next_renewal_ms = match renewed {
-            0 => limits::RENEWAL_DEFAULT_MS,
-            _ => next_renewal_ms(shortest_ttl_ms, &mut self.jitter),
-        };
-        let answer = Answer::Renewed { renewed, lost, next_renewal_ms };
-        self.turn.answers.push((ticket, answer));
+        group.rounds.ask(Claim::Renew(ticket, leases)).map_err(overloaded)
+    }
+
+    fn read(&mut self, ticket: Ticket, partition: u32) -> Result<(), Refuse> {
+        let group = &mut self.groups[partition as usize];
+        group.check_leader()?;
+        group.rounds.ask(Claim::Read(ticket)).map_err(overloaded)
+    }
+
+    fn transfer(&mut self, ticket: Ticket, partition: u32, to: u64) -> Result<(), Refuse> {
+        self.groups[partition as usize].transfer(to)?;
+        self.turn.answers.push((ticket, Answer::Transferring));
         Ok(())
     }
 
+    /// Looks for what ran out. Its removal is proposed only after a quorum round that begins after
+    /// the deadline: a leader that was paused finds out that it leads no longer.
     fn scan_expiry(&mut self) {
-        let (now_ms, unix_ms) = (self.clock.boot_us() / 1000, self.clock.unix_ms());
+        let now_ms = self.clock.lease_ms();
         for group in &mut self.groups {
-            if group.check_leader().is_err() {
+            if !group.is_current() && !is_planted(Bug::ExpiryWithoutProof) {
                 continue;
             }
             for _ in 0..limits::EXPIRY_BATCHES_PER_SCAN_MAX {
@@ -278,7 +312,14 @@ impl Core {
                 if due.is_empty() {
                     break;
                 }
-                group.expire(due, unix_ms);
+                if is_planted(Bug::ExpiryWithoutProof) {
+                    group.expire(due, self.clock.unix_ms());
+                    continue;
+                }
+                if let Err(Claim::Expire(due)) = group.rounds.ask(Claim::Expire(due)) {
+                    group.cell().store.write().expiry_failed(&due);
+                    break;
+                }
             }
         }
     }
@@ -288,6 +329,7 @@ impl Core {
             for (partition, number) in in_flight.readies {
                 self.groups[partition as usize].persisted(number);
             }
+            self.turn.messages.extend(in_flight.promises);
             self.release_due |= !in_flight.marks.is_empty();
             self.turn.answers.extend(in_flight.marks.into_iter().flatten());
         }
@@ -369,38 +411,6 @@ fn grows(command: &crate::proto::node::Command) -> bool {
     matches!(command.operation, Some(Operation::Put(_) | Operation::Patch(_)) | None)
 }
 
-fn plan_renewal(answer: &mut Answer, jitter: &mut u64) {
-    if let Answer::Written { outcome: Outcome::Put { ttl_ms, .. }, next_renewal_ms: next, .. } =
-        answer
-        && *ttl_ms > 0
-    {
-        *next = next_renewal_ms(*ttl_ms, jitter);
-    }
-}
-
-/// A third of the time to live, less a random part of it, so that owners that started together
-/// don't stay together. The generator is SplitMix64 (Steele et al., OOPSLA 2014).
-fn next_renewal_ms(ttl_ms: i64, state: &mut u64) -> i64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut random = *state;
-    random = (random ^ (random >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    random = (random ^ (random >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    random ^= random >> 31;
-    let full = ttl_ms / limits::RENEWALS_PER_TTL;
-    let spread = full * limits::RENEWAL_JITTER_PERCENT / 100;
-    full - (random % (spread.max(1) as u64)) as i64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_next_renewal_is_spread_below_a_third_of_the_time_to_live() {
-        let mut state = 7;
-        let planned: Vec<i64> = (0..1000).map(|_| next_renewal_ms(30_000, &mut state)).collect();
-        assert!(planned.iter().all(|ms| (8_000..=10_000).contains(ms)));
-        let distinct: std::collections::BTreeSet<_> = planned.iter().collect();
-        assert!(distinct.len() > 500, "owners must not stay in step");
-    }
+fn overloaded(_: Claim) -> Refuse {
+    Refuse::Overloaded { retry_ms: limits::OVERLOAD_RETRY_MS }
 }

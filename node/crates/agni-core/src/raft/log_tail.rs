@@ -71,6 +71,14 @@ impl LogTail {
         &self.conf_state.voters
     }
 
+    /// Copies what the entries hold out of the buffers that they were read from, so that a few
+    /// bytes don't keep a whole file in memory.
+    pub fn detach(&mut self) {
+        for entry in &mut self.entries {
+            entry.data = bytes::Bytes::copy_from_slice(&entry.data);
+        }
+    }
+
     /// Forgets the entries up to and including `index`.
     pub fn compact(&mut self, index: u64) {
         while self.base_index < index {

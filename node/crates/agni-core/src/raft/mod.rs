@@ -3,9 +3,13 @@
 //! A partition is always a Raft group; a node that is alone runs groups of one voter on the same
 //! path. The threads of `crate::engine` are the shell around this.
 
+mod apply;
 pub mod cell;
 pub mod core;
+mod election;
 pub mod group;
 pub mod log_tail;
+mod outbox;
 pub mod recovery;
+mod rounds;
 pub mod work;

@@ -1,6 +1,7 @@
 //! From snapshots and the log back to a running group: pure, fed with what was read.
 
 use crate::error::StartError;
+use crate::limits;
 use crate::proto::node::{Command, SnapshotBlock, SnapshotHeader};
 use crate::raft::log_tail::LogTail;
 use crate::store::{RestoreError, Store};
@@ -84,8 +85,13 @@ impl GroupRecovery {
         while self.applied < commit {
             self.apply_next()?;
         }
-        self.tail.compact(self.applied);
+        self.tail.compact(self.applied.saturating_sub(self.kept_entries()));
         Ok(())
+    }
+
+    /// Applied entries that are kept for followers that lag.
+    fn kept_entries(&self) -> u64 {
+        if self.tail.voters().len() == 1 { 0 } else { limits::LOG_TAIL_ENTRIES_MAX }
     }
 
     fn apply_next(&mut self) -> Result<(), StartError> {
@@ -109,7 +115,8 @@ impl GroupRecovery {
 
     /// The store, the log behind it, and the newest applied index. Every lease starts anew.
     pub fn finish(mut self) -> (Store, LogTail, u64) {
-        debug_assert!(self.tail.first_index().is_ok_and(|first| first == self.applied + 1));
+        debug_assert!(self.tail.first_index().is_ok_and(|first| first <= self.applied + 1));
+        self.tail.detach();
         self.store.grant_all(self.now_ms);
         (self.store, self.tail, self.applied)
     }

@@ -15,8 +15,15 @@ pub enum Work {
     Write(Command),
     /// Extend leases of this partition, with the load that their owners report.
     Renew(Vec<(u64, Option<Capacity>)>),
+    /// Prove that this node leads; then what it has applied may be read as linearizable.
+    Read,
     /// Take a snapshot now.
     Snapshot,
+    /// Hand the leadership over to another voter.
+    Transfer {
+        /// Its node id.
+        to: u64,
+    },
 }
 
 /// One request to the driver.
@@ -31,7 +38,7 @@ pub struct Submission {
 }
 
 /// What came of a submission.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Answer {
     /// The command is durable and applied.
     Written {
@@ -53,6 +60,10 @@ pub enum Answer {
         /// When to renew next, in milliseconds.
         next_renewal_ms: i64,
     },
+    /// A read that begins now is linearizable.
+    Readable,
+    /// The transfer has begun; the term ends with it, or it is given up after one election timeout.
+    Transferring,
     /// The snapshot is durable.
     Snapshot(SnapshotMeta),
     /// The snapshot could not be written.
@@ -76,12 +87,25 @@ pub enum Refuse {
         /// The leader as far as known; 0 when unknown.
         leader: u64,
     },
+    /// The node named is no other voter of the partition.
+    NotVoter,
     /// The node is stopping.
     ShuttingDown,
     /// The node has not caught up yet.
     NotReady,
+    /// Only a quorum round can vouch for it: submit `Work::Read`, then read `Freshness::Local`.
+    RoundNeeded,
     /// What this node has is older than was asked for.
     StalenessExceeded,
+}
+
+/// A Raft message between the replicas of a partition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerMessage {
+    /// The partition.
+    pub partition: u32,
+    /// The message; it names who sends it to whom.
+    pub message: raft::eraftpb::Message,
 }
 
 /// Where the driver puts its answers: once a turn, not once a request.

@@ -12,6 +12,7 @@ use super::record::{self, DrainingRef, Meta, SpecParts};
 use super::tombstones::Tombstone;
 use super::{Store, patch};
 use crate::key::KeyRef;
+use crate::planted::{Bug, is_planted};
 use crate::proto::api::EventType;
 use crate::proto::node::command::Operation;
 use crate::proto::node::{Command, Delete, Drain, Expire, ExpiredLease, Patch, Put};
@@ -306,7 +307,8 @@ impl Store {
     fn expire(&mut self, expire: &Expire, term: u64) -> Outcome {
         let mut removed = 0;
         for lease in &expire.leases {
-            if term == expire.proposer_term && self.is_still(lease) {
+            let own_term = term == expire.proposer_term || is_planted(Bug::ExpiryWithoutProof);
+            if own_term && self.is_still(lease) {
                 self.remove(lease.slot, EventType::Expired);
                 removed += 1;
             } else {

@@ -72,6 +72,9 @@ pub struct Store {
     tombstones: Tombstones,
     snapshots: Vec<ActiveSnapshot>,
     next_snapshot: u64,
+    /// Whether this is the leader's store: only it knows of renewals, so only it tells the living
+    /// from the dead.
+    leading: bool,
 }
 
 /// A record as readers see it at a moment, borrowed from the store.
@@ -137,6 +140,7 @@ impl Store {
             tombstones: Tombstones::new(limits.tombstones_max),
             snapshots: Vec::new(),
             next_snapshot: 1,
+            leading: true,
         }
     }
 
@@ -208,6 +212,15 @@ impl Store {
         self.leases.grant_all(now_ms);
     }
 
+    /// Whether this is the leader's store. Elsewhere each stored record counts as alive, without a
+    /// remaining time, because renewals are not replicated.
+    pub fn set_leading(&mut self, leading: bool) {
+        self.leading = leading;
+        if !leading {
+            self.leases.forget_removals();
+        }
+    }
+
     /// What has run out, for an `Expire` command, at most `limit`. Each is answered once, and again
     /// after `retry_ms` (2 s) or `expiry_failed` while it is still there.
     pub fn take_due(&mut self, now_ms: u64, limit: usize) -> Vec<ExpiredLease> {
@@ -244,7 +257,11 @@ impl Store {
     /// A slot as readers see it; none when it is vacant or overdue.
     fn view(&self, slot: u32, now_ms: u64) -> Option<InstanceView<'_>> {
         let record = self.slots.get(slot)?;
-        let (alive, lease_remaining_ms) = match self.leases.liveness(slot, now_ms) {
+        let liveness = match self.leading {
+            true => self.leases.liveness(slot, now_ms),
+            false => Liveness::Unleased,
+        };
+        let (alive, lease_remaining_ms) = match liveness {
             Liveness::Overdue => return None,
             Liveness::Unleased => (Status::Alive, None),
             Liveness::Alive(remaining_ms) => (Status::Alive, remaining_ms),

@@ -124,6 +124,9 @@ fn engine(text: &mut Text, metrics: &EngineMetrics) {
     for (name, counter) in counters {
         text.single(name, counter.load(Relaxed));
     }
+    text.head("agni_stalled_seconds_total");
+    let stalled_s = metrics.stalled_us.load(Relaxed) as f64 / 1e6;
+    text.value("agni_stalled_seconds_total", "", stalled_s);
 }
 
 fn state(text: &mut Text, node: &Node) {

@@ -1,0 +1,48 @@
+//! Bugs that the simulator must find, so that its silence means something. Without the feature
+//! `planted-bugs`, which only the simulator's own tests turn on, none of this is compiled in.
+
+/// A classic mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// Votes and acknowledgements leave before they are durable.
+    PromiseBeforeSync,
+    /// The clock-bound lease outlives a transfer of leadership.
+    LeaseKeptOnTransfer,
+    /// A write is acknowledged when it is proposed.
+    AcknowledgeBeforeQuorum,
+    /// Whoever believes that something ran out has it removed by the leader, whose term it isn't
+    /// checked against (etcd #15247).
+    ExpiryWithoutProof,
+    /// Time in which the process was stopped counts against leases.
+    StallCountsAgainstLeases,
+}
+
+#[cfg(feature = "planted-bugs")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Makes this thread's engines wrong.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    pub(crate) fn is_planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+pub use switch::plant;
+
+#[cfg(feature = "planted-bugs")]
+pub(crate) use switch::is_planted;
+
+#[cfg(not(feature = "planted-bugs"))]
+pub(crate) const fn is_planted(_bug: Bug) -> bool {
+    false
+}

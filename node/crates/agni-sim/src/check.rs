@@ -1,0 +1,253 @@
+//! What must be true at every step. A violation ends the run with a sentence that says what was
+//! seen and when.
+
+use agni_core::raft::cell::PartitionCell;
+use agni_core::store::Event;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// One applied change, as the first node that applied it has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// The canonical key.
+    pub key: Bytes,
+    /// The record after it; none when it was removed.
+    pub record: Option<Bytes>,
+    /// Whether the record ran out.
+    pub expired: bool,
+}
+
+/// A broken promise.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    /// Which promise, by its number in the list of invariants.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub message: String,
+}
+
+/// An answer like that of every check.
+pub type Checked = Result<(), Violation>;
+
+/// Everything that has been seen of one partition.
+#[derive(Default)]
+struct History {
+    /// The changes by revision, beginning with 1.
+    log: Vec<Applied>,
+    /// The newest revision that somebody has been told of.
+    told_revision: u64,
+    /// Who led in which term.
+    leaders: BTreeMap<u64, u64>,
+}
+
+/// A lease whose owner takes care, or doesn't.
+#[derive(Debug, Clone)]
+pub struct Promise {
+    /// When it was given first.
+    pub since_us: u64,
+    /// Until when the record may not run out, in microseconds of the world's time.
+    pub alive_until_us: u64,
+    /// Whether its owner never stops renewing.
+    pub is_kept: bool,
+}
+
+/// All checks of a run.
+pub struct Checker {
+    partitions: Vec<History>,
+    promises: HashMap<Bytes, Promise>,
+}
+
+fn violation(invariant: &'static str, message: String) -> Violation {
+    Violation { invariant, message }
+}
+
+impl Checker {
+    /// Nothing has been seen yet.
+    pub fn new(partitions: u32) -> Self {
+        let partitions = (0..partitions).map(|_| History::default()).collect();
+        Checker { partitions, promises: HashMap::new() }
+    }
+
+    /// Election safety: at most one leader a term.
+    pub fn leader(&mut self, partition: usize, node: u64, cell: &PartitionCell) -> Checked {
+        if cell.leader.load(Relaxed) != node || !cell.is_current.load(Relaxed) {
+            return Ok(());
+        }
+        let term = cell.term.load(Relaxed);
+        let first = *self.partitions[partition].leaders.entry(term).or_insert(node);
+        match first == node {
+            true => Ok(()),
+            false => Err(violation(
+                "one leader a term",
+                format!("partition {partition} term {term} is led by {first} and by {node}"),
+            )),
+        }
+    }
+
+    /// State machine safety: every node applies the same changes at the same revisions.
+    pub fn applied(&mut self, partition: usize, node: u64, event: &Event, now_us: u64) -> Checked {
+        let expired = event.kind == agni_core::proto::api::EventType::Expired;
+        let record = event.record.clone();
+        let applied = Applied { key: event.key_bytes(), record, expired };
+        let history = &mut self.partitions[partition];
+        let position = event.revision as usize - 1;
+        if let Some(known) = history.log.get(position) {
+            return match *known == applied {
+                true => Ok(()),
+                false => Err(violation(
+                    "I5, I12",
+                    format!(
+                        "partition {partition} revision {} is {applied:?} on node {node}, but was \
+                         {known:?}",
+                        event.revision
+                    ),
+                )),
+            };
+        }
+        if position != history.log.len() {
+            return Err(violation(
+                "I16 reliable",
+                format!(
+                    "partition {partition} on node {node}: revision {} follows {}",
+                    event.revision,
+                    history.log.len()
+                ),
+            ));
+        }
+        history.log.push(applied.clone());
+        if expired { self.expired(&applied.key, now_us) } else { Ok(()) }
+    }
+
+    /// No early expiry, and no expiry at all of what its owner keeps alive.
+    fn expired(&mut self, key: &Bytes, now_us: u64) -> Checked {
+        let Some(promise) = self.promises.remove(key) else { return Ok(()) };
+        if promise.is_kept {
+            return Err(violation("I28", format!("{key:?} ran out though it was kept alive")));
+        }
+        if now_us < promise.alive_until_us {
+            return Err(violation(
+                "I6",
+                format!("{key:?} ran out {} µs too early", promise.alive_until_us - now_us),
+            ));
+        }
+        Ok(())
+    }
+
+    /// An owner was told that its lease holds until then.
+    pub fn promised(&mut self, key: &Bytes, now_us: u64, alive_until_us: u64, is_kept: bool) {
+        let first = Promise { since_us: now_us, alive_until_us, is_kept };
+        let promise = self.promises.entry(key.clone()).or_insert(first);
+        promise.alive_until_us = promise.alive_until_us.max(alive_until_us);
+    }
+
+    /// Whether a record was promised before `since_us` to be alive at `now_us`.
+    pub fn is_promised(&self, key: &Bytes, since_us: u64, now_us: u64) -> bool {
+        let promise = self.promises.get(key);
+        promise.is_some_and(|p| p.since_us < since_us && now_us < p.alive_until_us)
+    }
+
+    /// What a request that begins now must see at least.
+    pub fn floor(&self, partition: usize) -> u64 {
+        self.partitions[partition].told_revision
+    }
+
+    /// A write was acknowledged at this revision.
+    pub fn wrote(
+        &mut self,
+        partition: usize,
+        floor: u64,
+        revision: u64,
+        key: &Bytes,
+        spec: &[u8],
+    ) -> Checked {
+        let history = &mut self.partitions[partition];
+        if revision <= floor {
+            return Err(violation(
+                "I2, I5",
+                format!(
+                    "partition {partition}: a write was acknowledged at revision {revision}, but \
+                     {floor} was known before it began"
+                ),
+            ));
+        }
+        let Some(applied) = history.log.get(revision as usize - 1) else {
+            return Err(violation(
+                "I1",
+                format!(
+                    "partition {partition} revision {revision} was acknowledged, but no node \
+                         has applied it"
+                ),
+            ));
+        };
+        let holds = applied.key == *key
+            && applied.record.as_ref().is_some_and(|record| contains(record, spec));
+        if !holds {
+            return Err(violation(
+                "I1",
+                format!(
+                    "partition {partition} revision {revision} was acknowledged for {key:?}, but \
+                     holds {applied:?}"
+                ),
+            ));
+        }
+        history.told_revision = history.told_revision.max(revision);
+        Ok(())
+    }
+
+    /// A linearizable read of a key saw this revision of the partition and this record.
+    pub fn read(
+        &mut self,
+        partition: usize,
+        floor: u64,
+        revision: u64,
+        key: &Bytes,
+        record: Option<&Bytes>,
+    ) -> Checked {
+        let history = &mut self.partitions[partition];
+        if revision < floor {
+            return Err(violation(
+                "I2",
+                format!(
+                    "partition {partition}: a read saw revision {revision}, but {floor} was known \
+                     before it began"
+                ),
+            ));
+        }
+        let newest = history.log[..revision as usize].iter().rev().find(|a| a.key == *key);
+        let stored = newest.and_then(|applied| applied.record.as_ref());
+        // A record that is overdue but not removed yet is hidden from readers.
+        if record.is_some() && record != stored {
+            return Err(violation(
+                "I2",
+                format!(
+                    "partition {partition} revision {revision}: {key:?} was read as {record:?}, \
+                     but is {stored:?}"
+                ),
+            ));
+        }
+        history.told_revision = history.told_revision.max(revision);
+        Ok(())
+    }
+
+    /// The newest revision of a partition.
+    pub fn revision(&self, partition: usize) -> u64 {
+        self.partitions[partition].log.len() as u64
+    }
+
+    /// Keys whose last change left a record, with their promise.
+    pub fn survivors(&self) -> Vec<(Bytes, Option<Promise>)> {
+        let mut newest: BTreeMap<&Bytes, bool> = BTreeMap::new();
+        for history in &self.partitions {
+            for applied in &history.log {
+                newest.insert(&applied.key, applied.record.is_some());
+            }
+        }
+        let stored = newest.into_iter().filter(|(_, stored)| *stored);
+        stored.map(|(key, _)| (key.clone(), self.promises.get(key).cloned())).collect()
+    }
+}
+
+fn contains(record: &[u8], spec: &[u8]) -> bool {
+    record.windows(spec.len()).any(|window| window == spec)
+}

@@ -1,0 +1,496 @@
+//! A cluster, its clients and its misfortunes on one time line.
+
+use crate::check::{Checked, Checker, Violation};
+use crate::clients::{Clients, Mood, Request};
+use crate::clock::SimClock;
+use crate::faults::Fault;
+use crate::network::Network;
+use crate::node::{SimNode, Turn};
+use crate::random::Random;
+use agni_core::clock::Clock as _;
+use agni_core::raft::core::Event;
+use agni_core::raft::work::{Answer, PeerMessage, Submission, Ticket, Work};
+use raft::eraftpb::MessageType;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// What a run is like.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// How many nodes.
+    pub nodes: usize,
+    /// How many partitions.
+    pub partitions: u32,
+    /// How long faults go on, in microseconds.
+    pub faults_us: u64,
+    /// How long it is observed after the last one was healed, in microseconds.
+    pub healed_us: u64,
+    /// Whether each event is printed.
+    pub trace: bool,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Scenario {
+            nodes: 3,
+            partitions: 2,
+            faults_us: 25_000_000,
+            healed_us: 25_000_000,
+            trace: false,
+        }
+    }
+}
+
+/// What happens at a moment.
+#[derive(Debug)]
+pub enum What {
+    /// A node's timer fires.
+    Tick { node: usize, life: u64 },
+    /// A message arrives.
+    Deliver { from: usize, to: usize, message: PeerMessage },
+    /// An append ends.
+    Appended { node: usize, life: u64 },
+    /// A client does its next step.
+    Client(usize),
+    /// A dead node starts.
+    Start(usize),
+    /// A paused node goes on.
+    Resume(usize),
+    /// A fault begins.
+    Fault,
+    /// The network, or one node's disk, is well again.
+    Heal(Option<usize>),
+}
+
+struct Item {
+    at_us: u64,
+    order: u64,
+    what: What,
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Item {}
+
+impl PartialOrd for Item {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Item {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_us, self.order).cmp(&(other.at_us, other.order))
+    }
+}
+
+/// What a run did, for people who wonder whether it did anything.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// Events on the time line.
+    pub events: u64,
+    /// Writes that were acknowledged.
+    pub writes: u64,
+    /// Linearizable reads that were answered.
+    pub reads: u64,
+    /// Of these, those under the clock-bound lease.
+    pub lease_reads: u64,
+    /// Renewals that were acknowledged.
+    pub renewals: u64,
+    /// Records that ran out.
+    pub expired: u64,
+    /// Faults.
+    pub faults: u64,
+    /// Highest term of any partition.
+    pub term_max: u64,
+}
+
+/// The whole world of a run.
+pub struct World {
+    pub(crate) scenario: Scenario,
+    seed: u64,
+    pub(crate) now_us: u64,
+    order: u64,
+    queue: BinaryHeap<Reverse<Item>>,
+    pub(crate) nodes: Vec<SimNode>,
+    /// How long each node's disk takes for an append, at most.
+    pub(crate) append_us_max: Vec<u64>,
+    pub(crate) network: Network,
+    pub(crate) random: Random,
+    travel: Random,
+    pub(crate) checker: Checker,
+    pub(crate) clients: Clients,
+    pub(crate) summary: Summary,
+    /// The revisions that everybody must have reached at the end.
+    settled: Vec<u64>,
+    pub(crate) mood: Mood,
+    /// A leader, and the last voter that it sees.
+    pub(crate) deserting: Option<(usize, usize)>,
+}
+
+/// An append on a disk that is well.
+const APPEND_US: (u64, u64) = (100, 2_000);
+
+impl World {
+    /// The world of a seed.
+    pub fn new(seed: u64, scenario: Scenario) -> Self {
+        let mut random = Random::new(seed);
+        let nodes = (0..scenario.nodes).map(|position| {
+            let origin_us = random.between(1_000_000, 1_000_000_000_000);
+            // One percent against each other; the lease allows for ten.
+            let drift_ppm = random.between(0, 10_000) as i64 - 5_000;
+            SimNode::new(position as u64 + 1, SimClock::new(origin_us, drift_ppm))
+        });
+        let nodes: Vec<SimNode> = nodes.collect();
+        World {
+            seed,
+            now_us: 0,
+            order: 0,
+            queue: BinaryHeap::new(),
+            append_us_max: vec![APPEND_US.1; nodes.len()],
+            nodes,
+            network: Network::default(),
+            travel: random.fork(),
+            checker: Checker::new(scenario.partitions),
+            clients: Clients::new(random.fork(), scenario.nodes, scenario.partitions),
+            summary: Summary::default(),
+            settled: Vec::new(),
+            mood: Mood::Faulty,
+            deserting: None,
+            random,
+            scenario,
+        }
+    }
+
+    /// Lives through everything.
+    pub fn run(mut self) -> Result<Summary, Violation> {
+        for node in 0..self.nodes.len() {
+            self.plan(0, What::Start(node));
+        }
+        for client in 0..self.clients.count() {
+            self.plan(1_000_000 + client as u64 * 1_000, What::Client(client));
+        }
+        self.plan(3_000_000, What::Fault);
+        self.live_until(self.scenario.faults_us)?;
+        self.heal_all()?;
+        let healed_us = self.now_us;
+        let end_us = healed_us + self.scenario.healed_us;
+        let writable_us = healed_us + 5_000_000;
+        self.live_until(writable_us)?;
+        self.clients.check_writable(healed_us, writable_us)?;
+        self.live_until(end_us - 2_000_000)?;
+        self.mood = Mood::Quiet;
+        self.live_until(end_us - 1_000_000)?;
+        let partitions = 0..self.scenario.partitions as usize;
+        self.settled = partitions.map(|p| self.checker.revision(p)).collect();
+        self.live_until(end_us)?;
+        self.check_end()?;
+        Ok(self.summary)
+    }
+
+    pub(crate) fn plan(&mut self, in_us: u64, what: What) {
+        self.order += 1;
+        let item = Item { at_us: self.now_us + in_us, order: self.order, what };
+        self.queue.push(Reverse(item));
+    }
+
+    fn live_until(&mut self, end_us: u64) -> Checked {
+        while let Some(Reverse(item)) = self.queue.pop() {
+            if item.at_us > end_us {
+                self.queue.push(Reverse(item));
+                break;
+            }
+            self.now_us = item.at_us;
+            for node in &self.nodes {
+                node.clock.set(self.now_us);
+            }
+            self.summary.events += 1;
+            if self.scenario.trace {
+                eprintln!("{} {:?}", self.now_us, item.what);
+            }
+            self.happen(item.what)?;
+        }
+        self.now_us = end_us;
+        Ok(())
+    }
+
+    fn happen(&mut self, what: What) -> Checked {
+        let mut turn = Turn::default();
+        match what {
+            What::Tick { node, life } if self.nodes[node].lives == life => {
+                self.plan(50_000, What::Tick { node, life });
+                self.nodes[node].tick(&mut turn);
+                self.turn(node, turn)
+            }
+            What::Appended { node, life } if self.nodes[node].lives == life => {
+                if self.nodes[node].paused {
+                    // The disk is done, but nobody looks.
+                    self.plan(10_000, What::Appended { node, life });
+                    return Ok(());
+                }
+                match self.nodes[node].appended(&mut turn) {
+                    Ok(()) => self.turn(node, turn),
+                    Err(error) => {
+                        if self.scenario.trace {
+                            eprintln!("{} node {node} ends: {error}", self.now_us);
+                        }
+                        self.kill(node, false);
+                        self.plan(500_000, What::Start(node));
+                        Ok(())
+                    }
+                }
+            }
+            What::Tick { .. } | What::Appended { .. } => Ok(()),
+            What::Deliver { from, to, message } => {
+                self.desert(to, &message)?;
+                if self.nodes[to].life.is_none() {
+                    let id = self.nodes[to].id;
+                    self.nodes[from].event(Event::Unreachable(id), &mut turn);
+                    return self.turn(from, turn);
+                }
+                self.nodes[to].event(Event::Messages(vec![message]), &mut turn);
+                self.turn(to, turn)
+            }
+            What::Client(client) => self.client(client),
+            What::Start(node) => self.start(node),
+            What::Resume(node) => {
+                if self.nodes[node].paused {
+                    self.nodes[node].resume(&mut turn);
+                }
+                self.turn(node, turn)
+            }
+            What::Fault => self.fault(),
+            What::Heal(None) => {
+                self.deserting = None;
+                self.network.heal();
+                Ok(())
+            }
+            What::Heal(Some(node)) => {
+                self.append_us_max[node] = APPEND_US.1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Carries out what a node's turn led to, after looking at the node.
+    fn turn(&mut self, node: usize, turn: Turn) -> Checked {
+        self.observe(node)?;
+        for message in turn.messages {
+            let to = message.message.to as usize - 1;
+            for in_us in self.network.arrivals(node, to, &mut self.travel) {
+                self.plan(in_us, What::Deliver { from: node, to, message: message.clone() });
+            }
+        }
+        if turn.append_begun {
+            let in_us = self.travel.between(APPEND_US.0, self.append_us_max[node] + 1);
+            let life = self.nodes[node].lives;
+            self.plan(in_us, What::Appended { node, life });
+        }
+        for (ticket, answer) in turn.answers {
+            self.answer(node, ticket, answer)?;
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self, node: usize) -> Checked {
+        let id = self.nodes[node].id;
+        let Some(life) = &mut self.nodes[node].life else { return Ok(()) };
+        for (partition, cell) in life.cells.iter().enumerate() {
+            self.checker.leader(partition, id, cell)?;
+            let store = cell.store.read();
+            let seen = &mut life.seen_revision[partition];
+            if *seen == store.revision() {
+                continue;
+            }
+            // A fresh process may have compacted what came before.
+            if let Ok(events) = store.events_after(*seen, usize::MAX) {
+                for event in events {
+                    let was = self.checker.revision(partition);
+                    self.checker.applied(partition, id, event, self.now_us)?;
+                    let is_new = self.checker.revision(partition) > was;
+                    let expired = event.record.is_none()
+                        && event.kind == agni_core::proto::api::EventType::Expired;
+                    self.summary.expired += u64::from(is_new && expired);
+                }
+            }
+            *seen = store.revision();
+            let term = cell.term.load(std::sync::atomic::Ordering::Relaxed);
+            self.summary.term_max = self.summary.term_max.max(term);
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, node: usize) -> Checked {
+        if self.nodes[node].life.is_some() {
+            return Ok(());
+        }
+        let voters: Vec<u64> = self.nodes.iter().map(|node| node.id).collect();
+        let started = self.nodes[node].start(self.scenario.partitions, &voters, self.seed);
+        started.map_err(|message| Violation { invariant: "I1", message })?;
+        let life = self.nodes[node].lives;
+        self.plan(1_000, What::Tick { node, life });
+        self.observe(node)
+    }
+
+    pub(crate) fn kill(&mut self, node: usize, power: bool) {
+        self.nodes[node].kill(power, &mut self.random);
+    }
+
+    fn client(&mut self, client: usize) -> Checked {
+        let floor = |partition| self.checker.floor(partition);
+        let request = self.clients.next(client, self.now_us, self.mood, floor);
+        let pause_us = self.clients.pause_us(client);
+        self.plan(pause_us, What::Client(client));
+        let Some(Request { node, ticket, partition, work, lease_read }) = request else {
+            return Ok(());
+        };
+        if self.nodes[node].life.is_none() {
+            self.clients.refused(ticket, 0, self.now_us);
+            return Ok(());
+        }
+        if lease_read && self.lease_read(node, ticket)? {
+            return Ok(());
+        }
+        let mut turn = Turn::default();
+        let submission = Submission { ticket, partition, work };
+        self.nodes[node].submit(submission, &mut turn);
+        self.turn(node, turn)
+    }
+
+    /// Reads at once where the node leads for certain; answers whether it did.
+    fn lease_read(&mut self, node: usize, ticket: Ticket) -> Result<bool, Violation> {
+        let partition = self.clients.partition_of(ticket);
+        let now_us = self.nodes[node].clock.boot_us();
+        let Some(life) = self.nodes[node].life.as_ref() else { return Ok(false) };
+        let cell = &life.cells[partition];
+        cell.lease_is_used.store(true, std::sync::atomic::Ordering::Relaxed);
+        if self.nodes[node].paused || !cell.leads_for_certain(now_us) {
+            return Ok(false);
+        }
+        self.summary.lease_reads += 1;
+        self.answer(node, ticket, Answer::Readable)?;
+        Ok(true)
+    }
+
+    fn answer(&mut self, node: usize, ticket: Ticket, answer: Answer) -> Checked {
+        let Some(life) = self.nodes[node].life.as_ref() else { return Ok(()) };
+        let now_ms = life.lease_clock.lease_ms();
+        let partition = self.clients.partition_of(ticket);
+        let store = life.cells[partition].store.read();
+        let outcome = (node, &*store, now_ms);
+        self.clients.answered(
+            ticket,
+            answer,
+            outcome,
+            self.now_us,
+            &mut self.checker,
+            &mut self.summary,
+        )
+    }
+
+    pub(crate) fn do_fault(&mut self, fault: Fault) -> Checked {
+        self.summary.faults += 1;
+        fault.begin(self)
+    }
+
+    fn fault(&mut self) -> Checked {
+        if self.mood != Mood::Faulty {
+            return Ok(());
+        }
+        let fault = Fault::draw(self);
+        if self.scenario.trace {
+            eprintln!("{} {fault:?}", self.now_us);
+        }
+        self.do_fault(fault)?;
+        let in_us = self.random.between(200_000, 2_500_000);
+        self.plan(in_us, What::Fault);
+        Ok(())
+    }
+
+    fn heal_all(&mut self) -> Checked {
+        self.mood = Mood::Healed;
+        self.deserting = None;
+        self.network.heal();
+        for node in 0..self.nodes.len() {
+            self.append_us_max[node] = APPEND_US.1;
+            self.nodes[node].disk.heal();
+            self.start(node)?;
+            let mut turn = Turn::default();
+            if self.nodes[node].paused {
+                self.nodes[node].resume(&mut turn);
+            }
+            self.turn(node, turn)?;
+        }
+        Ok(())
+    }
+
+    /// All replicas are equal, the living live, the dead are gone.
+    fn check_end(&self) -> Checked {
+        let failed = |invariant, message| Err(Violation { invariant, message });
+        for node in &self.nodes {
+            let Some(life) = &node.life else {
+                return failed("I27", format!("node {} is down", node.id));
+            };
+            for (partition, cell) in life.cells.iter().enumerate() {
+                let revision = cell.store.read().revision();
+                let newest = self.settled[partition];
+                if revision < newest {
+                    let what = format!(
+                        "node {} partition {partition} is at revision {revision} of {newest}: {}",
+                        node.id,
+                        life.describe(partition)
+                    );
+                    return failed("I27", what);
+                }
+            }
+        }
+        for (key, promise) in self.checker.survivors() {
+            let Some(promise) = promise else { continue };
+            let zombie_us = promise.alive_until_us + crate::clients::ZOMBIE_US;
+            if !promise.is_kept && zombie_us < self.now_us {
+                return failed("I7", format!("{key:?} is still there"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The last voter that a leader sees restarts just when it is asked for its vote.
+    fn desert(&mut self, to: usize, message: &PeerMessage) -> Checked {
+        let asked = message.message.get_msg_type() == MessageType::MsgRequestPreVote;
+        match self.deserting {
+            Some((leader, restarted)) if restarted == to && asked => {
+                self.deserting = None;
+                self.network.cut(leader, restarted);
+                self.network.cut(restarted, leader);
+                self.kill(restarted, false);
+                self.start(restarted)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A node that leads a partition.
+    pub(crate) fn leader(&self, partition: usize) -> Option<usize> {
+        let leads = |node: &SimNode| {
+            let cell = node.life.as_ref().map(|life| &life.cells[partition]);
+            cell.is_some_and(|cell| cell.is_current.load(std::sync::atomic::Ordering::Relaxed))
+        };
+        self.nodes.iter().position(leads)
+    }
+
+    /// Asks a node to hand over all that it leads.
+    pub(crate) fn transfer(&mut self, from: usize, to: usize) -> Checked {
+        for partition in 0..self.scenario.partitions {
+            let work = Work::Transfer { to: self.nodes[to].id };
+            let mut turn = Turn::default();
+            // Ticket 0 is nobody's.
+            self.nodes[from].submit(Submission { ticket: 0, partition, work }, &mut turn);
+            self.turn(from, turn)?;
+        }
+        Ok(())
+    }
+}
