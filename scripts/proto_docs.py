@@ -18,34 +18,65 @@ Generated from `proto/agniregistry/api/v1` by `make docs`; change the protos, no
 
 gRPC and HTTP/JSON share one port (127.0.0.1:7400 unless set otherwise). gRPC has reflection and
 health; `/openapi.json` describes HTTP with every status. In JSON the keys are the fields' names,
-enums are short lower-case words (`gateway`, `alive`, `put`), 64-bit numbers are numbers except
-`lease_id`, which is a string, and a spec's fields stand flat beside `namespace` and `name`.
+enums are short lower-case words (`gateway`, `alive`, `put`), identities of leases and nodes are
+strings, other 64-bit numbers are numbers, and a spec's fields stand flat beside `namespace` and
+`name`.
 
 ## Errors
 
 A gRPC error carries `google.rpc.ErrorInfo` with `domain` "agniregistry", a stable `reason` and
 metadata; over HTTP the same is
-`{"error": {"code", "reason", "message", "field", "metadata"}}`.
+`{"error": {"code", "reason", "message", "field", "metadata"}}`. Where a delay is known,
+`google.rpc.RetryInfo` and the header `Retry-After` carry it. Every write may be repeated.
 
 | reason | gRPC code | HTTP | what to do |
 |---|---|---|---|
 | INVALID_FIELD | INVALID_ARGUMENT | 400 | repair the field that `field` names |
 | MESSAGE_TOO_LARGE | RESOURCE_EXHAUSTED | 413 | send less at once |
-| NOT_FOUND | NOT_FOUND | 404 | register first |
+| NOT_FOUND | NOT_FOUND | 404 | register first; over HTTP also: there is no such path |
 | STALE_INCARNATION | FAILED_PRECONDITION | 409 | a newer owner has the name: stop |
 | REVISION_MISMATCH | FAILED_PRECONDITION | 409 | read again (`stored_revision`), then decide |
 | ALREADY_EXISTS | ALREADY_EXISTS | 409 | somebody was first |
+| EXPIRING | UNAVAILABLE | 503 | the record is being removed: repeat after the delay |
 | PAGE_TOKEN_INVALID | INVALID_ARGUMENT | 400 | list from the start |
 | PAGE_TOKEN_EXPIRED | OUT_OF_RANGE | 410 | list from the start |
 | RESUME_TOKEN_INVALID | INVALID_ARGUMENT | 400 | watch with `include_current` |
 | RESUME_TOKEN_FOREIGN | INVALID_ARGUMENT | 400 | the token is another cluster's |
-| OVERLOADED | RESOURCE_EXHAUSTED | 429 | repeat after the `RetryInfo` delay |
-| DISK_FULL | RESOURCE_EXHAUSTED | 507 | repeat after 5 s; make room |
+| OVERLOADED | RESOURCE_EXHAUSTED | 429 | repeat after the delay |
+| DISK_FULL | RESOURCE_EXHAUSTED | 507 | repeat after the delay; make room |
 | NOT_LEADER | UNAVAILABLE | 503 | ask `leader_id`, or repeat |
 | NOT_READY | UNAVAILABLE | 503 | repeat |
 | SHUTTING_DOWN | UNAVAILABLE | 503 | repeat elsewhere |
 | STALENESS_EXCEEDED | UNAVAILABLE | 503 | allow an older answer, or ask the leader |
+| DEADLINE_EXCEEDED | DEADLINE_EXCEEDED | 504 | a write may have taken place: repeat it |
+| REQUEST_TOO_SLOW | DEADLINE_EXCEEDED | 504 | the request did not arrive in time: send it faster |
+| REQUEST_BROKEN | CANCELLED, INVALID_ARGUMENT | 500, 400 | the request ended too early: repeat it |
+| METHOD_NOT_ALLOWED | UNIMPLEMENTED | 405 | use a method that the path knows |
+| UNSUPPORTED_MEDIA_TYPE | INVALID_ARGUMENT | 415 | send `application/json` |
 | UNIMPLEMENTED | UNIMPLEMENTED | 501 | this server is older than the request |
+| SNAPSHOT_FAILED | INTERNAL | 500 | see the message; what was there before stays |
+| INTERNAL | INTERNAL | 500 | a fault of ours: report it |
+
+The SDK adds reasons of its own, which never come from a server:
+
+| reason | code | when |
+|---|---|---|
+| CONNECTION_FAILED | UNAVAILABLE | no connection, or it broke before the answer |
+| LEASE_LOST | FAILED_PRECONDITION | the lease ran out, and registering again failed |
+| CLIENT_CLOSED | CANCELLED | the client, watch or registration was closed before |
+
+## Watching
+
+- A watch tells of changes of records. `filter.min_free` and `filter.statuses` hang on load and
+  leases, which change without a change of the record, so a watch refuses them with INVALID_FIELD:
+  list or discover for those.
+- Each message carries the `resume_token` of the state after it. In the middle of a difference
+  (phase SYNC) there is no such state and the token is empty: keep the last one that wasn't. A
+  watch that breaks there resumes before the difference, which is then sent anew; it holds each
+  record's newest state, so that taking it twice changes nothing.
+- GAP says that single changes were left out, because the token is too old or the watcher too slow.
+  SYNC messages follow with the newest state of all that changed, and with what is still `present`
+  where removals are no longer known one by one; SYNCED ends them.
 """
 
 
