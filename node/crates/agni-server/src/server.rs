@@ -224,7 +224,8 @@ async fn standard(node: &Arc<Node>) -> axum::Router {
     let descriptors = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
     for build in [true, false] {
         let builder = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(descriptors);
+            .register_encoded_file_descriptor_set(descriptors)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
         // The set is written by our own build; were it broken, the rest would still serve.
         match build {
             true => {

@@ -87,7 +87,8 @@ def _is_data() -> bool:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM, as service managers send it, ends as Ctrl-C does."""
+    """SIGTERM, as service managers send it, ends as Ctrl-C does; SIGINT does so even where a
+    script's background job has inherited that it be ignored."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -95,8 +96,10 @@ def _terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, interrupt) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
