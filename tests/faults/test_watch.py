@@ -6,7 +6,15 @@ import threading
 
 import grpc
 import pytest
-from fault_support import GATEWAY, SOAK, bench_tool, registration, wait_for, write_bodies
+from fault_support import (
+    GATEWAY,
+    SOAK,
+    bench_tool,
+    register_many,
+    registration,
+    wait_for,
+    write_bodies,
+)
 
 from agniregistry.api.v1 import cluster_pb2, registry_pb2, types_pb2
 
@@ -209,3 +217,34 @@ def test_a_token_that_is_too_old_is_answered_with_a_difference(start_node):
 
     wait_for("the next event", arrived, 15)
     call.cancel()
+
+
+def test_a_watcher_that_did_not_read_is_told_what_it_missed(start_node):
+    """More is written than its buffers and the event log hold: a gap is explicit, then all is
+    there."""
+    node = start_node(partitions=1, max_message_bytes=8 << 20)
+    call = node.registry.Watch(watch_of(), timeout=60)
+    next(call)
+    names = [f"gw{number}" for number in range(24_000)]
+    register_many(node, names, payload=bytes(1024))
+    node.registry.Deregister(
+        registry_pb2.DeregisterRequest(key=registration("gw7").key), timeout=10
+    )
+    node.register("gw8", payload=b"newest")
+
+    state, phases = {}, []
+    for message in call:
+        phases.append(message.phase)
+        for event in message.events:
+            if event.type == registry_pb2.EVENT_TYPE_PUT:
+                state[event.key.name] = event.record.spec.payload
+            else:
+                state.pop(event.key.name, None)
+        if message.phase == registry_pb2.WATCH_PHASE_SYNCED:
+            break
+    call.cancel()
+    gap = phases.index(registry_pb2.WATCH_PHASE_GAP)
+    assert registry_pb2.WATCH_PHASE_LIVE in phases[:gap], "what was buffered came first"
+    assert registry_pb2.WATCH_PHASE_LIVE not in phases[gap:]
+    assert set(state) == set(names) - {"gw7"}
+    assert state["gw8"] == b"newest"
