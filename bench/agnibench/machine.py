@@ -80,7 +80,7 @@ def describe(folder: Path) -> dict[str, str | int]:
         "cpu": model,
         "cores": os.cpu_count() or 0,
         "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "file_system": kind,
         "python": platform.python_version(),
     }
