@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 from history import Violation
 
@@ -119,7 +120,7 @@ class Log:
         """I5: in each partition revisions go up by one and none is used twice."""
         found = []
         for partition, events in self.partitions.items():
-            for before, event in zip(events, events[1:], strict=False):
+            for before, event in pairwise(events):
                 if event.revision == before.revision + 1:
                     continue
                 used = event.revision <= before.revision
@@ -132,7 +133,7 @@ class Log:
         """I11: what was removed comes back only by a register; these are the (key, value)s."""
         found = []
         for key, events in self.keys.items():
-            for before, event in zip(events, events[1:], strict=False):
+            for before, event in pairwise(events):
                 back = event.is_there and not before.is_there
                 if back and (key, event.value or "") not in registered:
                     how = f"{before.change} at {before.revision}, there again at {event.revision}"

@@ -180,7 +180,7 @@ def _return_part(operation: Operation) -> dict[str, Any]:
     }
 
 
-def _known(kind: type[Request] | type[Reply], given: dict[str, Any]) -> dict[str, Any]:
+def _known(kind: type[Request | Reply], given: dict[str, Any]) -> dict[str, Any]:
     unknown = given.keys() - {each.name for each in fields(kind)}
     if unknown:
         raise HistoryError(f"unknown fields in a {kind.__name__}: {sorted(unknown)}")

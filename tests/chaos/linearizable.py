@@ -45,8 +45,8 @@ class Verdict:
         if self.result is Result.OK:
             return f"{self.key}: ok after {self.steps} steps"
         lines = [
-            f"{self.key}: {self.result} after {self.steps} steps; {len(self.prefix)} operations"
-            f" could be placed, then the record is {self.state}",
+            f"{self.key}: {self.result} after {self.steps} steps",
+            f"  {len(self.prefix)} operations have a place, then the record is {self.state}",
             *(f"  ... {each}" for each in self.prefix[-5:]),
         ]
         if self.offending is not None:

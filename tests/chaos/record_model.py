@@ -72,10 +72,8 @@ def _refusals(state: State, operation: Operation) -> tuple[str, ...]:
     return ("ALREADY_EXISTS" if expected == 0 else "REVISION_MISMATCH",)
 
 
-def _refused(
-    state: State, operation: Operation, possible: tuple[str, ...]
-) -> State | Illegal | None:
-    """Where it ends here: the state it stays in, or ILLEGAL. Use only if it isn't carried out."""
+def _refused(state: State, operation: Operation, possible: tuple[str, ...]) -> State | Illegal:
+    """The state it stays in, if it was refused as it had to be."""
     if operation.outcome is Outcome.FAIL:
         return state if operation.reply.reason in possible else ILLEGAL
     return ILLEGAL
