@@ -79,8 +79,9 @@ def check(
     """Judges all leases of a history.
 
     Renewals are operations of their key with f = renew, one a lease, whose request has the ttl_ms
-    of its registration; a lost lease is the outcome fail with the reason LEASE_LOST. Stale reads know nothing of renewals and are left out. With
-    `server_faults_only` no client was cut off or paused, which is what I28 speaks of.
+    of its registration; a lost lease is the outcome fail with the reason LEASE_LOST. Stale reads
+    know nothing of renewals and are left out. With `server_faults_only` no client was cut off or
+    paused, which is what I28 speaks of.
     """
     found: list[Violation] = []
     for life in _lives(operations, log).values():

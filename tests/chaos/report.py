@@ -99,8 +99,8 @@ class _Picture:
         self.seconds = max(seconds, 1e-9)
         self.height = TOP + 2 * PANEL + SPACE + FOOT
         self.parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height}" '
-            f'role="img" style="{STYLE}" fill="{INK}" font-size="12">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height}"',
+            f' role="img" style="{STYLE}" fill="{INK}" font-size="12">',
             f"<title>{escape(title)}</title>",
         ]
 

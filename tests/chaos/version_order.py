@@ -9,16 +9,19 @@ one client and are no older than they say (I3).
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from event_log import Log
-from history import Operation, Outcome, Violation
+from history import INFINITY, NOTHING_ASKED, NOTHING_SAID, Operation, Outcome, Violation
 
 NS_PER_MS = 1_000_000
 FOUND_MAX = 100
 """Violations after which a check stops looking: one cause makes thousands."""
+
+NOTHING = Operation(-1, "", "get", NOTHING_ASKED, 0, 0, NOTHING_SAID, Outcome.INFO)
 
 Place = tuple[int, int]
 """A partition and a revision of it."""
@@ -88,6 +91,7 @@ def check(operations: Sequence[Operation], log: Log | None = None) -> list[Viola
     found = writes.found[:FOUND_MAX]
     found += _order(fresh, writes)[:FOUND_MAX]
     found += _reads(acked, writes)[:FOUND_MAX]
+    found += _lost(fresh, operations)[:FOUND_MAX]
     stale = [each for each in acked if each.request.consistency == "stale"]
     found += _sessions(stale)[:FOUND_MAX]
     found += _ages(stale, fresh)[:FOUND_MAX]
@@ -154,6 +158,43 @@ def _reads(acked: Sequence[Operation], writes: _Writes) -> list[Violation]:
         if known and made != each.reply.revision:
             message = f"{each.key} was written at revision {made}, read as {each.reply.revision}"
             found.append(Violation("version order (c)", message, (write, each)))
+    return found
+
+
+def _lost(fresh: Sequence[Operation], operations: Iterable[Operation]) -> list[Violation]:
+    """I1: a read finds nothing where a write was complete and nobody can have removed it.
+
+    That needs no revision in the answer that nothing was found. Keys with leases are left out.
+    """
+    found: list[Violation] = []
+    leased = {each.key for each in operations if each.request.ttl_ms}
+    calls: dict[str, list[int]] = defaultdict(list)
+    removed: dict[str, list[float]] = defaultdict(list)
+    for each in sorted(operations, key=attrgetter("call_ns")):
+        if each.f == "deregister" and each.outcome is not Outcome.FAIL:
+            unknown = each.outcome is Outcome.INFO
+            revision = INFINITY if unknown else float(each.reply.revision)
+            before = removed[each.key][-1] if removed[each.key] else 0.0
+            calls[each.key].append(each.call_ns)
+            removed[each.key].append(max(before, revision))
+    puts = [each for each in fresh if each.f != "deregister" and each.reply.revision]
+    puts.sort(key=attrgetter("end_ns"))
+    newest: dict[str, Operation] = {}
+    done = 0
+    for each in fresh:
+        while done < len(puts) and puts[done].end_ns < each.call_ns:
+            put = puts[done]
+            done += 1
+            if put.reply.revision > newest.get(put.key, NOTHING).reply.revision:
+                newest[put.key] = put
+        if each.f != "get" or each.reply.value is not None or each.key in leased:
+            continue
+        put = newest.get(each.key, NOTHING)
+        place = bisect_right(calls[each.key], each.end_ns)
+        gone = removed[each.key][place - 1] if place else 0.0
+        if put.reply.revision > gone:
+            message = f"{each.key} is gone, though nobody removed it: a lost write"
+            found.append(Violation("I1", message, (put, each)))
     return found
 
 
