@@ -46,7 +46,7 @@ def search(calls: int, clients: int) -> None:
     where = f"linearizable, {calls} operations, {clients} clients on one key"
 
     def judge(history: Sequence[Operation]) -> str:
-        verdict = check_key("key0", history, deadline_s=time.monotonic() + 20)
+        verdict = check_key("key0", history, deadline_s=time.monotonic() + 5)
         return f"{verdict.result}, {verdict.steps} steps"
 
     timed(where, lambda: judge(operations))

@@ -6,10 +6,11 @@ from random import Random
 import pytest
 import version_order
 from event_log import Change, Log, LogEvent
-from history import Operation, Outcome, Reply, Request
+from history import Operation, Outcome, Reply, Request, judged
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from linearizable import Result, check, check_key, violations
+from record_model import Illegal, step
 from simulated import MS, run
 
 chances = st.randoms(use_true_random=False)
@@ -56,6 +57,37 @@ def test_a_read_of_an_overwritten_value_is_found_in_any_history(chance):
     operations.append(replace(old[0], proc=99, call_ns=end, return_ns=end + 1))
     assert "version order (a)" in rules(version_order.check(operations))
     assert check(operations)[0].result is Result.VIOLATION
+
+
+def possible(state, left):
+    """Every order that time allows, one after the other: slow, and too simple to be wrong."""
+    definite = [each for each in left if each.outcome is not Outcome.INFO]
+    if not definite:
+        return True
+    first_return = min(each.end_ns for each in definite)
+    for each in left:
+        if each.call_ns <= first_return:
+            new = step(state, each)
+            rest = [other for other in left if other is not each]
+            if not isinstance(new, Illegal) and possible(new, rest):
+                return True
+    return False
+
+
+def test_the_search_agrees_with_trying_every_order():
+    chance = Random(11)
+    results = []
+    for _ in range(400):
+        operations, _ = run(chance, clients=4, keys=1, calls=9, unknown=0.25)
+        reads = [n for n, each in enumerate(operations) if each.f == "get" and each.outcome == "ok"]
+        if len(reads) > 1 and chance.random() < 0.7:
+            one, other = chance.sample(reads, 2)
+            operations[one] = replace(operations[one], reply=operations[other].reply)
+        operations = list(judged(operations))
+        verdict = check_key("key0", operations)
+        assert (verdict.result is Result.OK) is possible(None, operations)
+        results.append(verdict.result)
+    assert min(results.count(Result.OK), results.count(Result.VIOLATION)) > 30
 
 
 def test_stale_read_is_found():
