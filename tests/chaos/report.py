@@ -171,8 +171,9 @@ class _Picture:
         """What the colours mean, at the right."""
         x = float(WIDTH - RIGHT)
         for name, color in reversed(names):
-            self.text(x, y, name, "end")
-            x -= 7 * len(name) + 8
+            x -= 7.5 * len(name)
+            self.text(x, y, name)
+            x -= 8
             self.parts.append(
                 f'<rect x="{x - 14:.1f}" y="{y - 5:.1f}" width="14" height="3" fill="{color}"/>'
             )
@@ -223,9 +224,15 @@ def _draw_rates(picture: _Picture, run: Sequence[Bucket]) -> None:
     picture.panel(TOP, "operations/s", [(mark / top, number(mark)) for mark in marks])
     for outcome in ("ok", "fail", "info"):
         if any(each.rates[outcome] for each in run):
+            rates = [each.rates[outcome] for each in run]
+            # A colour lies upon the axis only where it touches something that happened.
+            shown = [
+                outcome == "ok" or any(rates[max(place - 1, 0) : place + 2])
+                for place in range(len(run))
+            ]
             points = (
-                (picture.x(each.at_s), TOP + PANEL * (1 - each.rates[outcome] / top))
-                for each in run
+                (picture.x(each.at_s), TOP + PANEL * (1 - rate / top)) if show else None
+                for each, rate, show in zip(run, rates, shown, strict=True)
             )
             picture.curve(points, COLORS[outcome])
     words = {"ok": "acknowledged", "fail": "refused", "info": "unknown"}

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from event_log import Change, Log, LogEvent
+from event_log import Change, Log, LogEvent, Match
 from history import NOTHING_SAID, REFUSALS, Operation, Outcome, Reply, Request
-from watch_check import Held, Message, Phase, Stream, WatchEvent
+from watch_check import Held, Message, Phase, Positions, Stream, WatchEvent
 
 MS = 1_000_000
 NODES = ("n1", "n2", "n3")
@@ -204,7 +204,14 @@ def even(_key: str, value: str) -> bool:
     return int(value[1:]) % 2 == 0
 
 
-def watch(chance: Random, log: Log, match=everything, start=None, until=None, node="n1"):
+def watch(
+    chance: Random,
+    log: Log,
+    match: Match = everything,
+    start: Positions | None = None,
+    until: Positions | None = None,
+    node: str = "n1",
+) -> Stream:
     """A stream that is right, from one position to another, in messages of random size."""
     ends = {p: events[-1].revision for p, events in log.partitions.items()}
     until = until or ends
@@ -241,7 +248,7 @@ def middle(chance: Random, log: Log) -> dict[int, int]:
     return {p: chance.randrange(len(events) + 1) for p, events in log.partitions.items()}
 
 
-def held_at(log: Log, positions: dict[int, int], match=everything) -> Held:
+def held_at(log: Log, positions: Positions, match: Match = everything) -> Held:
     """What a client holds there, found by applying all events one by one."""
     held: Held = {}
     for events in log.partitions.values():
@@ -254,7 +261,7 @@ def held_at(log: Log, positions: dict[int, int], match=everything) -> Held:
     return held
 
 
-def difference(log: Log, start: dict[int, int], until: dict[int, int], present: bool):
+def difference(log: Log, start: Positions, until: Positions, present: bool) -> list[Message]:
     """GAP, SYNC and SYNCED from one position to another; removals by name, or by what's left."""
     before, after = held_at(log, start), held_at(log, until)
     messages = [Message(Phase.GAP, positions=dict(start))]
