@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agniregistry.client import AsyncClient, Client, RetryPolicy, Timeout
     from agniregistry.errors import AgniError
+    from agniregistry.identity import Tls
     from agniregistry.types import Capacity, Filter, Key, Kind, ReadOptions, Spec
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "RetryPolicy",
     "Spec",
     "Timeout",
+    "Tls",
 ]
 
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "Client": "agniregistry.client",
     "RetryPolicy": "agniregistry.config",
     "Timeout": "agniregistry.config",
+    "Tls": "agniregistry.identity",
     **dict.fromkeys(
         ("Capacity", "Filter", "Key", "Kind", "ReadOptions", "Spec"), "agniregistry.types"
     ),

@@ -21,6 +21,10 @@
     │   ├── ShuttingDownError       SHUTTING_DOWN
     │   ├── StalenessExceededError  STALENESS_EXCEEDED
     │   └── ConnectionFailedError   CONNECTION_FAILED (client side)
+    ├── IdentityError               certificates, keys and bundles in files (client side)
+    │   ├── IdentityInvalidError    IDENTITY_INVALID: damaged, expired, or not belonging together
+    │   ├── IdentityMissingError    IDENTITY_MISSING: there is no such file
+    │   └── IdentityExistsError     IDENTITY_EXISTS: another one is there already
     ├── DeadlineExceededError       DEADLINE_EXCEEDED: no answer in time, outcome unknown
     ├── UnimplementedError          UNIMPLEMENTED
     ├── InternalError               INTERNAL: a fault of the registry, please report it
@@ -228,6 +232,34 @@ class ConnectionFailedError(UnavailableError):
     """No connection to the registry, or it broke before the answer (client side)."""
 
     default_reason = "CONNECTION_FAILED"
+
+
+class IdentityError(AgniError):
+    """Certificates, keys and bundles that can't be used (client side).
+
+    `metadata` has the `file` and the `remedy`; the message names both.
+    """
+
+    default_reason = "IDENTITY_INVALID"
+    code = "FAILED_PRECONDITION"
+
+
+class IdentityInvalidError(IdentityError):
+    """A file that is damaged, expired, or does not belong to the others."""
+
+    default_reason = "IDENTITY_INVALID"
+
+
+class IdentityMissingError(IdentityError):
+    """There is no such file."""
+
+    default_reason = "IDENTITY_MISSING"
+
+
+class IdentityExistsError(IdentityError):
+    """Another one is there already, and is not overwritten."""
+
+    default_reason = "IDENTITY_EXISTS"
 
 
 class DeadlineExceededError(AgniError):

@@ -15,10 +15,12 @@ from agniregistry.testing import FakeRegistry
 
 GOLDEN = {
     "agniregistry": """AgniError AsyncClient Capacity Client Filter Key Kind ReadOptions
-        RetryPolicy Spec Timeout""",
+        RetryPolicy Spec Timeout Tls""",
     "agniregistry.client": """AsyncCache AsyncClient AsyncRegistration AsyncWatch BatchResult
-        Cache Client Registration RetryPolicy Timeout Watch""",
+        Cache Client Registration RetryPolicy Timeout Tls Watch""",
     "agniregistry.config": "DEFAULT_TARGET RetryPolicy Timeout",
+    "agniregistry.identity": """Bundle DevCa Identity Leaf Material Role SpiffeId Tls
+        check_trust_domain load load_bundle load_identity""",
     "agniregistry.testing": "Clock FakeClock FakeRegistry SystemClock",
     "agniregistry.types": """BatchOperation Candidate Capacity Change ClusterStatus Consistency
         DeregisterOperation Deregistered Discovery Draining EventType Exclusion ExclusionReason

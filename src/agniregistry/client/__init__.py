@@ -10,6 +10,7 @@ from agniregistry.client._registration import Registration
 from agniregistry.client._sync import Client
 from agniregistry.client._watch import Watch
 from agniregistry.config import RetryPolicy, Timeout
+from agniregistry.identity import Tls
 
 __all__ = [
     "AsyncCache",
@@ -22,5 +23,6 @@ __all__ = [
     "Registration",
     "RetryPolicy",
     "Timeout",
+    "Tls",
     "Watch",
 ]

@@ -16,14 +16,17 @@ import grpc
 from agniregistry import types as t
 from agniregistry.client import _calls as calls
 from agniregistry.client._async_cache import AsyncCache
+from agniregistry.client._async_channels import AsyncFlavour
 from agniregistry.client._async_registration import AsyncRegistration, AsyncRenewer
 from agniregistry.client._async_watch import AsyncWatch, being_cancelled
-from agniregistry.client._base import ALL, CHANNEL_OPTIONS, DEFAULT_READ, DEFAULT_TTL_MS, ClientBase
+from agniregistry.client._base import ALL, DEFAULT_READ, DEFAULT_TTL_MS, ClientBase
+from agniregistry.client._channels import Channels, Link
 from agniregistry.client._renewals import LoadSource, OnEvent, entry_for
 from agniregistry.client._retry import Attempts
 from agniregistry.client._watch_core import WatchRequest
 from agniregistry.config import DEFAULT_TARGET, RetryPolicy, Timeout
 from agniregistry.errors import ClientClosedError
+from agniregistry.identity import Tls
 
 T = TypeVar("T")
 
@@ -32,7 +35,8 @@ class AsyncClient(ClientBase):
     """A connection to the registry.
 
     Every method raises an `AgniError`, retries what may succeed later, and takes `timeout_ms`
-    for itself in place of the client's `timeout.total_ms`.
+    for itself in place of the client's `timeout.total_ms`. With `tls` the connection is
+    encrypted, both sides prove themselves, and the files may be replaced at any time.
     """
 
     def __init__(
@@ -41,17 +45,14 @@ class AsyncClient(ClientBase):
         *,
         timeout: Timeout | None = None,
         retry: RetryPolicy | None = None,
+        tls: Tls | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__(target, timeout, retry, metadata)
-        self._channel = (
-            grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
-        )
+        self._flavour = AsyncFlavour()
+        self._channels = Channels(target, tls, credentials, self._flavour)
         self._closed = asyncio.Event()
-        self._methods: dict[str, Callable[..., Any]] = {}
         self._open: set[AsyncWatch | AsyncCache] = set()
         self._renewer = AsyncRenewer(self.renew, self.batch, self.retry, self.timeout)
 
@@ -273,7 +274,9 @@ class AsyncClient(ClientBase):
         await self._renewer.stop()
         for item in tuple(self._open):
             await item.aclose()
-        await self._channel.close(grace=None)
+        for channel in self._channels.close():
+            await channel.close(grace=None)
+        await self._flavour.finished()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -290,10 +293,11 @@ class AsyncClient(ClientBase):
 
     async def _call(self, call: calls.Call[T], timeout_ms: int | None) -> T:
         self._check_open()
-        method = self._method(call.path)
         attempts = Attempts(self.retry, self._timeout(timeout_ms))
         while True:
+            link = self._channels.acquire()
             try:
+                method = _method(link, call.path)
                 data = await method(
                     call.request, timeout=attempts.timeout_s(), metadata=self._metadata
                 )
@@ -309,6 +313,8 @@ class AsyncClient(ClientBase):
                 if self._closed.is_set() and not being_cancelled():
                     raise ClientClosedError("the client was closed during the call") from failure
                 raise
+            finally:
+                self._channels.release(link)
             await self._pause(pause)
             self._check_open()
 
@@ -319,15 +325,12 @@ class AsyncClient(ClientBase):
         except TimeoutError:
             return
 
-    def _method(self, path: str) -> Callable[..., Any]:
-        method = self._methods.get(path)
-        if method is None:
-            method = self._methods[path] = self._channel.unary_unary(path, None, None)
-        return method
-
     def _open_watch(self, request: bytes) -> Any:
-        stream = self._channel.unary_stream(calls.REGISTRY + "Watch", None, None)
-        return stream(request, metadata=self._metadata)
+        link = self._channels.acquire()
+        stream = link.channel.unary_stream(calls.REGISTRY + "Watch", None, None)
+        call: Any = stream(request, metadata=self._metadata)
+        call.add_done_callback(lambda _: self._channels.release(link))
+        return call
 
     def _forget(self, item: AsyncWatch | AsyncCache) -> None:
         self._open.discard(item)
@@ -335,3 +338,10 @@ class AsyncClient(ClientBase):
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise ClientClosedError("the client is closed")
+
+
+def _method(link: Link[grpc.aio.Channel], path: str) -> Callable[..., Any]:
+    method = link.methods.get(path)
+    if method is None:
+        method = link.methods[path] = link.channel.unary_unary(path, None, None)
+    return method

@@ -17,8 +17,9 @@ import grpc
 
 from agniregistry import types as t
 from agniregistry.client import _calls as calls
-from agniregistry.client._base import ALL, CHANNEL_OPTIONS, DEFAULT_READ, DEFAULT_TTL_MS, ClientBase
+from agniregistry.client._base import ALL, DEFAULT_READ, DEFAULT_TTL_MS, ClientBase
 from agniregistry.client._cache import Cache
+from agniregistry.client._channels import Channels, Link, SyncFlavour
 from agniregistry.client._registration import Registration, Renewer
 from agniregistry.client._renewals import LoadSource, OnEvent, entry_for
 from agniregistry.client._retry import Attempts
@@ -26,6 +27,7 @@ from agniregistry.client._watch import Watch
 from agniregistry.client._watch_core import WatchRequest
 from agniregistry.config import DEFAULT_TARGET, RetryPolicy, Timeout
 from agniregistry.errors import ClientClosedError
+from agniregistry.identity import Tls
 
 T = TypeVar("T")
 
@@ -34,7 +36,8 @@ class Client(ClientBase):
     """A connection to the registry.
 
     Every method raises an `AgniError`, retries what may succeed later, and takes `timeout_ms`
-    for itself in place of the client's `timeout.total_ms`.
+    for itself in place of the client's `timeout.total_ms`. With `tls` the connection is
+    encrypted, both sides prove themselves, and the files may be replaced at any time.
     """
 
     def __init__(
@@ -43,19 +46,15 @@ class Client(ClientBase):
         *,
         timeout: Timeout | None = None,
         retry: RetryPolicy | None = None,
+        tls: Tls | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__(target, timeout, retry, metadata)
-        self._channel = (
-            grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
-        )
+        self._channels = Channels(target, tls, credentials, SyncFlavour())
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._methods: dict[str, Callable[..., bytes]] = {}
         self._open: set[Watch | Cache] = set()
         self._renewer = Renewer(self)
 
@@ -280,7 +279,8 @@ class Client(ClientBase):
         self._renewer.stop()
         for item in opened:
             item.close()
-        self._channel.close()
+        for channel in self._channels.close():
+            channel.close()
 
     def __enter__(self) -> Client:
         return self
@@ -297,10 +297,11 @@ class Client(ClientBase):
 
     def _call(self, call: calls.Call[T], timeout_ms: int | None) -> T:
         self._check_open()
-        method = self._method(call.path)
         attempts = Attempts(self.retry, self._timeout(timeout_ms))
         while True:
+            link = self._channels.acquire()
             try:
+                method = _method(link, call.path)
                 data = method(call.request, timeout=attempts.timeout_s(), metadata=self._metadata)
                 return call.answer(data)
             except grpc.RpcError as failure:
@@ -310,18 +311,18 @@ class Client(ClientBase):
                     raise error from failure
             except ValueError as failure:  # gRPC's word for a closed channel
                 raise ClientClosedError("the client is closed") from failure
+            finally:
+                self._channels.release(link)
             self._closed.wait(pause)
             self._check_open()
 
-    def _method(self, path: str) -> Callable[..., bytes]:
-        method = self._methods.get(path)
-        if method is None:
-            method = self._methods[path] = self._channel.unary_unary(path, None, None)
-        return method
-
     def _open_watch(self, request: bytes) -> Any:
-        stream = self._channel.unary_stream(calls.REGISTRY + "Watch", None, None)
-        return stream(request, metadata=self._metadata)
+        link = self._channels.acquire()
+        stream = link.channel.unary_stream(calls.REGISTRY + "Watch", None, None)
+        call: Any = stream(request, metadata=self._metadata)
+        if not call.add_callback(lambda: self._channels.release(link)):
+            self._channels.release(link)  # It has ended already.
+        return call
 
     def _forget(self, item: Watch | Cache) -> None:
         with self._lock:
@@ -332,3 +333,10 @@ class Client(ClientBase):
             raise ClientClosedError("the client is closed")
         if os.getpid() != self._pid:
             raise ClientClosedError("the client was made before a fork; make one in the child")
+
+
+def _method(link: Link[grpc.Channel], path: str) -> Callable[..., bytes]:
+    method = link.methods.get(path)
+    if method is None:
+        method = link.methods[path] = link.channel.unary_unary(path, None, None)
+    return method

@@ -1,0 +1,53 @@
+"""`_channels` for asyncio: channels whose state can be asked, and whose closing is awaited."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+
+from agniregistry.client._channels import Options, Warmup
+
+
+class AsyncFlavour:
+    """Channels of the async client."""
+
+    def __init__(self) -> None:
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def open(
+        self, address: str, credentials: grpc.ChannelCredentials | None, options: Options
+    ) -> grpc.aio.Channel:
+        """Makes a channel."""
+        if credentials is None:
+            return grpc.aio.insecure_channel(address, options=options)
+        return grpc.aio.secure_channel(address, credentials, options=options)
+
+    def warm(self, channel: grpc.aio.Channel) -> Warmup:
+        """Has it connect."""
+        return _AsyncWarmup(channel)
+
+    def discard(self, channel: grpc.aio.Channel) -> None:
+        """Closes it in a task; `finished` waits for that."""
+        task = asyncio.get_running_loop().create_task(channel.close(grace=None))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def finished(self) -> None:
+        """Returns when every discarded channel is closed."""
+        await asyncio.gather(*self._closing)
+
+
+class _AsyncWarmup:
+    """Asks for the channel's state."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self.ready()
+
+    def ready(self) -> bool:
+        state = self._channel.get_state(try_to_connect=True)
+        return state is grpc.ChannelConnectivity.READY
+
+    def stop(self) -> None:
+        """Nothing runs in the background."""
