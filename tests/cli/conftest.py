@@ -27,7 +27,8 @@ Agnictl = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of whoever runs the tests may matter."""
-    for name in ("AGNI_ADDRESS", "AGNICTL_CONTEXT", "XDG_CONFIG_HOME", "NO_COLOR"):
+    names = ("AGNI_ADDRESS", "AGNICTL_CONTEXT", "AGNI_CA", "AGNI_CERT", "AGNI_KEY")
+    for name in (*names, "XDG_CONFIG_HOME", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AGNICTL_CONFIG", str(tmp_path / "agnictl" / "config.yaml"))
 

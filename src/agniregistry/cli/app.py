@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Discovery": {"discover": "discovery", "explain": "discovery", "watch": "watching"},
     "The cluster": {"status": "cluster", "snapshot": "cluster"},
     "A node's disk": {"wal": "disk"},
+    "Development": {"dev": "dev"},
     "agnictl itself": {"context": "itself", "completion": "itself", "version": "itself"},
 }
 """Each command's section and the module that holds it."""
@@ -166,6 +167,7 @@ def agnictl(ctx: click.Context) -> None:
     \b
     The registry is chosen by, first wins:
       --address, --context, AGNI_ADDRESS, AGNICTL_CONTEXT, the current context, 127.0.0.1:7400
+    A connection is TLS where --ca, AGNI_CA or the context says so (likewise --cert and --key).
     Contexts are kept in ~/.config/agniregistry/config.yaml (or AGNICTL_CONFIG).
     NO_COLOR turns colours off; in a pipe there are none.
     """

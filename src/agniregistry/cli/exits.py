@@ -81,6 +81,9 @@ _CODES: tuple[tuple[type[Exception], Exit], ...] = (
     (errors.LeaseLostError, Exit.CONFLICT),
     (errors.UnavailableError, Exit.UNAVAILABLE),
     (errors.DeadlineExceededError, Exit.UNAVAILABLE),
+    (errors.IdentityMissingError, Exit.NOT_FOUND),
+    (errors.IdentityExistsError, Exit.CONFLICT),
+    (errors.IdentityError, Exit.USAGE),
     (CorruptError, Exit.CORRUPT),
     (MissingError, Exit.NOT_FOUND),
 )
@@ -126,7 +129,14 @@ def describe(error: Exception, address: str) -> dict[str, object]:
         told["remedy"] = next((text for kind, text in _REMEDIES if isinstance(error, kind)), "")
         if error.field:
             told["field"] = error.field
-        if isinstance(error, errors.ConnectionFailedError | errors.DeadlineExceededError):
+        if isinstance(error, errors.IdentityError):
+            remedy = error.metadata.get("remedy", "")
+            told.update(message=error.message.removesuffix(f"; {remedy}"), remedy=remedy)
+            told["file"] = error.metadata.get("file", "")
+        elif "tls" in error.metadata:
+            what, _, told["remedy"] = error.message.partition("; ")
+            told.update(message=f"{address}: {what}", detail=error.metadata["detail"])
+        elif isinstance(error, errors.ConnectionFailedError | errors.DeadlineExceededError):
             told["message"] = f"no answer from {address}"
             told["detail"] = error.message
             told["remedy"] = "is a node running there? give another with --address or a context"

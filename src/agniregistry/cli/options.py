@@ -89,6 +89,7 @@ class PairType(click.ParamType[tuple[str, str]]):
 
 
 PAIR = PairType()
+FILE = click.Path(dir_okay=False)
 
 
 def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -107,6 +108,9 @@ def _setting(flags: tuple[str, ...], name: str, **options: Any) -> Callable[[F],
 def connection(command: F) -> F:
     """Where the registry is: on every command that talks to one."""
     for decorate in (
+        _setting(("--key",), "key", type=FILE, help="That certificate's private key."),
+        _setting(("--cert",), "cert", type=FILE, help="Certificate to prove oneself with."),
+        _setting(("--ca",), "ca", type=FILE, help="Trust bundle; the connection is then TLS."),
         _setting(("--timeout",), "timeout_ms", type=DURATION, help="Give up after, such as 10s."),
         _setting(("-n", "--namespace"), "namespace", help="Namespace. [default: default]"),
         _setting(("-c", "--context"), "context", help="Use this context of the config file."),

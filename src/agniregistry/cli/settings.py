@@ -5,6 +5,9 @@ The file (~/.config/agniregistry/config.yaml, or AGNICTL_CONFIG) is for people t
     current: home
     contexts:
       home: {address: 127.0.0.1:7400, namespace: default, timeout: 10s}
+      safe: {address: registry.example:7400, ca: bundle.pem, cert: me.pem, key: me-key.pem}
+
+Paths in it start where it lies.
 """
 
 from __future__ import annotations
@@ -18,8 +21,12 @@ from typing import Any
 
 from agniregistry.cli.exits import not_found, usage_error
 from agniregistry.config import DEFAULT_TARGET, RetryPolicy, Timeout
+from agniregistry.identity import Tls
 
-CONFIG_FIELDS = ("address", "namespace", "timeout")
+TLS_FIELDS = ("ca", "cert", "key")
+"""The files of TLS: as flags, in contexts, and with AGNI_ before them in the environment."""
+
+CONFIG_FIELDS = ("address", "namespace", "timeout", *TLS_FIELDS)
 """What a context may say."""
 
 DEFAULT_TIMEOUT_MS = 10_000
@@ -56,7 +63,7 @@ class ContextFile:
     current: str = ""
     """The one that is used when none is named."""
     contexts: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Each one's address, namespace and timeout."""
+    """Each one's address, namespace, timeout and files of TLS."""
 
     @classmethod
     def load(cls, path: Path | None = None) -> ContextFile:
@@ -128,6 +135,9 @@ class Settings:
     namespace: str = ""
     timeout_ms: int | None = None
     output: str = "table"
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
     connect_with: Callable[[Settings], Any] | None = None
     """Makes the client; tests put their own registry here."""
 
@@ -174,7 +184,43 @@ class Settings:
         wait_ms = self.wait_ms()
         timeout = Timeout(total_ms=wait_ms, attempt_ms=min(wait_ms, 5_000))
         # A person who waits wants to hear soon that nobody is there.
-        return Client(self.where()[0], timeout=timeout, retry=RetryPolicy(max_attempts=3))
+        retry = RetryPolicy(max_attempts=3)
+        return Client(self.where()[0], timeout=timeout, retry=retry, tls=self.tls())
+
+    def tls(self) -> Tls | None:
+        """The files of TLS in use; None for plaintext."""
+        ca, cert, key = (self._tls_file(name) for name in TLS_FIELDS)
+        if not (ca or cert or key):
+            return None
+        if not ca:
+            raise usage_error("nothing says whom to trust", "give the trust bundle with --ca")
+        if bool(cert) != bool(key):
+            missing = "--key" if cert else "--cert"
+            raise usage_error("a certificate and its key belong together", f"give {missing} too")
+        return Tls(ca, cert, key)
+
+    def _tls_file(self, name: str) -> str:
+        """One of the files: where the address comes from there, too, but flags win.
+
+        A context's files are for its own address. Where only the address was given anew, in a
+        flag or in the environment, the current context's would prove oneself to a stranger.
+        """
+        if flag := str(getattr(self, name)):
+            return flag
+        if self.context:
+            return self._context_file(self.context, name)
+        if found := os.environ.get(f"AGNI_{name.upper()}"):
+            return found
+        if self.address or os.environ.get("AGNI_ADDRESS"):
+            return ""
+        context = self.context_name()
+        return self._context_file(context, name) if context else ""
+
+    @staticmethod
+    def _context_file(context: str, name: str) -> str:
+        file = ContextFile.load()
+        text = file.need(context).get(name, "")
+        return str(file.path.parent / Path(text).expanduser()) if text else ""
 
     def _context_address(self, name: str) -> str:
         return ContextFile.load().need(name).get("address", DEFAULT_TARGET)

@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from agniregistry.client._calls import code_number
+from agniregistry.client._handshake import handshake_fault
 from agniregistry.errors import (
     AgniError,
     ClientClosedError,
@@ -134,6 +135,8 @@ def error_from_status(
         return ClientClosedError("the client was closed during the call")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceededError("no answer in time; repeating the call is safe")
+    if code is grpc.StatusCode.UNAVAILABLE and (fault := handshake_fault(message)):
+        return ConnectionFailedError(fault[1], metadata={"tls": fault[0], "detail": message})
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return ConnectionFailedError(
             f"no connection to the registry, or it broke: {message}", retry_delay_ms=delay_ms

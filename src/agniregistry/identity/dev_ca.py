@@ -82,7 +82,7 @@ class Leaf:
 
 
 def file_stem(spiffe_id: SpiffeId) -> str:
-    """The name of an ID's files. No two IDs share one: "@" can't stand in an ID."""
+    """The name of an ID's files. No two IDs share one: "@" and "+" can't stand in an ID."""
     role = spiffe_id.role
     if role is None:
         raise InvalidFieldError(
@@ -96,6 +96,8 @@ def file_stem(spiffe_id: SpiffeId) -> str:
             stem = "operator"
         case _:
             stem = f"{role.kind}-{role.name}@{role.namespace}"
+            # The certificate of namespace a-key must not have the name of the key of namespace a.
+            stem += "+" if stem.endswith("-key") else ""
     if len(stem) > STEM_BYTES_MAX:
         raise InvalidFieldError(
             f"name: {stem[:32]}… would make a file name of {len(stem)} bytes; "
@@ -153,7 +155,7 @@ class DevCa:
     ) -> DevCa:
         """Makes a CA; `IdentityExistsError` where one is already: nobody's root is overwritten."""
         check_trust_domain(trust_domain)
-        if (folder / "ca.pem").exists() or (folder / "ca-key.pem").exists():
+        if (folder / "ca.pem").exists():  # A key alone was left by an unfinished init.
             raise refusal(
                 folder / "ca.pem",
                 "there is a CA already",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
@@ -11,9 +12,9 @@ from rich.text import Text
 
 from agniregistry.cli import render
 from agniregistry.cli.exits import CliError, not_found, usage_error
-from agniregistry.cli.options import connection, current, output
+from agniregistry.cli.options import FILE, connection, current, output
 from agniregistry.cli.output import facts, note, say, show, structured, table_of
-from agniregistry.cli.settings import ContextFile, parse_duration_ms
+from agniregistry.cli.settings import TLS_FIELDS, ContextFile, parse_duration_ms
 from agniregistry.config import DEFAULT_TARGET
 from agniregistry.errors import AgniError
 
@@ -153,10 +154,11 @@ def context_list_command() -> None:
             fields.get("address", DEFAULT_TARGET),
             fields.get("namespace", render.NOTHING),
             fields.get("timeout", render.NOTHING),
+            "mTLS" if "cert" in fields else "TLS" if "ca" in fields else render.NOTHING,
         ]
         for name, fields in sorted(file.contexts.items())
     ]
-    show(table_of(["CURRENT", "NAME", "ADDRESS", "NAMESPACE", "TIMEOUT"], rows))
+    show(table_of(["CURRENT", "NAME", "ADDRESS", "NAMESPACE", "TIMEOUT", "TLS"], rows))
 
 
 @context_command.command("use")
@@ -180,18 +182,23 @@ def context_use_command(name: str) -> None:
 @click.option("-a", "--address", help="HOST:PORT of a node.")
 @click.option("-n", "--namespace", help="The namespace to use.")
 @click.option("--timeout", help="How long to wait, such as 10s.")
+@click.option("--ca", type=FILE, help="Trust bundle; the connection is then TLS.")
+@click.option("--cert", type=FILE, help="Certificate to prove oneself with.")
+@click.option("--key", type=FILE, help="That certificate's private key.")
 @click.option("--use", "use_it", is_flag=True, help="Make it the current one.")
-def context_set_command(
-    name: str, address: str | None, namespace: str | None, timeout: str | None, use_it: bool
-) -> None:
+def context_set_command(name: str, use_it: bool, **given: str | None) -> None:
     """Add a context or change it; what isn't given stays.
 
     \b
-    Example:
+    Examples:
       agnictl context set prod --address registry.example:7400 --use
+      agnictl context set prod --ca bundle.pem --cert operator.pem --key operator-key.pem
     """
-    given = {"address": address, "namespace": namespace, "timeout": timeout}
+    address, timeout = given["address"], given["timeout"]
     fields = {key: value for key, value in given.items() if value}
+    for kind in TLS_FIELDS:
+        if kind in fields:  # Typed here, used from anywhere.
+            fields[kind] = str(Path(fields[kind]).expanduser().absolute())
     file = ContextFile.load()
     if name not in file.contexts and "address" not in fields:
         raise usage_error(f"context {name} is new", "give its --address HOST:PORT")
