@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from agniregistry.client._serve import _Handler
 from agniregistry.identity import DevCa, Leaf, SpiffeId, Tls
@@ -21,6 +22,12 @@ def tls_of(leaf: Leaf, **more: Any) -> Tls:
     """What a client with this leaf is given; it looks often."""
     more.setdefault("check_interval_ms", 20)
     return Tls(leaf.bundle_file, leaf.cert_file, leaf.key_file, **more)
+
+
+def belong_together(key: bytes, certificate: bytes) -> bool:
+    """Whether a certificate is that of a key: they are replaced one after the other."""
+    public = serialization.load_pem_private_key(key, None).public_key()
+    return public == x509.load_pem_x509_certificate(certificate).public_key()
 
 
 class SecureRegistry:
@@ -40,8 +47,12 @@ class SecureRegistry:
 
     def _now(self) -> grpc.ServerCertificateConfiguration:
         """The files as they are: asked for at each handshake."""
-        pair = (self.leaf.key_file.read_bytes(), self.leaf.cert_file.read_bytes())
-        return grpc.ssl_server_certificate_configuration([pair], self.leaf.bundle_file.read_bytes())
+        key, certificate = b"", b""
+        while not certificate or not belong_together(key, certificate):
+            key, certificate = self.leaf.key_file.read_bytes(), self.leaf.cert_file.read_bytes()
+        return grpc.ssl_server_certificate_configuration(
+            [(key, certificate)], self.leaf.bundle_file.read_bytes()
+        )
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         handler = self._inner.service(details)

@@ -91,3 +91,18 @@ def test_importing_the_package_imports_neither_grpc_nor_protobuf() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "default/agent/a"
+
+
+def test_a_client_on_plaintext_does_without_cryptography() -> None:
+    script = (
+        "import sys; from agniregistry import Client; Client('127.0.0.1:1').close(); "
+        "assert 'cryptography' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr

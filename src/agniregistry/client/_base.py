@@ -51,7 +51,7 @@ class ClientBase:
         metadata: Sequence[tuple[str, str]],
     ) -> None:
         self.target = target
-        """host:port of the node."""
+        """Where the node is, as it was given."""
         self.timeout = timeout or Timeout()
         """How long calls may take."""
         self.retry = retry or RetryPolicy()
