@@ -64,6 +64,9 @@ The SDK adds reasons of its own, which never come from a server:
 | CONNECTION_FAILED | UNAVAILABLE | no connection, or it broke before the answer |
 | LEASE_LOST | FAILED_PRECONDITION | the lease ran out, and registering again failed |
 | CLIENT_CLOSED | CANCELLED | the client, watch or registration was closed before |
+| IDENTITY_MISSING | FAILED_PRECONDITION | a certificate, key or bundle is not there |
+| IDENTITY_INVALID | FAILED_PRECONDITION | it is damaged, expired, or not the others' own |
+| IDENTITY_EXISTS | FAILED_PRECONDITION | another one is there already, and is not overwritten |
 
 ## Watching
 
