@@ -65,7 +65,7 @@ The SDK adds reasons of its own, which never come from a server:
 | LEASE_LOST | FAILED_PRECONDITION | the lease ran out, and registering again failed |
 | CLIENT_CLOSED | CANCELLED | the client, watch or registration was closed before |
 | IDENTITY_MISSING | FAILED_PRECONDITION | a certificate, key or bundle is not there |
-| IDENTITY_INVALID | FAILED_PRECONDITION | it is damaged, expired, or not the others' own |
+| IDENTITY_INVALID | FAILED_PRECONDITION | damaged, expired, or not belonging together |
 | IDENTITY_EXISTS | FAILED_PRECONDITION | another one is there already, and is not overwritten |
 
 ## Watching
