@@ -185,24 +185,28 @@ fn health_figures_and_document_are_served() {
 
 #[test]
 fn a_drain_ends_watches_and_leaves_nobody_waiting() {
+    use std::io::{Read, Write};
     let running = start();
     let address = running.server.local_address();
-    let reader = std::thread::spawn(move || {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(address).expect("connect");
-        stream.write_all(b"GET /v1/watch HTTP/1.1\r\nhost: x\r\n\r\n").expect("write");
-        let mut text = String::new();
-        let _ = stream.read_to_string(&mut text);
-        text
-    });
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while running.server.watches() == 0 {
-        assert!(std::time::Instant::now() < deadline, "no watch");
-        std::thread::yield_now();
+    let mut stream = std::net::TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("timeout");
+    stream.write_all(b"GET /v1/watch HTTP/1.1\r\nhost: x\r\n\r\n").expect("write");
+    // Only a watch that has announced itself is one that a drain must end in words.
+    let mut begun = Vec::new();
+    while !String::from_utf8_lossy(&begun).contains("event: created") {
+        let mut chunk = [0; 4096];
+        let length = stream.read(&mut chunk).expect("the watch's first event");
+        assert!(length > 0, "the watch ended before its first event");
+        begun.extend_from_slice(&chunk[..length]);
     }
+    let reader = std::thread::spawn(move || {
+        let mut rest = String::new();
+        let _ = stream.read_to_string(&mut rest);
+        rest
+    });
     running.server.drain(5_000);
     assert!(!running.server.ready());
-    let text = reader.join().expect("reader");
-    assert!(text.contains("event: created") && text.contains("SHUTTING_DOWN"), "{text}");
+    let rest = reader.join().expect("reader");
+    assert!(rest.contains("SHUTTING_DOWN"), "{rest}");
     running.server.stop();
 }
