@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "agniregistry/api/v1/types.proto",
     "agniregistry/api/v1/registry.proto",
     "agniregistry/api/v1/cluster.proto",
+    "agniregistry/node/v1/system.proto",
     "agniregistry/node/v1/command.proto",
     "agniregistry/node/v1/wal.proto",
     "agniregistry/node/v1/snapshot.proto",

@@ -1,7 +1,7 @@
 //! Memory and restart times of an engine with many of the roadmap's gateways:
 //! `cargo run --release -p agni-core --example million -- DIR [RECORDS]`.
 
-use agni_core::engine::{Engine, EngineConfig};
+use agni_core::engine::{Engine, EngineConfig, NoPeers};
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{Capacity, Key, Kind, Spec};
 use agni_core::proto::node::{Command, Put, command::Operation};
@@ -56,7 +56,7 @@ fn main() {
     let config = EngineConfig { data_dir, ..EngineConfig::default() };
     let (sender, answers) = channel();
     let started = Instant::now();
-    let engine = Engine::start(config, Box::new(Post(sender))).expect("start");
+    let engine = Engine::start(config, Box::new(Post(sender)), Box::new(NoPeers)).expect("start");
     let held: u64 = engine.status().partitions.iter().map(|p| p.records).sum();
     println!("start {:?}, {held} records, {} MiB", started.elapsed(), resident_mib());
     if held == 0 {

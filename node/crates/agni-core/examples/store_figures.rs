@@ -10,7 +10,7 @@ use agni_core::lease::LeaseSettings;
 use agni_core::limits::EXPIRY_BATCH_LEASES_MAX;
 use agni_core::proto::api::{Capacity, Key, Kind, Spec};
 use agni_core::proto::node::command::Operation;
-use agni_core::proto::node::{Command, Expire, Put};
+use agni_core::proto::node::{Command, Expire, Put, ReplicaSet};
 use agni_core::ring::partition_of;
 use agni_core::store::Store;
 use bytes::Bytes;
@@ -117,7 +117,7 @@ fn snapshot_and_restore(stores: &mut [Store]) {
     let mut blocks = Vec::new();
     for store in stores {
         let mut cursor = store.begin_snapshot();
-        let header = cursor.header([0; 16], &[1]);
+        let header = cursor.header([0; 16], ReplicaSet::default());
         let mut taken = Vec::new();
         while let Some(block) = store.snapshot_block(&mut cursor, 256 << 10) {
             taken.push(Bytes::from(block.encode_to_vec()));

@@ -22,5 +22,6 @@ pub mod random;
 pub mod ring;
 pub mod snapshot;
 pub mod store;
+pub mod system;
 pub mod validate;
 pub mod wal;

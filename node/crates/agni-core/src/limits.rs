@@ -6,6 +6,13 @@ pub const PARTITIONS_MAX: u32 = 1024;
 /// Partitions of a new cluster that does not say otherwise.
 pub const PARTITIONS_DEFAULT: u32 = 16;
 
+/// Replicas of a partition in a new cluster, as far as there are nodes.
+pub const REPLICATION_DEFAULT: u32 = 3;
+/// Nodes that vote in the system group, at most; the others follow.
+pub const SYSTEM_VOTERS_MAX: usize = 5;
+/// Nodes that may ever join a cluster, those that left included.
+pub const MEMBERS_EVER_MAX: usize = 10_000;
+
 /// Submissions waiting for the driver before more are refused as overload.
 pub const INBOX_SUBMISSIONS_MAX: usize = 65_536;
 /// Delay that an overloaded driver asks for, in milliseconds.
@@ -39,6 +46,16 @@ pub const UNCOMMITTED_BYTES_MAX: u64 = 32 << 20;
 pub const COMMITTED_BYTES_PER_TURN_MAX: u64 = 8 << 20;
 /// Entries kept in memory behind the applied one for followers that lag.
 pub const LOG_TAIL_ENTRIES_MAX: u64 = 5_000;
+/// The same while a follower is being sent a snapshot or catches up behind one.
+pub const LOG_TAIL_ENTRIES_CATCH_UP_MAX: u64 = 100_000;
+/// Ticks between two looks at whether a group's members are the wanted ones.
+pub const MEMBERSHIP_TICKS: u64 = 2;
+/// Entries that a learner may lack when it is made a voter.
+pub const CAUGHT_UP_ENTRIES: u64 = 100;
+/// A node that was not heard for longer does not count as alive, in microseconds.
+pub const SILENT_US: u64 = 2 * ELECTION_TICKS as u64 * TICK_MS * 1000;
+/// Peer messages that wait for the driver; Raft repeats what finds no place.
+pub const INBOX_MESSAGES_MAX: usize = 65_536;
 
 /// Time between two looks at the timing wheels, in milliseconds.
 pub const EXPIRY_SCAN_MS: u64 = 50;

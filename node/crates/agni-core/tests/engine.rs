@@ -1,6 +1,6 @@
 //! The engine from outside: real threads, real files, restarts.
 
-use agni_core::engine::{Engine, EngineConfig, Freshness};
+use agni_core::engine::{Engine, EngineConfig, Freshness, NoPeers};
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{Key, Kind, Record, Spec};
 use agni_core::proto::node::{Command, Delete, Put, command::Operation};
@@ -38,7 +38,7 @@ struct Node {
 impl Node {
     fn start(config: &EngineConfig) -> Node {
         let (answers, receiver) = channel();
-        let engine = Engine::start(config.clone(), Box::new(Post { answers })).unwrap();
+        let engine = Engine::start(config.clone(), Box::new(Post { answers }), Box::new(NoPeers)).unwrap();
         Node { engine, answers: receiver, next: 0 }
     }
 

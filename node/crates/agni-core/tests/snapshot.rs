@@ -30,6 +30,7 @@ fn block() -> SnapshotBlock {
     SnapshotBlock {
         records: (0..50).map(|slot| SnapshotRecord { slot, record: record() }).collect(),
         tombstones: vec![SnapshotTombstone { revision: 9, ..SnapshotTombstone::default() }],
+        system: None,
     }
 }
 
@@ -174,7 +175,7 @@ fn a_block_that_no_reader_takes_is_not_written() {
     const LIMIT: usize = 64 << 20;
     let block_of = |bytes: usize| {
         let record = SnapshotRecord { slot: 1, record: Bytes::from(vec![0; bytes]) };
-        SnapshotBlock { records: vec![record], tombstones: Vec::new() }
+        SnapshotBlock { records: vec![record], ..SnapshotBlock::default() }
     };
     let dir = tempfile::tempdir().unwrap();
     let mut writer = SnapshotWriter::create(RealDisk::shared(), dir.path(), &header(5)).unwrap();

@@ -8,7 +8,7 @@ mod document;
 use agni_core::env::RealDisk;
 use agni_core::proto::api::{Key, Kind, Record, Spec};
 use agni_core::proto::node::{
-    SnapshotBlock, SnapshotFooter, SnapshotHeader, SnapshotRecord, SnapshotTombstone,
+    ReplicaSet, SnapshotBlock, SnapshotFooter, SnapshotHeader, SnapshotRecord, SnapshotTombstone,
 };
 use agni_core::snapshot::{SnapshotItem, SnapshotWriter, read};
 use prost::Message as _;
@@ -23,7 +23,7 @@ fn header() -> SnapshotHeader {
         term: 2,
         revision: 40,
         compacted_revision: 12,
-        voters: vec![42, 300],
+        replicas: Some(ReplicaSet { voters: vec![42, 300], ..ReplicaSet::default() }),
     }
 }
 
@@ -45,6 +45,7 @@ fn block() -> SnapshotBlock {
     SnapshotBlock {
         records: vec![SnapshotRecord { slot: 5, record: record.encode_to_vec().into() }],
         tombstones: vec![tombstone],
+        system: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The engine on a disk of its own that is full: it starts, serves what needs no space, and heals.
 //! The disk is a small tmpfs, so these tests need root, and say so where they are left out.
 
-use agni_core::engine::{Engine, EngineConfig, Freshness};
+use agni_core::engine::{Engine, EngineConfig, Freshness, NoPeers};
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{Key, Kind, Spec};
 use agni_core::proto::node::{Command, Delete, Put, command::Operation};
@@ -87,7 +87,7 @@ impl Node {
             ..EngineConfig::default()
         };
         let (sender, answers) = channel();
-        let engine = Engine::start(config, Box::new(Post(sender))).unwrap();
+        let engine = Engine::start(config, Box::new(Post(sender)), Box::new(NoPeers)).unwrap();
         Node { engine, answers }
     }
 

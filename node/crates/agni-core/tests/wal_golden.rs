@@ -7,8 +7,10 @@
 mod document;
 
 use agni_core::proto::api::{Capacity, Key, Kind, Spec};
-use agni_core::proto::node::{Command, Expire, ExpiredLease, Put, command::Operation};
-use agni_core::wal::{Batch, Identity, Op, Recovered, WalOptions, recover};
+use agni_core::proto::node::{
+    Command, Expire, ExpiredLease, Put, ReplicaSet, command::Operation,
+};
+use agni_core::wal::{Batch, Identity, Op, Recovered, SnapshotMark, WalOptions, recover};
 use prost::Message as _;
 use std::path::{Path, PathBuf};
 
@@ -61,10 +63,16 @@ fn write(dir: &Path) {
     batch.hard_state(3, 2, 42, 1);
     writer.append(&mut batch, true).unwrap();
     batch.clear();
-    batch.snapshot_mark(3, 3, 2, "p0003-00000000000000000003.snap", &[42]);
+    let replicas = ReplicaSet { voters: vec![42], learners: vec![43], ..ReplicaSet::default() };
+    let file = "p0003-00000000000000000003.snap".to_owned();
+    let mark =
+        SnapshotMark { index: 3, term: 2, file, replicas: replicas.clone(), installed: false };
+    batch.snapshot_mark(3, mark);
     batch.hard_state(3, 2, 42, 3);
     writer.append(&mut batch, true).unwrap();
     batch.clear();
+    batch.replica_set(5, 1, 1, replicas);
+    batch.discard(5, 1);
     for index in 4..8 {
         batch.entry(3, 2, index, Op::Put, &put());
     }
@@ -84,9 +92,17 @@ fn listing(dir: &Path) -> String {
                 "{{\"record\": \"HardState\", \"partition\": {partition}, \"term\": {term}, \
                  \"vote\": {vote}, \"commit\": {commit}}}"
             ),
-            Recovered::SnapshotMark { partition, index, term, file } => format!(
+            Recovered::SnapshotMark { partition, index, term, file, installed } => format!(
                 "{{\"record\": \"SnapshotMark\", \"partition\": {partition}, \"term\": {term}, \
-                 \"index\": {index}, \"file\": \"{file}\"}}"
+                 \"index\": {index}, \"file\": \"{file}\", \"installed\": {installed}}}"
+            ),
+            Recovered::ReplicaSet { partition, index, term, replicas } => format!(
+                "{{\"record\": \"ReplicaSet\", \"partition\": {partition}, \"term\": {term}, \
+                 \"index\": {index}, \"voters\": {:?}, \"learners\": {:?}}}",
+                replicas.voters, replicas.learners
+            ),
+            Recovered::Discard { partition, index } => format!(
+                "{{\"record\": \"Discard\", \"partition\": {partition}, \"index\": {index}}}"
             ),
         });
     })

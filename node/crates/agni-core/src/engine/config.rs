@@ -1,8 +1,19 @@
 //! How an engine is set up.
 
+use super::seed::Seed;
 use crate::error::StartError;
 use crate::limits;
+use crate::system::Founder;
 use std::path::PathBuf;
+
+/// What an empty data directory becomes. A directory that has an identity keeps it.
+#[derive(Debug, Clone)]
+pub enum Beginning {
+    /// A cluster of this node alone.
+    Alone(Founder),
+    /// A member of a cluster that others know of, too.
+    Given(Seed),
+}
 
 /// The engine's settings.
 #[derive(Debug, Clone)]
@@ -14,6 +25,8 @@ pub struct EngineConfig {
     pub partitions: u32,
     /// The cluster's identity; none lets a new directory choose one.
     pub cluster_id: Option<[u8; 16]>,
+    /// What an empty directory becomes.
+    pub beginning: Beginning,
     /// Bytes of log since the last round of snapshots that start the next one.
     pub snapshot_wal_bytes: u64,
     /// Bytes kept aside on disk; also the free space below which growing writes are refused.
@@ -32,6 +45,7 @@ impl Default for EngineConfig {
             data_dir: PathBuf::from("data"),
             partitions: limits::PARTITIONS_DEFAULT,
             cluster_id: None,
+            beginning: Beginning::Alone(Founder::default()),
             snapshot_wal_bytes: limits::SNAPSHOT_WAL_BYTES_DEFAULT,
             disk_reserve_bytes: limits::DISK_RESERVE_BYTES_DEFAULT,
             wal_segment_bytes: limits::WAL_SEGMENT_BYTES_DEFAULT,

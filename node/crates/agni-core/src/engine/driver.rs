@@ -3,12 +3,15 @@
 use super::inbox::{Mail, overload};
 use super::log_thread::{LogSlot, spawn_log};
 use super::open::Opened;
-use super::snapshot_thread::{SnapshotSlot, spawn_snapshots};
+use super::peers::Peers;
+use super::snapshot_thread::{SnapshotSettings, SnapshotSlot, spawn_snapshots};
 use super::{EngineConfig, Shared, disk_code};
 use crate::fatal::AbortOnPanic;
+use crate::lease::LeaseSettings;
 use crate::limits;
 use crate::raft::core::{Core, CoreSettings, Effects, Event};
 use crate::raft::work::{Answer, Deliver, Refuse};
+use crate::system::SYSTEM_PARTITION;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{Builder, JoinHandle};
@@ -20,6 +23,7 @@ pub fn spawn(
     opened: Opened,
     shared: Arc<Shared>,
     deliver: Box<dyn Deliver>,
+    peers: Box<dyn Peers>,
 ) -> std::io::Result<Vec<JoinHandle<()>>> {
     let settings = CoreSettings {
         node_id: opened.meta.node_id,
@@ -29,10 +33,17 @@ pub fn spawn(
     let clock = shared.lease_clock.clone();
     let core = Core::new(settings, opened.groups, clock, shared.metrics.clone());
     let (log, log_thread) = spawn_log(opened.writer, shared.clone())?;
-    let (snapshots, snapshot_thread) = spawn_snapshots(config.data_dir.clone(), shared.clone())?;
+    let settings = SnapshotSettings {
+        dir: config.data_dir.join("snapshots"),
+        node_id: shared.node_id,
+        leases: LeaseSettings { guard: config.mass_expiry_guard, ..LeaseSettings::default() },
+    };
+    let snapshots = shared.snapshots.clone();
+    let snapshot_thread = spawn_snapshots(settings, shared.clone())?;
     let driver = Builder::new().name("agni-driver".into()).spawn(move || {
         let _abort = AbortOnPanic;
-        Driver { core, shared, deliver, log, snapshots, effects: Effects::default() }.run();
+        let effects = Effects::default();
+        Driver { core, shared, deliver, peers, log, snapshots, effects }.run();
     })?;
     Ok(vec![driver, log_thread, snapshot_thread])
 }
@@ -41,6 +52,7 @@ struct Driver {
     core: Core,
     shared: Arc<Shared>,
     deliver: Box<dyn Deliver>,
+    peers: Box<dyn Peers>,
     log: Arc<LogSlot>,
     snapshots: Arc<SnapshotSlot>,
     effects: Effects,
@@ -69,9 +81,10 @@ impl Driver {
             }
             self.core.finish(&mut self.effects);
             self.carry_out();
-            if !ready && self.core.is_ready() {
-                ready = true;
-                self.shared.inbox.set_ready();
+            let is_ready = self.core.is_ready();
+            if ready != is_ready {
+                ready = is_ready;
+                self.shared.inbox.set_ready(ready);
             }
             if mail.abandoned || (mail.stop && !self.core.is_appending()) {
                 break;
@@ -88,6 +101,12 @@ impl Driver {
     fn take(&mut self, mail: &mut Mail, now_us: u64) {
         if let Some((batch, bytes)) = mail.appended.take() {
             self.core.handle(Event::Appended { batch, bytes });
+        }
+        if !mail.messages.is_empty() {
+            self.core.handle(Event::Messages(std::mem::take(&mut mail.messages)));
+        }
+        for event in mail.events.drain(..) {
+            self.core.handle(event);
         }
         if let Some(state) = mail.disk.take() {
             self.shared.disk.store(disk_code(state), Relaxed);
@@ -114,6 +133,22 @@ impl Driver {
             self.shared.metrics.batch_bytes.observe(append.batch.len() as u64);
             self.log.append(append);
         }
+        if !self.effects.messages.is_empty() {
+            self.peers.send(&mut self.effects.messages);
+        }
+        for transfer in self.effects.transfers.drain(..) {
+            self.peers.send_snapshot(transfer);
+        }
+        for group in self.effects.forget.drain(..) {
+            self.snapshots.forget(group);
+        }
+        // Before those who wait for it are told.
+        if self.effects.changed.contains(&SYSTEM_PARTITION)
+            && let Some(state) = self.core.system_state()
+        {
+            self.shared.set_system_state(state);
+        }
+        self.effects.changed.retain(|partition| *partition != SYSTEM_PARTITION);
         if !self.effects.answers.is_empty() {
             self.deliver.answers(&mut self.effects.answers);
         }

@@ -4,8 +4,9 @@
 use crate::clock::Clock;
 use crate::limits;
 use crate::proto::node::command::Operation;
-use crate::raft::core::SnapshotDone;
-use crate::raft::work::{Submission, Ticket, Work};
+use crate::raft::core::Event;
+use crate::raft::snapshots::SnapshotDone;
+use crate::raft::work::{PeerMessage, Submission, Ticket, Work};
 use crate::wal::{Batch, DiskState};
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -26,6 +27,10 @@ pub struct Mail {
     pub disk: Option<DiskState>,
     /// A snapshot that ended.
     pub snapshot: Option<SnapshotDone>,
+    /// Messages of other nodes.
+    pub messages: Vec<PeerMessage>,
+    /// What else other nodes, or the files, have to say.
+    pub events: Vec<Event>,
     /// Whether to stop.
     pub stop: bool,
     /// The log thread gave up its batch: the disk was full when the node had to stop.
@@ -39,6 +44,8 @@ impl Mail {
             && self.appended.is_none()
             && self.disk.is_none()
             && self.snapshot.is_none()
+            && self.messages.is_empty()
+            && self.events.is_empty()
             && !self.abandoned
     }
 }
@@ -119,6 +126,25 @@ impl Inbox {
         self.wake.notify_one();
     }
 
+    /// Messages of other nodes arrived. Those that find no place are dropped: Raft repeats them.
+    /// Answers how many.
+    pub fn receive(&self, messages: Vec<PeerMessage>) -> usize {
+        let mut mail = self.mail.lock();
+        let room = limits::INBOX_MESSAGES_MAX.saturating_sub(mail.messages.len());
+        let dropped = messages.len().saturating_sub(room);
+        mail.messages.extend(messages.into_iter().take(room));
+        drop(mail);
+        self.wake.notify_one();
+        dropped
+    }
+
+    /// Something else happened. What can happen is bounded by who tells of it: one for each node
+    /// that can't be reached, and for each transfer of a snapshot that is under way.
+    pub fn event(&self, event: Event) {
+        self.mail.lock().events.push(event);
+        self.wake.notify_one();
+    }
+
     /// Waits for mail, at most this long; takes it all.
     pub fn wait(&self, timeout: Duration, mail: &mut Mail) {
         let mut inbox = self.mail.lock();
@@ -141,10 +167,15 @@ impl Inbox {
         self.stopping.load(Relaxed)
     }
 
-    /// The driver serves.
-    pub fn set_ready(&self) {
-        *self.ready.lock() = true;
+    /// The driver serves, or doesn't.
+    pub fn set_ready(&self, ready: bool) {
+        *self.ready.lock() = ready;
         self.became_ready.notify_all();
+    }
+
+    /// Whether the driver serves.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.lock()
     }
 
     /// Waits until the driver serves.

@@ -15,7 +15,7 @@ use std::time::Duration;
 #[derive(Default)]
 struct Orders {
     append: Option<Append>,
-    release: Option<Vec<u64>>,
+    release: Option<Vec<(u32, u64)>>,
     stop: bool,
 }
 
@@ -36,8 +36,8 @@ impl LogSlot {
         self.wake.notify_one();
     }
 
-    /// Lets go of files that hold only entries before these indexes, one a partition.
-    pub fn release(&self, keep_from: Vec<u64>) {
+    /// Lets go of files that hold only entries before these indexes, one a group.
+    pub fn release(&self, keep_from: Vec<(u32, u64)>) {
         self.orders.lock().release = Some(keep_from);
         self.wake.notify_one();
     }
@@ -48,7 +48,7 @@ impl LogSlot {
         self.wake.notify_one();
     }
 
-    fn take_release(&self) -> Option<Vec<u64>> {
+    fn take_release(&self) -> Option<Vec<(u32, u64)>> {
         self.orders.lock().release.take()
     }
 
@@ -138,8 +138,9 @@ impl LogThread {
         }
     }
 
-    fn release(&mut self, keep_from: &[u64]) {
-        let keep = |partition: u32| keep_from.get(partition as usize).copied().unwrap_or(0);
+    fn release(&mut self, keep_from: &[(u32, u64)]) {
+        let kept = |group: u32| keep_from.iter().find(|(of, _)| *of == group);
+        let keep = |group: u32| kept(group).map_or(0, |(_, from)| *from);
         // What can't be removed now is removed in a later round.
         if let Err(error) = self.writer.release(&keep) {
             crate::fatal::warn("segments of the log could not be removed", &error);

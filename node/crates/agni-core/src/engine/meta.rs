@@ -2,8 +2,10 @@
 
 #![allow(clippy::disallowed_methods)] // the file shell of a data directory
 
-use super::config::EngineConfig;
+use super::config::{Beginning, EngineConfig};
+use super::seed::Seed;
 use crate::error::StartError;
+use crate::system;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -25,16 +27,25 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Reads the directory's identity, or gives one to an empty directory.
-    pub fn open(config: &EngineConfig) -> Result<Meta, StartError> {
+    /// Reads the directory's identity; none in an empty directory.
+    pub fn read(dir: &Path) -> Result<Option<Meta>, StartError> {
+        let path = dir.join(FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text).map(Some).map_err(|message| fault(&path, message)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StartError::io(path, error)),
+        }
+    }
+
+    /// Reads the directory's identity and how it began, or gives them to an empty directory.
+    pub fn open(config: &EngineConfig) -> Result<(Meta, Seed), StartError> {
         let path = config.data_dir.join(FILE);
-        let meta = match fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&text).map_err(|message| fault(&path, message))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Self::create(config);
-            }
-            Err(error) => return Err(StartError::io(path, error)),
-        };
+        let Some(meta) = Self::read(&config.data_dir)? else { return Self::create(config) };
+        let seed = Seed::read(&config.data_dir, meta.node_id)?.ok_or_else(|| {
+            let message = "cluster.seed is missing beside it; restore it from a backup, or wipe \
+                           the directory and join as a new member";
+            fault(&path, message.into())
+        })?;
         if meta.partitions != config.partitions {
             let message = format!(
                 "the directory was made with {} partitions, the configuration says {}; the number \
@@ -47,10 +58,10 @@ impl Meta {
             let message = "the directory belongs to another cluster; use another directory";
             return Err(fault(&path, message.into()));
         }
-        Ok(meta)
+        Ok((meta, seed))
     }
 
-    fn create(config: &EngineConfig) -> Result<Meta, StartError> {
+    fn create(config: &EngineConfig) -> Result<(Meta, Seed), StartError> {
         let log = config.data_dir.join("wal");
         let path = config.data_dir.join(FILE);
         let used = fs::read_dir(&log).is_ok_and(|mut files| files.next().is_some());
@@ -59,7 +70,7 @@ impl Meta {
                            or wipe the directory and join as a new member";
             return Err(fault(&path, message.into()));
         }
-        let mut random = [0_u8; 32];
+        let mut random = [0_u8; 24];
         let source = "/dev/urandom";
         File::open(source)
             .and_then(|mut file| file.read_exact(&mut random))
@@ -71,16 +82,30 @@ impl Meta {
             bytes.copy_from_slice(&random[at..at + 8]);
             u64::from_be_bytes(bytes)
         };
-        let meta = Meta {
-            cluster_id: config.cluster_id.unwrap_or(chosen),
-            // Raft reads 0 as "nobody".
-            node_id: number(16).max(1),
-            salt: number(24),
-            partitions: config.partitions,
+        let seed = match &config.beginning {
+            Beginning::Alone(founder) => {
+                let cluster_id = config.cluster_id.unwrap_or(chosen);
+                let state = system::alone(cluster_id, config.partitions, founder);
+                Seed { node_id: 1, is_founding: true, state }
+            }
+            Beginning::Given(seed) => seed.clone(),
         };
-        write_durably(&config.data_dir, &meta.text())
+        let cluster_id = seed.state.cluster_id[..].try_into().map_err(|_| StartError::Config {
+            field: "beginning",
+            message: "names a cluster whose identity is not 16 bytes".into(),
+        })?;
+        let meta = Meta {
+            cluster_id,
+            // Raft reads 0 as "nobody".
+            node_id: seed.node_id.max(1),
+            salt: number(16),
+            partitions: seed.state.partition_count,
+        };
+        // First the seed: a directory with an identity must know how it began.
+        seed.write(&config.data_dir)?;
+        write_durably(&config.data_dir, FILE, meta.text().as_bytes())
             .map_err(|error| StartError::io(path, error))?;
-        Ok(meta)
+        Ok((meta, seed))
     }
 
     fn body(&self) -> String {
@@ -125,16 +150,17 @@ impl Meta {
     }
 }
 
-fn fault(path: &Path, message: String) -> StartError {
+pub(super) fn fault(path: &Path, message: String) -> StartError {
     StartError::DataDirectory { path: path.to_path_buf(), message }
 }
 
-fn write_durably(dir: &Path, text: &str) -> std::io::Result<()> {
-    let temporary = dir.join("node.meta.new");
+/// Writes a file whole or not at all.
+pub(super) fn write_durably(dir: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let temporary = dir.join(format!("{name}.new"));
     let mut file = File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&temporary, dir.join(FILE))?;
+    fs::rename(&temporary, dir.join(name))?;
     File::open(dir)?.sync_all()
 }
 

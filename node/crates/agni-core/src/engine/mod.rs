@@ -7,22 +7,33 @@ mod inbox;
 mod log_thread;
 mod meta;
 mod open;
+mod peers;
+mod seed;
 mod snapshot_thread;
 
-pub use config::EngineConfig;
+pub use config::{Beginning, EngineConfig};
+pub use meta::Meta;
+pub use peers::{NoPeers, Peers};
+pub use seed::Seed;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::StartError;
 use crate::key::KeyRef;
 use crate::lease::LeaseClock;
 use crate::metrics::EngineMetrics;
+use crate::proto::node::SystemState;
 use crate::raft::cell::PartitionCell;
-use crate::raft::work::{Deliver, Refuse, Submission};
+use crate::raft::core::Event;
+use crate::raft::group::Group;
+use crate::raft::work::{Deliver, PeerMessage, Refuse, Submission};
 use crate::ring;
 use crate::store::Store;
+use crate::system::SYSTEM_PARTITION;
 use crate::wal::DiskState;
+use ::raft::eraftpb::Message;
 use inbox::Inbox;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use snapshot_thread::SnapshotSlot;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -105,8 +116,14 @@ pub struct Engine {
 
 /// What the threads and the readers share.
 pub(crate) struct Shared {
+    /// The partitions in their order.
     cells: Vec<Arc<PartitionCell>>,
+    /// The system group.
+    system: Arc<PartitionCell>,
+    system_state: RwLock<Arc<SystemState>>,
+    system_version: AtomicU64,
     inbox: Inbox,
+    snapshots: Arc<SnapshotSlot>,
     metrics: Arc<EngineMetrics>,
     clock: Arc<dyn Clock>,
     lease_clock: Arc<LeaseClock>,
@@ -117,20 +134,52 @@ pub(crate) struct Shared {
     started_ms: u64,
 }
 
+impl Shared {
+    fn cell(&self, partition: u32) -> Option<&Arc<PartitionCell>> {
+        match partition {
+            SYSTEM_PARTITION => Some(&self.system),
+            _ => self.cells.get(partition as usize),
+        }
+    }
+
+    fn set_system_state(&self, state: Arc<SystemState>) {
+        let version = state.version;
+        *self.system_state.write() = state;
+        self.system_version.store(version, Relaxed);
+    }
+}
+
 impl Engine {
-    /// Recovers what the data directory holds and starts to serve it. Returns once every
-    /// partition is led and has applied all that is committed.
+    /// Recovers what the data directory holds and starts to serve it. A node that is the only
+    /// voter everywhere returns once it leads and has applied all that is committed; one that needs
+    /// others returns at once.
     ///
     /// # Errors
     /// When the configuration, the directory or a file in it can't be used; nothing is changed
     /// on disk then but a torn tail that was cut, with a copy kept.
-    pub fn start(config: EngineConfig, deliver: Box<dyn Deliver>) -> Result<Engine, StartError> {
+    pub fn start(
+        config: EngineConfig,
+        deliver: Box<dyn Deliver>,
+        peers: Box<dyn Peers>,
+    ) -> Result<Engine, StartError> {
         config.validate()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let opened = open::open(&config, &clock)?;
         let metrics = Arc::new(EngineMetrics::default());
+        let mut cells: Vec<_> = opened.groups.iter().map(|group| group.cell().clone()).collect();
+        let system = cells.pop().ok_or(StartError::Config {
+            field: "partitions",
+            message: "must be at least 1".into(),
+        })?;
+        let known = system.store.read().system().cloned();
+        let state = known.unwrap_or_else(|| Arc::new(opened.seed.state.clone()));
+        let is_alone = opened.groups.iter().all(Group::is_alone);
         let shared = Arc::new(Shared {
-            cells: opened.groups.iter().map(|group| group.cell().clone()).collect(),
+            cells,
+            system,
+            system_version: AtomicU64::new(state.version),
+            system_state: RwLock::new(state),
+            snapshots: Arc::default(),
             inbox: Inbox::new(config.queue_limit),
             metrics: metrics.clone(),
             lease_clock: Arc::new(LeaseClock::new(clock.clone())),
@@ -141,9 +190,11 @@ impl Engine {
             wal_bytes: AtomicU64::new(opened.writer.bytes_on_disk()),
             started_ms: clock.boot_us() / 1000,
         });
-        let threads = driver::spawn(&config, opened, shared.clone(), deliver)
+        let threads = driver::spawn(&config, opened, shared.clone(), deliver, peers)
             .map_err(|error| StartError::io(&config.data_dir, error))?;
-        shared.inbox.wait_ready();
+        if is_alone {
+            shared.inbox.wait_ready();
+        }
         Ok(Engine { shared, threads: Arc::new(Mutex::new(threads)) })
     }
 
@@ -200,6 +251,48 @@ impl Engine {
         Ok(f(&store, ReadPoint { revision: store.revision(), term, age_ms: 0 }, now_ms))
     }
 
+    /// Messages of other nodes arrived, from whom they say. Never blocks; answers how many found no
+    /// place.
+    pub fn receive(&self, messages: Vec<PeerMessage>) -> usize {
+        self.shared.inbox.receive(messages)
+    }
+
+    /// Messages to this node don't arrive.
+    pub fn unreachable(&self, node_id: u64) {
+        self.shared.inbox.event(Event::Unreachable(node_id));
+    }
+
+    /// The sending of a snapshot ended; `ok` says that all of it is durable at the receiver.
+    pub fn snapshot_sent(&self, partition: u32, to: u64, ok: bool) {
+        self.shared.inbox.event(Event::SnapshotSent { partition, to, ok });
+    }
+
+    /// A snapshot that another node sent is durable as a file below `snapshots/`.
+    pub fn snapshot_received(&self, partition: u32, message: Message, file: String) {
+        self.shared.snapshots.arrived(partition, message, file);
+    }
+
+    /// The cluster, as far as this node knows.
+    pub fn system_state(&self) -> Arc<SystemState> {
+        self.shared.system_state.read().clone()
+    }
+
+    /// The version of what `system_state` answers: cheap to look at.
+    pub fn system_version(&self) -> u64 {
+        self.shared.system_version.load(Relaxed)
+    }
+
+    /// Who leads a group, as far as this node knows; 0 for nobody. A node that holds no replica
+    /// doesn't know.
+    pub fn leader_of(&self, partition: u32) -> u64 {
+        self.shared.cell(partition).map_or(0, |cell| cell.leader.load(Relaxed))
+    }
+
+    /// Whether this node holds a replica of a group.
+    pub fn holds(&self, partition: u32) -> bool {
+        self.shared.cell(partition).is_some_and(|cell| cell.is_held.load(Relaxed))
+    }
+
     /// Time since boot in milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.shared.clock.boot_us() / 1000
@@ -224,8 +317,7 @@ impl Engine {
 
     /// Whether requests can be served.
     pub fn is_ready(&self) -> bool {
-        !self.shared.inbox.is_stopping()
-            && self.shared.cells.iter().all(|cell| cell.is_current.load(Relaxed))
+        !self.shared.inbox.is_stopping() && self.shared.inbox.is_ready()
     }
 
     /// Stops: refuses new work, makes durable what was accepted, joins the threads. Safe to

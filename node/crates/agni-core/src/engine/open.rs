@@ -4,24 +4,29 @@
 
 use super::config::EngineConfig;
 use super::meta::Meta;
+use super::seed::Seed;
 use crate::clock::Clock;
 use crate::error::StartError;
 use crate::lease::LeaseSettings;
+use crate::proto::node::SystemState;
 use crate::raft::cell::PartitionCell;
-use crate::raft::group::{Group, GroupSettings};
-use crate::raft::recovery::GroupRecovery;
-use crate::snapshot::{self, SnapshotItem, SnapshotMeta};
-use crate::store::Store;
-use crate::wal::{self, Identity, RecoverError, Recovered, WalWriter};
+use crate::raft::group::{Group, GroupSettings, Snapshots};
+use crate::raft::recovery::{GroupRecovery, RecoveredGroup, RecoverySettings};
+use crate::snapshot::{self, SnapshotError, SnapshotItem, SnapshotMeta};
+use crate::system::{self, FOUNDING_INDEX, FOUNDING_TERM, SYSTEM_PARTITION};
+use crate::wal::{self, Batch, Identity, RecoverError, Recovered, WalWriter};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A recovered data directory.
 pub struct Opened {
     /// Whose it is.
     pub meta: Meta,
+    /// How it began.
+    pub seed: Seed,
     /// The log, ready to be appended to.
     pub writer: WalWriter,
-    /// One group a partition, in their order.
+    /// The partitions in their order, then the system group.
     pub groups: Vec<Group>,
 }
 
@@ -31,14 +36,22 @@ pub fn open(config: &EngineConfig, clock: &Arc<dyn Clock>) -> Result<Opened, Sta
         let path = config.data_dir.join(folder);
         std::fs::create_dir_all(&path).map_err(|error| StartError::io(path, error))?;
     }
-    let meta = Meta::open(config)?;
-    let now_ms = clock.boot_us() / 1000;
-    let (mut partitions, kept) = restore_snapshots(config, &meta, now_ms)?;
-    let writer = replay(config, &meta, &mut partitions)?;
-    let mut groups = Vec::with_capacity(partitions.len());
-    for (recovery, snapshots) in partitions.into_iter().zip(kept) {
-        let partition = groups.len() as u32;
-        let (store, tail, applied) = recovery.finish();
+    let (meta, seed) = Meta::open(config)?;
+    let settings = RecoverySettings {
+        node_id: meta.node_id,
+        leases: LeaseSettings { guard: config.mass_expiry_guard, ..LeaseSettings::default() },
+        now_ms: clock.boot_us() / 1000,
+        founding: seed.is_founding.then(|| Arc::new(seed.state.clone())),
+    };
+    let (mut recoveries, kept) = restore_snapshots(config, &meta, &settings)?;
+    let mut writer = replay(config, &meta, &mut recoveries)?;
+    if writer.sequence() == 0 && seed.is_founding {
+        found(&seed.state, &meta, &mut recoveries, &mut writer)?;
+    }
+    let mut groups = Vec::with_capacity(recoveries.len());
+    let numbers = group_numbers(meta.partitions);
+    for ((partition, recovery), snapshots) in numbers.zip(recoveries).zip(kept) {
+        let RecoveredGroup { store, tail, applied } = recovery.finish()?;
         let cell = Arc::new(PartitionCell::new(store));
         let settings = GroupSettings {
             partition,
@@ -52,71 +65,86 @@ pub fn open(config: &EngineConfig, clock: &Arc<dyn Clock>) -> Result<Opened, Sta
             message: format!("Raft refuses the recovered state: {error}"),
         })?);
     }
-    Ok(Opened { meta, writer, groups })
+    Ok(Opened { meta, seed, writer, groups })
 }
 
-type Restored = (Vec<GroupRecovery>, Vec<(u64, u64)>);
+/// The partitions in their order, then the system group.
+fn group_numbers(partitions: u32) -> impl Iterator<Item = u32> {
+    (0..partitions).chain([SYSTEM_PARTITION])
+}
 
-/// Loads each partition's newest valid snapshot, on all cores.
+/// Begins the groups that a new cluster gives to this node. It is one batch: all or nothing.
+fn found(
+    state: &SystemState,
+    meta: &Meta,
+    recoveries: &mut [GroupRecovery],
+    writer: &mut WalWriter,
+) -> Result<(), StartError> {
+    let mut batch = Batch::new();
+    let (index, term) = (FOUNDING_INDEX, FOUNDING_TERM);
+    for (partition, recovery) in group_numbers(meta.partitions).zip(recoveries) {
+        let set = system::founding_replicas(state, partition);
+        if set.voters.contains(&meta.node_id) || set.learners.contains(&meta.node_id) {
+            batch.replica_set(partition, index, term, set.clone());
+            batch.hard_state(partition, term, 0, index);
+            recovery.replica_set(index, term, &set)?;
+        }
+    }
+    match writer.append(&mut batch, true) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(StartError::DataDirectory {
+            path: "wal".into(),
+            message: format!("the log can't be begun: {error}"),
+        }),
+    }
+}
+
+type Restored = (Vec<GroupRecovery>, Vec<Snapshots>);
+
+/// Loads each group's newest valid snapshot, on all cores.
 fn restore_snapshots(
     config: &EngineConfig,
     meta: &Meta,
-    now_ms: u64,
+    settings: &RecoverySettings,
 ) -> Result<Restored, StartError> {
     let dir = config.data_dir.join("snapshots");
     let listed = snapshot::list(&dir).map_err(|error| StartError::io(&dir, error))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let partitions: Vec<u32> = (0..meta.partitions).collect();
-    let chunk = partitions.len().div_ceil(cores);
+    let groups: Vec<u32> = group_numbers(meta.partitions).collect();
+    let chunk = groups.len().div_ceil(cores);
     let restored: Vec<_> = std::thread::scope(|scope| {
-        let workers: Vec<_> = partitions
+        let workers: Vec<_> = groups
             .chunks(chunk)
             .map(|share| {
                 let listed = &listed;
+                let dir = &dir;
                 let restore = move |partition: &u32| {
                     let files = listed.get(partition).map_or(&[][..], Vec::as_slice);
-                    restore_partition(config, meta, *partition, files, now_ms)
+                    restore_group(dir, settings, *partition, files)
                 };
                 scope.spawn(move || share.iter().map(restore).collect::<Vec<_>>())
             })
             .collect();
         workers.into_iter().flat_map(|worker| worker.join().expect("no panic")).collect()
     });
-    let restored: Result<Vec<_>, StartError> = restored.into_iter().collect();
-    Ok(restored?.into_iter().unzip())
+    Ok(restored.into_iter().unzip())
 }
 
 /// Tries the newest snapshot, then the older one, then none: the log is kept back to the older
 /// one, and a hole between what was restored and the log is found by the replay.
-fn restore_partition(
-    config: &EngineConfig,
-    meta: &Meta,
+fn restore_group(
+    dir: &Path,
+    settings: &RecoverySettings,
     partition: u32,
     files: &[SnapshotMeta],
-    now_ms: u64,
-) -> Result<(GroupRecovery, (u64, u64)), StartError> {
-    let lease = LeaseSettings { guard: config.mass_expiry_guard, ..LeaseSettings::default() };
-    let fresh = || {
-        let store = Store::with_settings(partition, lease.clone());
-        GroupRecovery::new(partition, store, vec![meta.node_id], now_ms)
-    };
-    let dir = config.data_dir.join("snapshots");
+) -> (GroupRecovery, Snapshots) {
     for (position, file) in files.iter().enumerate() {
-        let mut recovery = fresh();
         let path = dir.join(&file.file);
-        let read = snapshot::read(&path, &mut |item| match item {
-            SnapshotItem::Header(header) => {
-                recovery.snapshot_header(&header);
-                Ok(())
-            }
-            SnapshotItem::Block(block) => {
-                recovery.snapshot_block(block).map_err(|error| error.to_string())
-            }
-        });
-        match read {
-            Ok(_) => {
+        match load(&path, GroupRecovery::new(partition, settings.clone())) {
+            Ok(recovery) => {
                 let older = files.get(position + 1).map_or(0, |older| older.index);
-                return Ok((recovery, (file.index, older)));
+                let newest = file.index;
+                return (recovery, Snapshots { newest, older, file: Some(file.file.clone()) });
             }
             Err(error) => {
                 let message = format!("{}: an older state is used", path.display());
@@ -124,7 +152,24 @@ fn restore_partition(
             }
         }
     }
-    Ok((fresh(), (0, 0)))
+    (GroupRecovery::new(partition, settings.clone()), Snapshots::default())
+}
+
+/// Loads a snapshot's file.
+pub(super) fn load(
+    path: &Path,
+    mut recovery: GroupRecovery,
+) -> Result<GroupRecovery, SnapshotError> {
+    snapshot::read(path, &mut |item| match item {
+        SnapshotItem::Header(header) => {
+            recovery.snapshot_header(&header);
+            Ok(())
+        }
+        SnapshotItem::Block(block) => {
+            recovery.snapshot_block(block).map_err(|error| error.to_string())
+        }
+    })?;
+    Ok(recovery)
 }
 
 fn replay(
@@ -148,30 +193,40 @@ fn replay(
     fault.map_or(Ok(writer), Err)
 }
 
-fn replay_record(
-    record: Recovered<'_>,
-    partitions: &mut [GroupRecovery],
-) -> Result<(), StartError> {
+fn replay_record(record: Recovered<'_>, groups: &mut [GroupRecovery]) -> Result<(), StartError> {
     match record {
         Recovered::Entry { partition, term, index, op, data } => {
-            group(partitions, partition)?.entry(term, index, op, data)
+            group(groups, partition)?.entry(term, index, op, data);
+            Ok(())
         }
         Recovered::HardState { partition, term, vote, commit } => {
-            group(partitions, partition)?.hard_state(term, vote, commit)
+            group(groups, partition)?.hard_state(term, vote, commit)
         }
-        Recovered::SnapshotMark { .. } => Ok(()),
+        Recovered::ReplicaSet { partition, index, term, replicas } => {
+            group(groups, partition)?.replica_set(index, term, &replicas)
+        }
+        Recovered::SnapshotMark { partition, index, installed, .. } => {
+            group(groups, partition)?.snapshot_mark(index, installed);
+            Ok(())
+        }
+        Recovered::Discard { partition, index } => {
+            group(groups, partition)?.discard(index);
+            Ok(())
+        }
     }
 }
 
-fn group(
-    partitions: &mut [GroupRecovery],
-    partition: u32,
-) -> Result<&mut GroupRecovery, StartError> {
-    let count = partitions.len();
-    partitions.get_mut(partition as usize).ok_or_else(|| StartError::Inconsistent {
-        partition,
-        message: format!("the log speaks of it, but there are only {count} partitions"),
-    })
+fn group(groups: &mut [GroupRecovery], partition: u32) -> Result<&mut GroupRecovery, StartError> {
+    let partitions = groups.len() - 1;
+    let position = match partition {
+        SYSTEM_PARTITION => partitions,
+        _ if (partition as usize) < partitions => partition as usize,
+        _ => {
+            let message = format!("the log speaks of it, but there are only {partitions}");
+            return Err(StartError::Inconsistent { partition, message });
+        }
+    };
+    Ok(&mut groups[position])
 }
 
 fn recover_error(error: RecoverError) -> StartError {

@@ -1,26 +1,41 @@
-//! The thread that writes snapshots, block by block: the partition's lock is held for one block
+//! The thread that writes and loads snapshots. It writes block by block: the partition's lock is held for one block
 //! at a time, and writes go on in between.
 
-use super::Shared;
+use super::{Shared, open};
 use crate::env::{Disk, RealDisk};
 use crate::fatal::AbortOnPanic;
+use crate::lease::LeaseSettings;
 use crate::limits;
-use crate::proto::node::SnapshotFooter;
-use crate::raft::core::{SnapshotDone, SnapshotJob};
+use crate::proto::node::{SnapshotFooter, SnapshotHeader};
+use crate::raft::core::Event;
+use crate::raft::group::ArrivedSnapshot;
+use crate::raft::recovery::{GroupRecovery, RecoveredGroup, RecoverySettings};
+use crate::raft::snapshots::{SnapshotDone, SnapshotJob};
 use crate::snapshot::{self, SnapshotError, SnapshotMeta, SnapshotWriter};
 use crate::store::SnapshotCursor;
 use parking_lot::{Condvar, Mutex};
-use std::path::{Path, PathBuf};
+use raft::eraftpb::Message;
+use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 #[derive(Default)]
 struct Orders {
     job: Option<SnapshotJob>,
+    /// What other nodes sent: the group, the message, the file.
+    arrived: VecDeque<(u32, Message, String)>,
+    forget: VecDeque<u32>,
     stop: bool,
 }
 
-/// Where the driver puts the next snapshot to be written.
+enum Order {
+    Write(SnapshotJob),
+    Load(u32, Message, String),
+    Forget(u32),
+}
+
+/// Where it is put what is to be done with snapshots.
 #[derive(Default)]
 pub struct SnapshotSlot {
     orders: Mutex<Orders>,
@@ -34,16 +49,47 @@ impl SnapshotSlot {
         self.wake.notify_one();
     }
 
+    /// Loads a file that another node sent. Too many are refused by passing them over: Raft asks
+    /// for another one.
+    pub fn arrived(&self, partition: u32, message: Message, file: String) {
+        let mut orders = self.orders.lock();
+        if orders.arrived.len() < limits::SNAPSHOT_REQUESTS_MAX {
+            orders.arrived.push_back((partition, message, file));
+        }
+        drop(orders);
+        self.wake.notify_one();
+    }
+
+    /// Removes a group's files.
+    pub fn forget(&self, partition: u32) {
+        self.orders.lock().forget.push_back(partition);
+        self.wake.notify_one();
+    }
+
     /// Ends the thread after the block that it is writing.
     pub fn stop(&self) {
         self.orders.lock().stop = true;
         self.wake.notify_one();
     }
 
-    fn take(&self) -> Option<SnapshotJob> {
+    fn take(&self) -> Option<Order> {
         let mut orders = self.orders.lock();
-        self.wake.wait_while(&mut orders, |orders| orders.job.is_none() && !orders.stop);
-        if orders.stop { None } else { orders.job.take() }
+        loop {
+            if orders.stop {
+                return None;
+            }
+            // What frees space first, then what somebody waits for.
+            if let Some(partition) = orders.forget.pop_front() {
+                return Some(Order::Forget(partition));
+            }
+            if let Some((partition, message, file)) = orders.arrived.pop_front() {
+                return Some(Order::Load(partition, message, file));
+            }
+            if let Some(job) = orders.job.take() {
+                return Some(Order::Write(job));
+            }
+            self.wake.wait(&mut orders);
+        }
     }
 
     fn is_stopping(&self) -> bool {
@@ -51,59 +97,116 @@ impl SnapshotSlot {
     }
 }
 
-/// Starts the thread.
-pub fn spawn_snapshots(
-    data_dir: PathBuf,
-    shared: Arc<Shared>,
-) -> std::io::Result<(Arc<SnapshotSlot>, JoinHandle<()>)> {
-    let slot = Arc::new(SnapshotSlot::default());
-    let orders = slot.clone();
-    let dir = data_dir.join("snapshots");
-    let thread = Builder::new().name("agni-snapshot".into()).spawn(move || {
-        let _abort = AbortOnPanic;
-        let disk = RealDisk::shared();
-        while let Some(SnapshotJob { partition, mut cursor, header, ticket }) = orders.take() {
-            let started_us = shared.clock.boot_us();
-            let written = write(&disk, &dir, &shared, &mut cursor, &header, &orders);
-            let took_us = shared.clock.boot_us().saturating_sub(started_us);
-            shared.metrics.snapshot_us.observe(took_us);
-            if let Err(error @ (SnapshotError::Io { .. } | SnapshotError::BlockTooLarge { .. })) =
-                &written
-            {
-                crate::fatal::warn("a snapshot could not be written; the log is kept", error);
-            }
-            let result = written.map_err(|error| error.to_string());
-            if let Err(error) =
-                snapshot::remove_old(&*disk, &dir, partition, limits::SNAPSHOTS_KEPT)
-            {
-                crate::fatal::warn("old snapshots could not be removed", &error);
-            }
-            shared.inbox.snapshot_done(SnapshotDone { partition, cursor, ticket, result });
-        }
-    })?;
-    Ok((slot, thread))
+/// What the thread needs to know.
+pub struct SnapshotSettings {
+    /// Where the files are.
+    pub dir: PathBuf,
+    /// This node.
+    pub node_id: u64,
+    /// How leases expire.
+    pub leases: LeaseSettings,
 }
 
-fn write(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    shared: &Shared,
-    cursor: &mut SnapshotCursor,
-    header: &crate::proto::node::SnapshotHeader,
-    slot: &SnapshotSlot,
-) -> Result<SnapshotMeta, SnapshotError> {
-    let mut writer = SnapshotWriter::create(disk.clone(), dir, header)?;
-    let mut footer = SnapshotFooter::default();
-    let cell = &shared.cells[header.partition as usize];
-    loop {
-        if slot.is_stopping() {
-            return Err(SnapshotError::Cancelled);
+/// Starts the thread.
+pub fn spawn_snapshots(
+    settings: SnapshotSettings,
+    shared: Arc<Shared>,
+) -> std::io::Result<JoinHandle<()>> {
+    Builder::new().name("agni-snapshot".into()).spawn(move || {
+        let _abort = AbortOnPanic;
+        let thread = SnapshotThread { settings, shared, disk: RealDisk::shared() };
+        while let Some(order) = thread.shared.snapshots.take() {
+            match order {
+                Order::Write(job) => thread.take(job),
+                Order::Load(partition, message, file) => thread.load(partition, message, file),
+                Order::Forget(partition) => thread.forget(partition),
+            }
         }
-        let block = cell.store.write().snapshot_block(cursor, limits::SNAPSHOT_BLOCK_BYTES_MAX);
-        let Some(block) = block else { break };
-        footer.records += block.records.len() as u64;
-        footer.tombstones += block.tombstones.len() as u64;
-        writer.write_block(&block)?;
+    })
+}
+
+struct SnapshotThread {
+    settings: SnapshotSettings,
+    shared: Arc<Shared>,
+    disk: Arc<dyn Disk>,
+}
+
+impl SnapshotThread {
+    fn take(&self, job: SnapshotJob) {
+        let SnapshotJob { mut cursor, header, ticket } = job;
+        let started_us = self.shared.clock.boot_us();
+        let written = self.write(&mut cursor, &header);
+        let took_us = self.shared.clock.boot_us().saturating_sub(started_us);
+        self.shared.metrics.snapshot_us.observe(took_us);
+        if let Err(error @ (SnapshotError::Io { .. } | SnapshotError::BlockTooLarge { .. })) =
+            &written
+        {
+            crate::fatal::warn("a snapshot could not be written; the log is kept", error);
+        }
+        let result = written.map_err(|error| error.to_string());
+        self.remove_old(header.partition, limits::SNAPSHOTS_KEPT);
+        self.shared.inbox.snapshot_done(SnapshotDone { header, cursor, ticket, result });
     }
-    writer.finish(&footer)
+
+    fn write(
+        &self,
+        cursor: &mut SnapshotCursor,
+        header: &SnapshotHeader,
+    ) -> Result<SnapshotMeta, SnapshotError> {
+        let mut writer = SnapshotWriter::create(self.disk.clone(), &self.settings.dir, header)?;
+        let mut footer = SnapshotFooter::default();
+        let Some(cell) = self.shared.cell(header.partition) else {
+            return Err(SnapshotError::Cancelled);
+        };
+        loop {
+            if self.shared.snapshots.is_stopping() {
+                return Err(SnapshotError::Cancelled);
+            }
+            let block = cell.store.write().snapshot_block(cursor, limits::SNAPSHOT_BLOCK_BYTES_MAX);
+            let Some(block) = block else { break };
+            footer.records += block.records.len() as u64;
+            footer.tombstones += block.tombstones.len() as u64;
+            writer.write_block(&block)?;
+        }
+        // The store may have been replaced meanwhile by what the leader sent.
+        if (footer.records, footer.tombstones) != (cursor.records, cursor.tombstone_count) {
+            return Err(SnapshotError::Replaced);
+        }
+        writer.finish(&footer)
+    }
+
+    fn load(&self, partition: u32, message: Message, file: String) {
+        let settings = RecoverySettings {
+            node_id: self.settings.node_id,
+            leases: self.settings.leases.clone(),
+            now_ms: self.shared.clock.boot_us() / 1000,
+            founding: None,
+        };
+        let path = self.settings.dir.join(&file);
+        let loaded = open::load(&path, GroupRecovery::new(partition, settings))
+            .map_err(|error| error.to_string())
+            .and_then(|recovery| recovery.finish().map_err(|error| error.to_string()));
+        match loaded {
+            Ok(RecoveredGroup { store, .. }) => {
+                let arrived = ArrivedSnapshot { message, file, store };
+                self.shared.inbox.event(Event::SnapshotArrived { partition, arrived });
+            }
+            Err(error) => {
+                crate::fatal::warn("a snapshot of another node can't be used", &error);
+            }
+        }
+        self.remove_old(partition, limits::SNAPSHOTS_KEPT);
+    }
+
+    fn forget(&self, partition: u32) {
+        self.remove_old(partition, 0);
+        self.shared.inbox.event(Event::Forgotten(partition));
+    }
+
+    fn remove_old(&self, partition: u32, keep: usize) {
+        let removed = snapshot::remove_old(&*self.disk, &self.settings.dir, partition, keep);
+        if let Err(error) = removed {
+            crate::fatal::warn("old snapshots could not be removed", &error);
+        }
+    }
 }

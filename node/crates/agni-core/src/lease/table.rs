@@ -121,6 +121,10 @@ impl LeaseTable {
         }
     }
 
+    pub(crate) fn settings(&self) -> &LeaseSettings {
+        &self.settings
+    }
+
     pub(crate) fn set_settings(&mut self, settings: LeaseSettings) {
         self.settings = settings;
     }

@@ -43,8 +43,7 @@ impl Group {
         self.take_over(&mut store, now_ms);
         drop(store);
         self.node.advance_apply_to(self.applied);
-        let keep = if self.is_alone() { 0 } else { limits::LOG_TAIL_ENTRIES_MAX };
-        self.node.mut_store().compact(self.applied.saturating_sub(keep));
+        self.compact();
         while let Some((index, ticket)) = self.confirmed_reads.front().copied() {
             if index > self.applied {
                 break;
@@ -53,6 +52,26 @@ impl Group {
             turn.answers.push((ticket, Answer::Readable));
         }
         metrics.apply_us.observe(clock.boot_us().saturating_sub(started_us));
+    }
+
+    /// Forgets the part of the log that no follower is likely to need. One that is being sent a
+    /// snapshot, or catches up behind one, must find what comes after it.
+    fn compact(&mut self) {
+        let keep = if self.replicas_count() == 1 { 0 } else { limits::LOG_TAIL_ENTRIES_MAX };
+        let mut until = self.applied.saturating_sub(keep);
+        if self.leads() {
+            let others = self.node.raft.prs().iter().filter(|(id, _)| **id != self.node_id);
+            for (_, progress) in others {
+                let needed = match progress.state {
+                    raft::ProgressState::Snapshot => progress.pending_snapshot,
+                    _ => progress.matched,
+                };
+                until = until.min(needed);
+            }
+            let least = self.applied.saturating_sub(limits::LOG_TAIL_ENTRIES_CATCH_UP_MAX);
+            until = until.max(least);
+        }
+        self.node.mut_store().compact(until);
     }
 
     /// Begins to serve as the leader, once an entry of the own term is applied: only this proves
@@ -81,7 +100,12 @@ impl Group {
         now_ms: u64,
     ) {
         let waiting = self.take_waiting(entry, turn);
-        if entry.data.is_empty() || entry.get_entry_type() != EntryType::EntryNormal {
+        if entry.get_entry_type() != EntryType::EntryNormal {
+            store.apply_empty(entry.index, entry.term);
+            self.apply_conf_change(entry, turn);
+            return;
+        }
+        if entry.data.is_empty() {
             store.apply_empty(entry.index, entry.term);
             return;
         }

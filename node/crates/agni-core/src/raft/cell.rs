@@ -16,6 +16,8 @@ pub struct PartitionCell {
     pub commit: AtomicU64,
     /// The newest snapshot's index.
     pub snapshot_index: AtomicU64,
+    /// Whether this node holds a replica at all.
+    pub is_held: AtomicBool,
     /// Whether this node leads and has applied an entry of its own term, and so all that was
     /// acknowledged before.
     pub is_current: AtomicBool,
@@ -36,6 +38,7 @@ impl PartitionCell {
             leader: AtomicU64::new(0),
             commit: AtomicU64::new(0),
             snapshot_index: AtomicU64::new(0),
+            is_held: AtomicBool::new(false),
             is_current: AtomicBool::new(false),
             leads_until_us: AtomicU64::new(0),
             lease_is_used: AtomicBool::new(false),

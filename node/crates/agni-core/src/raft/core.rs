@@ -5,14 +5,14 @@ use crate::lease::LeaseClock;
 use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::planted::{Bug, is_planted};
-use crate::proto::node::SnapshotHeader;
-use crate::raft::group::{Group, Turn};
+use crate::raft::group::{ArrivedSnapshot, Group, Turn};
 use crate::raft::rounds::Claim;
-use crate::raft::work::{Answer, PeerMessage, Refuse, Submission, Ticket, Work};
-use crate::snapshot::SnapshotMeta;
-use crate::store::SnapshotCursor;
+use crate::raft::snapshots::{SnapshotDone, SnapshotJob, SnapshotQueue};
+use crate::raft::work::{
+    Answer, PeerMessage, Refuse, SnapshotTransfer, Submission, Ticket, Work,
+};
+use crate::system::SYSTEM_PARTITION;
 use crate::wal::{Batch, DiskState};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -39,30 +39,24 @@ pub enum Event {
     Disk(DiskState),
     /// A snapshot was written, or wasn't.
     SnapshotDone(SnapshotDone),
-}
-
-/// How a snapshot ended.
-pub struct SnapshotDone {
-    /// The partition.
-    pub partition: u32,
-    /// The cursor, to be closed.
-    pub cursor: SnapshotCursor,
-    /// Who asked for it, if anybody did.
-    pub ticket: Option<Ticket>,
-    /// The file, or why there is none.
-    pub result: Result<SnapshotMeta, String>,
-}
-
-/// A snapshot to be written by a thread of its own.
-pub struct SnapshotJob {
-    /// The partition.
-    pub partition: u32,
-    /// Where the copy begins.
-    pub cursor: SnapshotCursor,
-    /// What it is of.
-    pub header: SnapshotHeader,
-    /// Who asked for it, if anybody did.
-    pub ticket: Option<Ticket>,
+    /// A snapshot that the group's leader sent is durable and loaded.
+    SnapshotArrived {
+        /// The group.
+        partition: u32,
+        /// What arrived.
+        arrived: ArrivedSnapshot,
+    },
+    /// The sending of a snapshot ended.
+    SnapshotSent {
+        /// The group.
+        partition: u32,
+        /// The receiver.
+        to: u64,
+        /// Whether all of it is durable there.
+        ok: bool,
+    },
+    /// No file of a group that was let go is left.
+    Forgotten(u32),
 }
 
 /// A batch to be appended.
@@ -88,8 +82,12 @@ pub struct Effects {
     pub changed: Vec<u32>,
     /// Write this snapshot, then report it.
     pub snapshot: Option<SnapshotJob>,
-    /// Files that hold only entries before these indexes (one a partition) may go.
-    pub release: Option<Vec<u64>>,
+    /// Send these snapshots, then report each.
+    pub transfers: Vec<SnapshotTransfer>,
+    /// Remove the snapshot files of these groups, then report it.
+    pub forget: Vec<u32>,
+    /// Files that hold only entries before these indexes (one a group) may go.
+    pub release: Option<Vec<(u32, u64)>>,
 }
 
 /// How the core is set up.
@@ -102,23 +100,24 @@ pub struct CoreSettings {
     pub snapshot_wal_bytes: u64,
 }
 
-/// All partitions of a node.
+/// All groups of a node.
 pub struct Core {
-    settings: CoreSettings,
-    groups: Vec<Group>,
-    clock: Arc<LeaseClock>,
-    metrics: Arc<EngineMetrics>,
-    turn: Turn,
+    pub(super) settings: CoreSettings,
+    /// The partitions in their order, then the system group.
+    pub(super) groups: Vec<Group>,
+    pub(super) clock: Arc<LeaseClock>,
+    pub(super) metrics: Arc<EngineMetrics>,
+    pub(super) turn: Turn,
     /// What the append that is under way makes durable; none while nothing is.
     in_flight: Option<InFlight>,
     /// Answers to those who asked for the snapshots whose marks stand in the turn's batch.
-    marks: Vec<Option<(Ticket, Answer)>>,
+    pub(super) marks: Vec<Option<(Ticket, Answer)>>,
     disk: DiskState,
-    log_bytes_since_round: u64,
-    snapshot_running: bool,
-    snapshot_queue: VecDeque<(u32, Option<Ticket>)>,
+    pub(super) snapshots: SnapshotQueue,
     /// A snapshot's mark has become durable, so older files may go.
     release_due: bool,
+    /// Ticks since the groups' members were looked at.
+    pub(super) membership_ticks: u64,
 }
 
 /// What waits for one append.
@@ -129,7 +128,7 @@ struct InFlight {
 }
 
 impl Core {
-    /// A core over recovered groups, one a partition in their order.
+    /// A core over recovered groups: the partitions in their order, then the system group.
     pub fn new(
         settings: CoreSettings,
         groups: Vec<Group>,
@@ -145,10 +144,9 @@ impl Core {
             in_flight: None,
             marks: Vec::new(),
             disk: DiskState::Ok,
-            log_bytes_since_round: 0,
-            snapshot_running: false,
-            snapshot_queue: VecDeque::new(),
+            snapshots: SnapshotQueue::default(),
             release_due: false,
+            membership_ticks: 0,
         }
     }
 
@@ -171,11 +169,28 @@ impl Core {
                 for _ in 0..ticks.min(limits::CATCH_UP_TICKS_MAX) {
                     self.groups.iter_mut().for_each(|group| group.tick(now_us));
                 }
+                self.membership_ticks += ticks;
+                if self.membership_ticks >= limits::MEMBERSHIP_TICKS {
+                    self.membership_ticks = 0;
+                    self.look_at_members();
+                }
             }
             Event::ExpiryScan => self.scan_expiry(),
             Event::Appended { batch, bytes } => self.appended(batch, bytes),
             Event::Disk(state) => self.disk = state,
             Event::SnapshotDone(done) => self.snapshot_done(done),
+            Event::SnapshotArrived { partition, arrived } => {
+                let now_us = self.clock.boot_us();
+                if let Some(group) = self.group(partition) {
+                    group.arrived(arrived, now_us);
+                }
+            }
+            Event::SnapshotSent { partition, to, ok } => {
+                if let Some(group) = self.group(partition) {
+                    group.snapshot_sent(to, ok);
+                }
+            }
+            Event::Forgotten(partition) => self.forgotten(partition),
         }
     }
 
@@ -187,11 +202,26 @@ impl Core {
         effects.messages.append(&mut self.turn.messages);
         effects.answers.append(&mut self.turn.answers);
         effects.changed.append(&mut self.turn.changed);
+        effects.transfers.append(&mut self.turn.transfers);
+        effects.forget.append(&mut self.turn.forget);
         effects.append = self.take_append(false);
         self.start_snapshot(effects);
         if std::mem::take(&mut self.release_due) {
-            // Both snapshots must be usable, so the log is kept back to the older one.
-            effects.release = Some(self.groups.iter().map(|g| g.snapshots.1 + 1).collect());
+            effects.release = Some(self.groups.iter().map(|g| (g.partition(), g.keep_from())).collect());
+        }
+    }
+
+    /// The group with this number, if there is one.
+    pub(super) fn group(&mut self, partition: u32) -> Option<&mut Group> {
+        let position = self.position(partition)?;
+        self.groups.get_mut(position)
+    }
+
+    fn position(&self, partition: u32) -> Option<usize> {
+        let partitions = self.groups.len() - 1;
+        match partition {
+            SYSTEM_PARTITION => Some(partitions),
+            _ => Some(partition as usize).filter(|position| *position < partitions),
         }
     }
 
@@ -215,9 +245,10 @@ impl Core {
         self.in_flight.is_some()
     }
 
-    /// Whether this node leads every partition and has applied an entry of its own term.
+    /// Whether every group that this node holds has a leader; where it leads itself, it must have
+    /// applied an entry of its own term.
     pub fn is_ready(&self) -> bool {
-        self.groups.iter().all(|group| group.is_current())
+        self.groups.iter().all(Group::is_led)
     }
 
     /// How a group does, for people.
@@ -228,7 +259,7 @@ impl Core {
     fn step(&mut self, messages: Vec<PeerMessage>) {
         let now_us = self.clock.boot_us();
         for PeerMessage { partition, message } in messages {
-            if let Some(group) = self.groups.get_mut(partition as usize) {
+            if let Some(group) = self.group(partition) {
                 group.step(message, now_us);
             }
         }
@@ -236,6 +267,10 @@ impl Core {
 
     fn submit(&mut self, submission: Submission, unix_ms: i64) {
         let Submission { ticket, partition, work } = submission;
+        let Some(position) = self.position(partition) else {
+            self.turn.answers.push((ticket, Answer::Refused(Refuse::NotLeader { leader: 0 })));
+            return;
+        };
         let refused = match work {
             Work::Write(mut command) => {
                 command.proposed_unix_ms = unix_ms;
@@ -244,18 +279,18 @@ impl Core {
                     Some(Refuse::DiskFull)
                 } else {
                     self.metrics.proposals.fetch_add(1, Relaxed);
-                    let proposed = self.groups[partition as usize].propose(Some(ticket), command);
+                    let proposed = self.groups[position].propose(Some(ticket), command);
                     if proposed.is_ok() && is_planted(Bug::AcknowledgeBeforeQuorum) {
-                        let answer = self.groups[partition as usize].presumed_answer();
+                        let answer = self.groups[position].presumed_answer();
                         self.turn.answers.push((ticket, answer));
                     }
                     proposed.err()
                 }
             }
-            Work::Renew(leases) => self.renew(ticket, partition, leases).err(),
-            Work::Read => self.read(ticket, partition).err(),
-            Work::Snapshot => self.queue_snapshot(partition, ticket).err(),
-            Work::Transfer { to } => self.transfer(ticket, partition, to).err(),
+            Work::Renew(leases) => self.renew(ticket, position, leases).err(),
+            Work::Read => self.read(ticket, position).err(),
+            Work::Snapshot => self.queue_snapshot(position, ticket).err(),
+            Work::Transfer { to } => self.transfer(ticket, position, to).err(),
         };
         if let Some(refuse) = refused {
             if matches!(refuse, Refuse::Overloaded { .. }) {
@@ -270,10 +305,10 @@ impl Core {
     fn renew(
         &mut self,
         ticket: Ticket,
-        partition: u32,
+        position: usize,
         leases: Vec<(u64, Option<crate::proto::api::Capacity>)>,
     ) -> Result<(), Refuse> {
-        let group = &mut self.groups[partition as usize];
+        let group = &mut self.groups[position];
         group.check_leader()?;
         let cell = group.cell();
         cell.lease_is_used.store(true, Relaxed);
@@ -285,14 +320,14 @@ impl Core {
         group.rounds.ask(Claim::Renew(ticket, leases)).map_err(overloaded)
     }
 
-    fn read(&mut self, ticket: Ticket, partition: u32) -> Result<(), Refuse> {
-        let group = &mut self.groups[partition as usize];
+    fn read(&mut self, ticket: Ticket, position: usize) -> Result<(), Refuse> {
+        let group = &mut self.groups[position];
         group.check_leader()?;
         group.rounds.ask(Claim::Read(ticket)).map_err(overloaded)
     }
 
-    fn transfer(&mut self, ticket: Ticket, partition: u32, to: u64) -> Result<(), Refuse> {
-        self.groups[partition as usize].transfer(to)?;
+    fn transfer(&mut self, ticket: Ticket, position: usize, to: u64) -> Result<(), Refuse> {
+        self.groups[position].transfer(to)?;
         self.turn.answers.push((ticket, Answer::Transferring));
         Ok(())
     }
@@ -327,7 +362,9 @@ impl Core {
     fn appended(&mut self, batch: Batch, bytes: u64) {
         if let Some(in_flight) = self.in_flight.take() {
             for (partition, number) in in_flight.readies {
-                self.groups[partition as usize].persisted(number);
+                if let Some(group) = self.group(partition) {
+                    group.persisted(number);
+                }
             }
             self.turn.messages.extend(in_flight.promises);
             self.release_due |= !in_flight.marks.is_empty();
@@ -337,71 +374,7 @@ impl Core {
         if self.turn.batch.is_empty() {
             self.turn.batch = batch;
         }
-        self.log_bytes_since_round += bytes;
-        if self.log_bytes_since_round >= self.settings.snapshot_wal_bytes {
-            self.log_bytes_since_round = 0;
-            for group in &self.groups {
-                let queued = self.snapshot_queue.iter().any(|(p, _)| *p == group.partition());
-                if !queued && group.applied() > group.snapshots.0 {
-                    self.snapshot_queue.push_back((group.partition(), None));
-                }
-            }
-        }
-    }
-
-    fn queue_snapshot(&mut self, partition: u32, ticket: Ticket) -> Result<(), Refuse> {
-        let asked = self.snapshot_queue.iter().filter(|(_, ticket)| ticket.is_some()).count();
-        if asked >= limits::SNAPSHOT_REQUESTS_MAX.max(self.groups.len()) {
-            return Err(Refuse::Overloaded { retry_ms: limits::OVERLOAD_RETRY_MS });
-        }
-        self.snapshot_queue.push_back((partition, Some(ticket)));
-        Ok(())
-    }
-
-    fn start_snapshot(&mut self, effects: &mut Effects) {
-        if self.snapshot_running {
-            return;
-        }
-        let Some((partition, ticket)) = self.snapshot_queue.pop_front() else { return };
-        self.snapshot_running = true;
-        let group = &self.groups[partition as usize];
-        let mut store = group.cell().store.write();
-        let (index, term) = store.applied();
-        let header = SnapshotHeader {
-            cluster_id: bytes::Bytes::copy_from_slice(&self.settings.cluster_id),
-            partition,
-            index,
-            term,
-            revision: store.revision(),
-            compacted_revision: store.compacted_revision(),
-            voters: group.voters(),
-        };
-        let cursor = store.begin_snapshot();
-        effects.snapshot = Some(SnapshotJob { partition, cursor, header, ticket });
-    }
-
-    fn snapshot_done(&mut self, done: SnapshotDone) {
-        self.snapshot_running = false;
-        let group = &mut self.groups[done.partition as usize];
-        group.cell().store.write().end_snapshot(done.cursor);
-        let meta = match done.result {
-            Ok(meta) => meta,
-            Err(message) => {
-                self.metrics.snapshots_failed.fetch_add(1, Relaxed);
-                let failed = done.ticket.map(|ticket| (ticket, Answer::SnapshotFailed(message)));
-                self.turn.answers.extend(failed);
-                return;
-            }
-        };
-        self.metrics.snapshots.fetch_add(1, Relaxed);
-        if meta.index > group.snapshots.0 {
-            group.snapshots = (meta.index, group.snapshots.0);
-        }
-        group.cell().snapshot_index.store(group.snapshots.0, Relaxed);
-        let (partition, voters) = (done.partition, group.voters());
-        self.turn.batch.snapshot_mark(partition, meta.index, meta.term, &meta.file, &voters);
-        self.turn.sync = true;
-        self.marks.push(done.ticket.map(|ticket| (ticket, Answer::Snapshot(meta))));
+        self.log_grew(bytes);
     }
 }
 

@@ -1,22 +1,20 @@
 //! One partition: its Raft group, the store behind it, and who waits for which entry.
 
-use crate::lease::LeaseClock;
 use crate::limits;
-use crate::metrics::EngineMetrics;
 use crate::planted::{Bug, is_planted};
-use crate::proto::node::{Command, Expire, ExpiredLease, command::Operation};
+use crate::proto::node::{Command, Expire, ExpiredLease, ReplicaSet, command::Operation};
 use crate::raft::cell::PartitionCell;
 use crate::raft::election::Elections;
 use crate::raft::log_tail::LogTail;
-use crate::raft::outbox;
+use crate::raft::replicas;
 use crate::raft::rounds::{Claim, Rounds};
-use crate::raft::work::{Answer, PeerMessage, Refuse, Ticket};
-use crate::store::Outcome;
-use crate::wal::{Batch, Op};
+use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer, Ticket};
+use crate::store::{Outcome, Store};
+use crate::wal::{Batch, DISCARD_INDEX};
 use prost::Message as _;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use raft::{Config, RawNode, Ready, StateRole};
-use std::collections::VecDeque;
+use raft::eraftpb::{ConfState, Message, MessageType};
+use raft::{Config, RawNode, StateRole};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -35,6 +33,10 @@ pub struct Turn {
     pub promises: Vec<PeerMessage>,
     /// Messages to be sent at once.
     pub messages: Vec<PeerMessage>,
+    /// Snapshots to be sent.
+    pub transfers: Vec<SnapshotTransfer>,
+    /// Groups whose snapshot files are to be removed.
+    pub forget: Vec<u32>,
     /// Answers to be delivered.
     pub answers: Vec<(Ticket, Answer)>,
     /// Partitions with new revisions.
@@ -50,6 +52,17 @@ pub(super) struct Waiting {
     pub command: Command,
 }
 
+/// A group's snapshot files.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshots {
+    /// The newest one's index; 0 without one.
+    pub newest: u64,
+    /// The index of the one before it.
+    pub older: u64,
+    /// The newest one's file.
+    pub file: Option<String>,
+}
+
 /// What a group needs besides its data.
 pub struct GroupSettings {
     /// The partition.
@@ -60,6 +73,16 @@ pub struct GroupSettings {
     pub seed: u64,
     /// The time, in microseconds since boot.
     pub started_us: u64,
+}
+
+/// A snapshot that the leader sent: durable as a file, and loaded.
+pub struct ArrivedSnapshot {
+    /// The message that announced it.
+    pub message: Message,
+    /// The file.
+    pub file: String,
+    /// What is in it.
+    pub store: Store,
 }
 
 /// One partition's replication on this node.
@@ -75,17 +98,33 @@ pub struct Group {
     pub(super) rounds: Rounds,
     /// Reads that a round has confirmed, until their index is applied.
     pub(super) confirmed_reads: VecDeque<(u64, Ticket)>,
-    elections: Elections,
+    pub(super) elections: Elections,
     /// The term in which this node leads; 0 while it doesn't.
-    led_term: u64,
+    pub(super) led_term: u64,
     /// The term in which a transfer was begun: a delayed message may still make somebody else
     /// campaign, whatever this node has been promised.
-    lease_void_term: u64,
+    pub(super) lease_void_term: u64,
+    /// Readies are numbered on over all Raft nodes that this group had: what stands before the
+    /// present one's numbers, and its newest.
+    pub(super) ready_base: u64,
+    pub(super) ready_newest: u64,
     /// Readies that must be durable before this group may promise anything.
-    unsynced: u64,
-    synced: u64,
+    pub(super) unsynced: u64,
+    pub(super) synced: u64,
     /// Indexes of the newest snapshot and of the one before it; 0 without one.
     pub snapshots: (u64, u64),
+    /// No file is left of a life of this group that was let go.
+    pub(super) files_gone: bool,
+    /// The newest snapshot's file.
+    pub(super) snapshot_file: Option<String>,
+    /// A snapshot that the leader sent, until Raft takes or refuses it.
+    pub(super) arrived: Option<ArrivedSnapshot>,
+    /// The Ready that holds an installed snapshot, and its index: applied once it is durable.
+    pub(super) installing: Option<(u64, u64)>,
+    /// The index of the configuration that is in force.
+    pub(super) replicas_index: u64,
+    /// When each other replica was last heard, in microseconds since boot.
+    pub(super) heard_us: BTreeMap<u64, u64>,
 }
 
 fn raft_config(node_id: u64, applied: u64) -> Config {
@@ -108,19 +147,32 @@ fn raft_config(node_id: u64, applied: u64) -> Config {
     }
 }
 
+/// A Raft node over a log.
+pub(super) fn raft_node(
+    node_id: u64,
+    applied: u64,
+    tail: LogTail,
+) -> raft::Result<RawNode<LogTail>> {
+    let logger = slog::Logger::root(slog::Discard, slog::o!());
+    RawNode::new(&raft_config(node_id, applied), tail, &logger)
+}
+
+fn is_alone(replicas: &ConfState, node_id: u64) -> bool {
+    replicas.voters == [node_id] && replicas.voters_outgoing.is_empty()
+}
+
 impl Group {
     /// A group over what recovery found. `applied` is what the cell's store contains.
     pub fn new(
         settings: GroupSettings,
         tail: LogTail,
         applied: u64,
-        snapshots: (u64, u64),
+        snapshots: Snapshots,
         cell: Arc<PartitionCell>,
     ) -> raft::Result<Self> {
         let GroupSettings { partition, node_id, seed, started_us } = settings;
-        let alone = tail.voters() == [node_id];
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let mut node = RawNode::new(&raft_config(node_id, applied), tail, &logger)?;
+        let alone = is_alone(tail.conf_state(), node_id);
+        let mut node = raft_node(node_id, applied, tail)?;
         let seed = seed ^ (node_id << 32) ^ u64::from(partition);
         let elections = Elections::new(seed, started_us);
         elections.settle(&mut node);
@@ -130,7 +182,8 @@ impl Group {
         } else {
             cell.store.write().set_leading(false);
         }
-        cell.snapshot_index.store(snapshots.0, Relaxed);
+        cell.snapshot_index.store(snapshots.newest, Relaxed);
+        cell.is_held.store(replicas::contains(node.store().conf_state(), node_id), Relaxed);
         Ok(Group {
             partition,
             node_id,
@@ -144,9 +197,17 @@ impl Group {
             elections,
             led_term: 0,
             lease_void_term: 0,
+            ready_base: 0,
+            ready_newest: 0,
             unsynced: 0,
             synced: 0,
-            snapshots,
+            snapshots: (snapshots.newest, snapshots.older),
+            files_gone: true,
+            snapshot_file: snapshots.file,
+            arrived: None,
+            installing: None,
+            replicas_index: applied,
+            heard_us: BTreeMap::new(),
         })
     }
 
@@ -183,19 +244,49 @@ impl Group {
         )
     }
 
-    /// Who votes.
-    pub fn voters(&self) -> Vec<u64> {
-        self.node.store().voters().to_vec()
+    /// Who votes and who follows.
+    pub fn replicas(&self) -> ReplicaSet {
+        replicas::replica_set(self.node.store().conf_state())
+    }
+
+    /// How many replicas there are, learners included.
+    pub(super) fn replicas_count(&self) -> usize {
+        let state = self.node.store().conf_state();
+        state.voters.len() + state.learners.len() + state.voters_outgoing.len()
     }
 
     /// Whether this node is the only voter.
     pub fn is_alone(&self) -> bool {
-        self.node.store().voters() == [self.node_id]
+        is_alone(self.node.store().conf_state(), self.node_id)
+    }
+
+    /// Whether this node holds nothing of the group.
+    pub fn is_blank(&self) -> bool {
+        self.applied == 0 && self.node.raft.raft_log.last_index() == 0
     }
 
     /// The current term.
     pub fn term(&self) -> u64 {
         self.node.raft.term
+    }
+
+    /// Whether the group has a leader that serves, as far as this node knows; true where it holds
+    /// no replica.
+    pub fn is_led(&self) -> bool {
+        match self.leads() {
+            true => self.is_current(),
+            false => !self.cell.is_held.load(Relaxed) || self.node.raft.leader_id != 0,
+        }
+    }
+
+    /// The part of the log that is still needed begins here. Both snapshots must be usable, so it
+    /// is kept back to the older one.
+    pub fn keep_from(&self) -> u64 {
+        match self.is_blank() {
+            true if self.files_gone => DISCARD_INDEX + 1,
+            true => 0,
+            false => self.snapshots.1 + 1,
+        }
     }
 
     /// Whether this node leads in the current term, as far as it knows.
@@ -229,15 +320,19 @@ impl Group {
 
     /// A message of another replica. What can't be meant for this node is passed over.
     pub fn step(&mut self, message: Message, now_us: u64) {
-        use MessageType::{MsgPropose, MsgRequestPreVote, MsgRequestVote};
+        use MessageType::{MsgPropose, MsgRequestPreVote, MsgRequestVote, MsgSnapshot};
         let kind = message.get_msg_type();
         let is_vote = matches!(kind, MsgRequestVote | MsgRequestPreVote);
         // The library would take a proposal from anybody.
-        let foreign = kind == MsgPropose && !is_planted(Bug::ExpiryWithoutProof);
-        let unfit = message.to != self.node_id || foreign;
+        let foreign = kind == MsgPropose
+            && !is_planted(Bug::ExpiryWithoutProof)
+            && !self.is_report(&message);
+        // A snapshot comes as a file, by way of `arrived`.
+        let unfit = message.to != self.node_id || foreign || kind == MsgSnapshot;
         if unfit || (is_vote && !self.elections.may_vote(now_us)) {
             return;
         }
+        self.heard_us.insert(message.from, now_us);
         // An error means that the message is out of date or from somebody unknown.
         let _ = self.node.step(message);
         self.elections.settle(&mut self.node);
@@ -310,149 +405,5 @@ impl Group {
         }
         self.node.transfer_leader(to);
         Ok(())
-    }
-
-    /// The batch with this group's Ready `number` is durable.
-    pub fn persisted(&mut self, number: u64) {
-        self.synced = self.synced.max(number);
-        self.node.on_persist_ready(number);
-    }
-
-    /// Moves the group as far as it goes without waiting: collects what must become durable and
-    /// what is to be sent, applies what is committed, answers who waited for it.
-    pub fn advance(&mut self, turn: &mut Turn, metrics: &EngineMetrics, clock: &LeaseClock) {
-        loop {
-            self.begin_round(turn, metrics, clock);
-            if !self.node.has_ready() {
-                break;
-            }
-            let mut ready = self.node.ready();
-            // The role first: what a leader waited for must not be answered by a later one.
-            self.notice_role(turn);
-            self.send(turn, &mut ready);
-            let reads = ready.take_read_states();
-            let committed = ready.take_committed_entries();
-            self.persist(turn, &ready);
-            self.node.advance_append_async(ready);
-            self.elections.settle(&mut self.node);
-            for read in reads {
-                if let Some(confirmed) = self.rounds.confirmed(&read.request_ctx) {
-                    self.prolong_lease(confirmed.started_us);
-                    let claims = self.forgive(confirmed, clock);
-                    self.resolve(claims, read.index, turn, metrics, clock);
-                }
-            }
-            if !committed.is_empty() {
-                self.apply(committed, turn, metrics, clock);
-            }
-        }
-    }
-
-    fn begin_round(&mut self, turn: &mut Turn, metrics: &EngineMetrics, clock: &LeaseClock) {
-        if !self.rounds.is_wanted() || !self.is_current() {
-            return;
-        }
-        let now_us = clock.boot_us();
-        let Some(context) = self.rounds.begin(self.node_id, self.node.raft.term, now_us) else {
-            return;
-        };
-        if self.is_alone() {
-            let claims = self.rounds.confirmed(&context).map_or_else(Vec::new, |c| c.claims);
-            self.resolve(claims, self.applied, turn, metrics, clock);
-        } else {
-            self.node.read_index(context);
-        }
-    }
-
-    /// A quorum has confirmed a round that began at `started_us`: none of it elects another leader
-    /// for an election timeout from when it heard of the round, which was not before.
-    fn prolong_lease(&mut self, started_us: u64) {
-        let transferring =
-            self.node.raft.lead_transferee.is_some() && !is_planted(Bug::LeaseKeptOnTransfer);
-        if self.leads() && !transferring && self.lease_void_term != self.node.raft.term {
-            let until_us = started_us + limits::LEASE_US;
-            self.cell.leads_until_us.fetch_max(until_us, Relaxed);
-        }
-    }
-
-    fn send(&mut self, turn: &mut Turn, ready: &mut Ready) {
-        let partition = self.partition;
-        let wrap = |message| PeerMessage { partition, message };
-        let messages = outbox::merge_appends(ready.take_messages());
-        turn.messages.extend(messages.into_iter().map(wrap));
-        let promises = ready.take_persisted_messages().into_iter().map(wrap);
-        // Without anything unsynced they promise nothing new: a heartbeat is answered at once.
-        let must_wait = ready.must_sync() || self.unsynced > self.synced;
-        match must_wait && !is_planted(Bug::PromiseBeforeSync) {
-            true => turn.promises.extend(promises),
-            false => turn.messages.extend(promises),
-        }
-    }
-
-    fn persist(&mut self, turn: &mut Turn, ready: &Ready) {
-        for entry in ready.entries() {
-            let (op, data) = (entry_op(entry), &entry.data[..]);
-            turn.batch.entry(self.partition, entry.term, entry.index, op, data);
-        }
-        turn.entries += ready.entries().len() as u64;
-        if let Some(hs) = ready.hs() {
-            turn.batch.hard_state(self.partition, hs.term, hs.vote, hs.commit);
-            self.cell.term.store(hs.term, Relaxed);
-            self.cell.commit.store(hs.commit, Relaxed);
-        }
-        let tail = self.node.mut_store();
-        tail.append(ready.entries());
-        if let Some(hs) = ready.hs() {
-            tail.set_hard_state(hs.clone());
-        }
-        if ready.must_sync() {
-            turn.sync = true;
-            self.unsynced = ready.number();
-        }
-        // Without anything to sync it is covered by the next batch: a moved commit may be late on
-        // disk, because recovery commits again what the log holds.
-        turn.readies.push((self.partition, ready.number()));
-    }
-
-    fn notice_role(&mut self, turn: &mut Turn) {
-        let leader = self.node.raft.leader_id;
-        self.cell.leader.store(leader, Relaxed);
-        let led_term = if self.leads() { self.node.raft.term } else { 0 };
-        if led_term == self.led_term {
-            return;
-        }
-        self.led_term = led_term;
-        self.cell.is_current.store(false, Relaxed);
-        self.cell.leads_until_us.store(0, Relaxed);
-        self.cell.store.write().set_leading(false);
-        let refused = Answer::Refused(Refuse::NotLeader { leader });
-        let mut refuse = |ticket| turn.answers.push((ticket, refused.clone()));
-        // Whether they will be applied is no longer known here: the client asks again.
-        self.waiting.drain(..).filter_map(|waiting| waiting.ticket).for_each(&mut refuse);
-        self.confirmed_reads.drain(..).for_each(|(_, ticket)| refuse(ticket));
-        for claim in self.rounds.fail() {
-            match claim {
-                Claim::Read(ticket) | Claim::Renew(ticket, _) => refuse(ticket),
-                // A new leader looks for itself.
-                Claim::Expire(_) | Claim::Lease => {}
-            }
-        }
-    }
-}
-
-/// What kind of frame an entry gets. A command's oneof is its first field, so the kind stands in
-/// the first byte.
-fn entry_op(entry: &Entry) -> Op {
-    if entry.get_entry_type() != EntryType::EntryNormal {
-        return Op::ConfChange;
-    }
-    match entry.data.first().map(|tag| tag >> 3) {
-        None => Op::NoOp,
-        Some(1) => Op::Put,
-        Some(2) => Op::Patch,
-        Some(3) => Op::Delete,
-        Some(4) => Op::Drain,
-        Some(5) => Op::Expire,
-        Some(field) => unreachable!("a command whose first field is {field} was proposed"),
     }
 }

@@ -1,8 +1,10 @@
 //! The part of a partition's log that Raft still needs, in memory. The durable log behind it is
 //! the WAL, which is written by another thread; this is what Raft reads.
 
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use crate::raft::replicas;
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 /// Entries from `first` on, and the term just before them.
@@ -14,12 +16,16 @@ pub struct LogTail {
     base_index: u64,
     base_term: u64,
     entries: VecDeque<Entry>,
+    /// What the newest durable snapshot file is of; none without a file.
+    snapshot: Option<SnapshotMetadata>,
+    /// Somebody needs a newer snapshot than there is.
+    snapshot_wanted: Cell<bool>,
 }
 
 impl LogTail {
-    /// An empty tail behind `(index, term)`, which a snapshot covers (0, 0 for a new group).
-    pub fn new(voters: Vec<u64>, base_index: u64, base_term: u64) -> Self {
-        let conf_state = ConfState { voters, ..ConfState::default() };
+    /// An empty tail behind `(index, term)`, which a snapshot or the founding covers; (0, 0) and
+    /// nobody for a blank group.
+    pub fn new(conf_state: ConfState, base_index: u64, base_term: u64) -> Self {
         LogTail { conf_state, base_index, base_term, ..LogTail::default() }
     }
 
@@ -69,6 +75,44 @@ impl LogTail {
     /// Who votes.
     pub fn voters(&self) -> &[u64] {
         &self.conf_state.voters
+    }
+
+    /// Who votes and who follows.
+    pub fn conf_state(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    /// Notes who votes from now on.
+    pub fn set_conf_state(&mut self, conf_state: ConfState) {
+        self.conf_state = conf_state;
+    }
+
+    /// The term of what the log begins behind.
+    pub fn base_term(&self) -> u64 {
+        self.base_term
+    }
+
+    /// Notes the newest durable snapshot file.
+    pub fn set_snapshot(&mut self, metadata: SnapshotMetadata) {
+        self.snapshot = Some(metadata);
+    }
+
+    /// Begins anew behind a snapshot that the leader sent.
+    pub fn install(&mut self, metadata: SnapshotMetadata) {
+        self.entries.clear();
+        (self.base_index, self.base_term) = (metadata.index, metadata.term);
+        self.conf_state = metadata.get_conf_state().clone();
+        self.snapshot = Some(metadata);
+    }
+
+    /// Forgets the entries behind `index`.
+    pub fn cut_behind(&mut self, index: u64) {
+        self.entries.truncate(index.saturating_sub(self.base_index) as usize);
+    }
+
+    /// Whether somebody needs a newer snapshot than there is; asked once.
+    pub fn take_snapshot_wanted(&self) -> bool {
+        self.snapshot_wanted.replace(false)
     }
 
     /// Copies what the entries hold out of the buffers that they were read from, so that a few
@@ -137,9 +181,25 @@ impl Storage for LogTail {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        // A group of one voter never sends one.
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    /// The metadata alone: the data travels as a file. It must reach what is asked for, and the
+    /// log must go on right behind it.
+    /// A receiver that it does not know as a member would refuse it.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let least = request_index.max(self.base_index);
+        match &self.snapshot {
+            Some(metadata)
+                if metadata.index >= least
+                    && replicas::contains(metadata.get_conf_state(), to) =>
+            {
+                let mut snapshot = Snapshot::default();
+                snapshot.set_metadata(metadata.clone());
+                Ok(snapshot)
+            }
+            _ => {
+                self.snapshot_wanted.set(true);
+                Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+            }
+        }
     }
 }
 
@@ -153,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_later_term_replaces_the_tail_from_its_first_index() {
-        let mut tail = LogTail::new(vec![1], 10, 2);
+        let mut tail = LogTail::new(ConfState::default(), 10, 2);
         tail.append(&[entry(2, 11), entry(2, 12), entry(2, 13)]);
         tail.append(&[entry(3, 12)]);
         assert_eq!(tail.last(), 12);
@@ -165,7 +225,7 @@ mod tests {
 
     #[test]
     fn compaction_keeps_the_term_of_the_last_entry_it_forgets() {
-        let mut tail = LogTail::new(vec![1], 0, 0);
+        let mut tail = LogTail::new(ConfState::default(), 0, 0);
         tail.append(&[entry(1, 1), entry(4, 2), entry(4, 3)]);
         tail.compact(2);
         assert_eq!((tail.base(), tail.last()), (2, 3));

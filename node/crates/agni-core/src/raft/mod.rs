@@ -5,11 +5,17 @@
 
 mod apply;
 pub mod cell;
+mod cluster;
 pub mod core;
 mod election;
 pub mod group;
 pub mod log_tail;
+mod membership;
+mod reconfigure;
 mod outbox;
+mod ready;
 pub mod recovery;
+pub mod replicas;
 mod rounds;
+pub mod snapshots;
 pub mod work;

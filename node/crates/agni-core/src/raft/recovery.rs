@@ -1,37 +1,76 @@
 //! From snapshots and the log back to a running group: pure, fed with what was read.
 
 use crate::error::StartError;
+use crate::lease::LeaseSettings;
 use crate::limits;
-use crate::proto::node::{Command, SnapshotBlock, SnapshotHeader};
+use crate::proto::node::{Command, ReplicaSet, SnapshotBlock, SnapshotHeader, SystemState};
 use crate::raft::log_tail::LogTail;
+use crate::raft::replicas;
 use crate::store::{RestoreError, Store};
+use crate::system::{FOUNDING_INDEX, SYSTEM_PARTITION};
 use crate::wal::Op;
 use bytes::Bytes;
 use prost::Message as _;
 use raft::Storage as _;
-use raft::eraftpb::{Entry, HardState};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, SnapshotMetadata};
+use std::sync::Arc;
 
-/// One partition while it is put together again.
+/// What every group of a node is put together with.
+#[derive(Debug, Clone)]
+pub struct RecoverySettings {
+    /// This node.
+    pub node_id: u64,
+    /// How leases expire.
+    pub leases: LeaseSettings,
+    /// The time, in milliseconds since boot.
+    pub now_ms: u64,
+    /// What the system group begins with, for the founding entry.
+    pub founding: Option<Arc<SystemState>>,
+}
+
+/// One group while it is put together again. It begins blank.
 pub struct GroupRecovery {
+    settings: RecoverySettings,
     partition: u32,
     store: Store,
     tail: LogTail,
     applied: u64,
-    now_ms: u64,
+    /// Who votes since a configuration change, as the log tells, with that change's index.
+    known_replicas: Option<(u64, ConfState)>,
+    /// What doesn't fit together. It is forgiven if the node stopped holding the group later on:
+    /// its snapshots are gone then, while the log may still begin in the middle.
+    fault: Option<StartError>,
+}
+
+/// A group that can run.
+pub struct RecoveredGroup {
+    /// The state.
+    pub store: Store,
+    /// The log behind it.
+    pub tail: LogTail,
+    /// The newest index that the state contains.
+    pub applied: u64,
 }
 
 impl GroupRecovery {
-    /// An empty partition with these voters.
-    pub fn new(partition: u32, store: Store, voters: Vec<u64>, now_ms: u64) -> Self {
-        let tail = LogTail::new(voters, 0, 0);
-        GroupRecovery { partition, store, tail, applied: 0, now_ms }
+    /// A blank group.
+    pub fn new(partition: u32, settings: RecoverySettings) -> Self {
+        let store = Store::with_settings(partition, settings.leases.clone());
+        let tail = LogTail::new(ConfState::default(), 0, 0);
+        let (known_replicas, fault) = (None, None);
+        GroupRecovery { settings, partition, store, tail, applied: 0, known_replicas, fault }
     }
 
     /// Starts from a snapshot; its blocks follow.
     pub fn snapshot_header(&mut self, header: &SnapshotHeader) {
         self.store.restore_header(header);
         self.applied = header.index;
-        self.tail = LogTail::new(header.voters.clone(), header.index, header.term);
+        let conf_state = header.replicas.as_ref().map(replicas::conf_state).unwrap_or_default();
+        self.tail = LogTail::new(conf_state.clone(), header.index, header.term);
+        let mut metadata = SnapshotMetadata::default();
+        (metadata.index, metadata.term) = (header.index, header.term);
+        metadata.set_conf_state(conf_state);
+        self.tail.set_snapshot(metadata);
         let hard_state =
             HardState { term: header.term, commit: header.index, ..HardState::default() };
         self.tail.set_hard_state(hard_state);
@@ -42,48 +81,112 @@ impl GroupRecovery {
         self.store.restore_block(block)
     }
 
-    /// An entry of the log. What the snapshot holds is passed over.
-    pub fn entry(&mut self, term: u64, index: u64, op: Op, data: Bytes) -> Result<(), StartError> {
-        if index <= self.tail.base().max(self.applied) {
-            return Ok(());
-        }
-        if op == Op::ConfChange {
-            return Err(self.inconsistent(format!(
-                "entry {index} changes the members, which this version does not know; start the \
-                 version that wrote it"
-            )));
+    /// An entry of the log. What the snapshot holds is passed over, and what followed in a log that
+    /// the snapshot has replaced: it is of an older term.
+    pub fn entry(&mut self, term: u64, index: u64, op: Op, data: Bytes) {
+        let old = index <= self.tail.base().max(self.applied) || term < self.tail.base_term();
+        if old || self.fault.is_some() {
+            return;
         }
         if index > self.tail.last() + 1 {
-            return Err(self.inconsistent(format!(
+            self.fault = Some(self.inconsistent(format!(
                 "the log goes on at entry {index}, but entries {}..{index} are missing; restore \
                  the missing files, or wipe the data directory and join as a new member",
                 self.tail.last() + 1
             )));
+            return;
         }
-        let entry = Entry { term, index, data, ..Entry::default() };
+        let mut entry = Entry { term, index, data, ..Entry::default() };
+        if op == Op::ConfChange {
+            entry.set_entry_type(EntryType::EntryConfChangeV2);
+        }
         self.tail.append(std::slice::from_ref(&entry));
-        Ok(())
     }
 
     /// A hard state of the log: what it says to be committed is applied at once, so that replay
     /// never holds more than the uncommitted tail in memory.
+    ///
+    /// # Errors
+    /// When an entry can't be understood.
     pub fn hard_state(&mut self, term: u64, vote: u64, commit: u64) -> Result<(), StartError> {
         let known = self.tail.hard_state();
         if term < known.term {
             // Older than the snapshot.
             return Ok(());
         }
-        let commit = commit.max(known.commit);
-        if commit > self.tail.last() {
-            return Err(self.inconsistent(format!(
+        let known_commit = known.commit;
+        let mut commit = commit.max(known_commit);
+        if commit > self.tail.last() && self.fault.is_none() {
+            self.fault = Some(self.inconsistent(format!(
                 "the log says that entry {commit} is committed, but ends at {}; restore the \
                  missing files, or wipe the data directory and join as a new member",
                 self.tail.last()
             )));
         }
+        if self.fault.is_some() {
+            // The vote counts even so.
+            commit = known_commit;
+        }
         self.tail.set_hard_state(HardState { term, vote, commit, ..HardState::default() });
-        while self.applied < commit {
-            self.apply_next()?;
+        self.apply_committed()
+    }
+
+    /// Who votes from an index on: the group's founding, or a configuration change that was
+    /// applied.
+    ///
+    /// # Errors
+    /// When an entry can't be understood.
+    pub fn replica_set(
+        &mut self,
+        index: u64,
+        term: u64,
+        set: &ReplicaSet,
+    ) -> Result<(), StartError> {
+        let conf_state = replicas::conf_state(set);
+        let blank = self.tail.base() == 0 && self.tail.last() == 0;
+        if blank && index == FOUNDING_INDEX {
+            let system = self.settings.founding.as_deref().cloned();
+            let system = system.filter(|_| self.partition == SYSTEM_PARTITION);
+            self.store.found(index, term, system);
+            let known = self.tail.hard_state().clone();
+            self.tail = LogTail::new(conf_state, index, term);
+            let commit = known.commit.max(index);
+            let term = known.term.max(term);
+            self.tail.set_hard_state(HardState { term, commit, ..known });
+            self.applied = index;
+            return Ok(());
+        }
+        if index > self.applied {
+            self.known_replicas = Some((index, conf_state));
+        }
+        self.apply_committed()
+    }
+
+    /// A snapshot file became durable. One that the leader sent has replaced the log.
+    pub fn snapshot_mark(&mut self, index: u64, installed: bool) {
+        if installed && index == self.tail.base() {
+            self.tail.cut_behind(index);
+        }
+    }
+
+    /// The node stopped holding the group when it had applied `index`; its vote is kept. A snapshot
+    /// of a later time, when the node held the group again, stands.
+    pub fn discard(&mut self, index: u64) {
+        if self.tail.base() > index {
+            return;
+        }
+        let HardState { term, vote, .. } = self.tail.hard_state().clone();
+        *self = GroupRecovery::new(self.partition, self.settings.clone());
+        self.tail.set_hard_state(HardState { term, vote, ..HardState::default() });
+    }
+
+    /// Applies what is committed, up to a configuration change of which the log does not say (yet)
+    /// what came of it: the running group applies that one.
+    fn apply_committed(&mut self) -> Result<(), StartError> {
+        while self.applied < self.tail.hard_state().commit {
+            if !self.apply_next()? {
+                break;
+            }
         }
         self.tail.compact(self.applied.saturating_sub(self.kept_entries()));
         Ok(())
@@ -91,34 +194,47 @@ impl GroupRecovery {
 
     /// Applied entries that are kept for followers that lag.
     fn kept_entries(&self) -> u64 {
-        if self.tail.voters().len() == 1 { 0 } else { limits::LOG_TAIL_ENTRIES_MAX }
+        if self.tail.voters() == [self.settings.node_id] { 0 } else { limits::LOG_TAIL_ENTRIES_MAX }
     }
 
-    fn apply_next(&mut self) -> Result<(), StartError> {
+    fn apply_next(&mut self) -> Result<bool, StartError> {
         let index = self.applied + 1;
         let Some(entry) = self.tail.entry(index) else {
             return Err(self.inconsistent(format!("entry {index} is missing")));
         };
-        if entry.data.is_empty() {
-            self.store.apply_empty(index, entry.term);
+        let (term, data) = (entry.term, entry.data.clone());
+        if entry.get_entry_type() != EntryType::EntryNormal {
+            let Some((_, state)) = self.known_replicas.take_if(|(at, _)| *at == index) else {
+                return Ok(false);
+            };
+            self.tail.set_conf_state(state);
+            self.store.apply_empty(index, term);
+        } else if data.is_empty() {
+            self.store.apply_empty(index, term);
         } else {
-            let command = Command::decode(entry.data.clone()).map_err(|error| {
+            let command = Command::decode(data).map_err(|error| {
                 self.inconsistent(format!(
                     "entry {index} is of an unknown form ({error}); start the version that wrote it"
                 ))
             })?;
-            self.store.apply(index, entry.term, &command, self.now_ms);
+            self.store.apply(index, term, &command, self.settings.now_ms);
         }
         self.applied = index;
-        Ok(())
+        Ok(true)
     }
 
-    /// The store, the log behind it, and the newest applied index. Every lease starts anew.
-    pub fn finish(mut self) -> (Store, LogTail, u64) {
+    /// The group as far as it was put together. Every lease starts anew.
+    ///
+    /// # Errors
+    /// When files or a part of the log are missing.
+    pub fn finish(mut self) -> Result<RecoveredGroup, StartError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
         debug_assert!(self.tail.first_index().is_ok_and(|first| first <= self.applied + 1));
         self.tail.detach();
-        self.store.grant_all(self.now_ms);
-        (self.store, self.tail, self.applied)
+        self.store.grant_all(self.settings.now_ms);
+        Ok(RecoveredGroup { store: self.store, tail: self.tail, applied: self.applied })
     }
 
     fn inconsistent(&self, message: String) -> StartError {

@@ -108,6 +108,19 @@ pub struct PeerMessage {
     pub message: raft::eraftpb::Message,
 }
 
+/// A snapshot that a follower needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotTransfer {
+    /// The group.
+    pub partition: u32,
+    /// The follower.
+    pub to: u64,
+    /// What announces it; its data is the file.
+    pub message: raft::eraftpb::Message,
+    /// The file's name below `snapshots/`.
+    pub file: String,
+}
+
 /// Where the driver puts its answers: once a turn, not once a request.
 pub trait Deliver: Send {
     /// Takes the answers of one turn; leaves `answers` empty.

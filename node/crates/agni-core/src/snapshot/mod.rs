@@ -7,6 +7,7 @@ mod writer;
 pub use reader::{SnapshotItem, list, list_on, read, read_on, remove_old};
 pub use writer::SnapshotWriter;
 
+use crate::system::SYSTEM_PARTITION;
 use std::path::PathBuf;
 
 pub(crate) const MAGIC: &[u8; 8] = b"AGNISNAP";
@@ -74,19 +75,29 @@ pub enum SnapshotError {
         /// Its answer.
         source: std::io::Error,
     },
+    /// The leader's state took the place of what was to be written.
+    #[error("the partition's state was replaced before the snapshot was complete")]
+    Replaced,
     /// The node stopped meanwhile.
     #[error("the node stopped before the snapshot was complete")]
     Cancelled,
 }
 
-/// `p0003-00000000000000000042.snap`
+/// `p0003-00000000000000000042.snap`, `system-00000000000000000042.snap`
 pub(crate) fn file_name(partition: u32, index: u64) -> String {
-    format!("p{partition:04}-{index:020}.snap")
+    match partition {
+        SYSTEM_PARTITION => format!("system-{index:020}.snap"),
+        _ => format!("p{partition:04}-{index:020}.snap"),
+    }
 }
 
 /// The partition and index in a file's name.
 pub(crate) fn parse_name(name: &str) -> Option<(u32, u64)> {
-    let (partition, index) = name.strip_prefix('p')?.strip_suffix(".snap")?.split_once('-')?;
-    let whole = partition.len() == 4 && index.len() == 20;
-    whole.then(|| Some((partition.parse().ok()?, index.parse().ok()?))).flatten()
+    let (group, index) = name.strip_suffix(".snap")?.split_once('-')?;
+    let partition = match group {
+        "system" => SYSTEM_PARTITION,
+        _ => group.strip_prefix('p').filter(|digits| digits.len() == 4)?.parse().ok()?,
+    };
+    let index = Some(index).filter(|index| index.len() == 20)?.parse().ok()?;
+    Some((partition, index))
 }

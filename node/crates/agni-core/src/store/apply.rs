@@ -6,6 +6,7 @@
 //! again.
 
 use bytes::Bytes;
+use std::sync::Arc;
 
 use super::events::Event;
 use super::record::{self, DrainingRef, Meta, SpecParts};
@@ -15,7 +16,10 @@ use crate::key::KeyRef;
 use crate::planted::{Bug, is_planted};
 use crate::proto::api::EventType;
 use crate::proto::node::command::Operation;
-use crate::proto::node::{Command, Delete, Drain, Expire, ExpiredLease, Patch, Put};
+use crate::proto::node::{
+    Command, Delete, Drain, Expire, ExpiredLease, Patch, Put, SystemCommand,
+};
+use crate::system::{self, SystemOutcome, SystemRefusal};
 
 /// A lease identity is the partition above this many bits of the revision that made it.
 const LEASE_REVISION_BITS: u32 = 53;
@@ -62,6 +66,8 @@ pub enum Outcome {
         /// How many were spared, because they had changed or the proposer no longer led.
         spared: u32,
     },
+    /// The system state is as asked for.
+    System(SystemOutcome),
     /// Nothing happened.
     Refused(Refusal),
 }
@@ -97,6 +103,8 @@ pub enum Refusal {
     },
     /// The record has run out and its removal is in flight: try again in a moment.
     Expiring,
+    /// The system state stands against it.
+    System(SystemRefusal),
 }
 
 impl Refusal {
@@ -145,6 +153,7 @@ impl Store {
             Some(Operation::Delete(delete)) => self.delete(delete),
             Some(Operation::Drain(drain)) => self.drain(drain, proposed_unix_ms, now_ms),
             Some(Operation::Expire(expire)) => self.expire(expire, term),
+            Some(Operation::System(command)) => self.change_system(command),
             None => Refusal::invalid("operation", "must be given"),
         }
     }
@@ -302,6 +311,21 @@ impl Store {
         self.write(slot, record::encode(&parts.key, parts.spec, &meta));
         self.leases.drain(slot, drain.drain_ms.max(0) as u64, Some(now_ms));
         Outcome::Draining { revision }
+    }
+
+    fn change_system(&mut self, command: &SystemCommand) -> Outcome {
+        let Some(state) = &mut self.system else {
+            return Refusal::invalid("operation", "changes the system state, which is elsewhere");
+        };
+        // Readers keep what they hold.
+        let state = Arc::make_mut(state);
+        let before = state.version;
+        let outcome = system::apply(state, command);
+        self.revision += u64::from(state.version != before);
+        match outcome {
+            Ok(outcome) => Outcome::System(outcome),
+            Err(refusal) => Outcome::Refused(Refusal::System(refusal)),
+        }
     }
 
     fn expire(&mut self, expire: &Expire, term: u64) -> Outcome {

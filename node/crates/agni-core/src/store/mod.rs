@@ -20,12 +20,13 @@ mod tests;
 mod tombstones;
 
 use bytes::Bytes;
+use std::sync::Arc;
 
 use crate::capacity;
 use crate::key::KeyRef;
 use crate::lease::{LeaseSettings, LeaseTable, Liveness};
 use crate::proto::api::{Capacity, Status};
-use crate::proto::node::ExpiredLease;
+use crate::proto::node::{ExpiredLease, SystemState};
 
 pub use apply::{Outcome, Refusal};
 pub use difference::{Change, DifferenceCursor, DifferencePage};
@@ -75,6 +76,9 @@ pub struct Store {
     /// Whether this is the leader's store: only it knows of renewals, so only it tells the living
     /// from the dead.
     leading: bool,
+    /// What the system group holds in place of records; none in a partition.
+    system: Option<Arc<SystemState>>,
+    limits: StoreLimits,
 }
 
 /// A record as readers see it at a moment, borrowed from the store.
@@ -141,7 +145,25 @@ impl Store {
             snapshots: Vec::new(),
             next_snapshot: 1,
             leading: true,
+            system: None,
+            limits,
         }
+    }
+
+    /// An empty store with the same limits and settings.
+    pub fn emptied(&self) -> Store {
+        Store::with_limits(self.partition, self.leases.settings().clone(), self.limits.clone())
+    }
+
+    /// Makes a new store a group's beginning: the state as of the founding entry.
+    pub fn found(&mut self, index: u64, term: u64, system: Option<SystemState>) {
+        (self.applied_index, self.applied_term) = (index, term);
+        self.system = system.map(Arc::new);
+    }
+
+    /// What the system group holds; none in a partition.
+    pub fn system(&self) -> Option<&Arc<SystemState>> {
+        self.system.as_ref()
     }
 
     /// Changes how leases expire from now on.

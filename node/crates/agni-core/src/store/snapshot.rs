@@ -5,11 +5,14 @@
 
 use bytes::Bytes;
 use hashbrown::HashMap;
+use std::sync::Arc;
 
 use super::Store;
 use super::record::{self, SpecParts};
 use super::tombstones::Tombstone;
-use crate::proto::node::{SnapshotBlock, SnapshotHeader, SnapshotRecord, SnapshotTombstone};
+use crate::proto::node::{
+    ReplicaSet, SnapshotBlock, SnapshotHeader, SnapshotRecord, SnapshotTombstone, SystemState,
+};
 use crate::validate::DRAIN_MS_MAX;
 
 /// The bytes that a record or tombstone takes in a block besides its own.
@@ -22,6 +25,7 @@ pub struct SnapshotCursor {
     next_slot: u32,
     end_slot: u32,
     tombstones: std::vec::IntoIter<Tombstone>,
+    system: Option<Arc<SystemState>>,
     /// The partition.
     pub partition: u32,
     /// The newest log index that it contains.
@@ -40,7 +44,7 @@ pub struct SnapshotCursor {
 
 impl SnapshotCursor {
     /// The snapshot's first block.
-    pub fn header(&self, cluster_id: [u8; 16], voters: &[u64]) -> SnapshotHeader {
+    pub fn header(&self, cluster_id: [u8; 16], replicas: ReplicaSet) -> SnapshotHeader {
         SnapshotHeader {
             cluster_id: Bytes::copy_from_slice(&cluster_id),
             partition: self.partition,
@@ -48,7 +52,7 @@ impl SnapshotCursor {
             term: self.term,
             revision: self.revision,
             compacted_revision: self.compacted_revision,
-            voters: voters.to_vec(),
+            replicas: Some(replicas),
         }
     }
 }
@@ -83,6 +87,7 @@ impl Store {
             end_slot: self.slots.end(),
             tombstone_count: tombstones.len() as u64,
             tombstones: tombstones.into_iter(),
+            system: self.system.clone(),
             partition: self.partition,
             index: self.applied_index,
             term: self.applied_term,
@@ -120,7 +125,8 @@ impl Store {
                 expired: tombstone.expired,
             });
         }
-        (bytes > 0).then_some(block)
+        block.system = cursor.system.take().map(Arc::unwrap_or_clone);
+        (bytes > 0 || block.system.is_some()).then_some(block)
     }
 
     /// Ends a snapshot, whether it is complete or given up.
@@ -171,6 +177,9 @@ impl Store {
                 self.leases.drain(slot, drain_ms.clamp(0, DRAIN_MS_MAX) as u64, None);
             }
             self.place(slot, &record, None);
+        }
+        if let Some(system) = block.system {
+            self.system = Some(Arc::new(system));
         }
         for SnapshotTombstone { revision, key, expired } in block.tombstones {
             self.tombstones.push(Tombstone { revision, key: key.as_ref().into(), expired });

@@ -2,9 +2,27 @@
 //! round between the driver and the log thread and is never allocated anew.
 
 use super::frame::{Op, encode_frame};
-use crate::proto::node::{HardState, WalRecord};
+use crate::proto::node::{HardState, ReplicaSet, WalRecord};
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
+
+/// What stands for an index in the frame that discards a group.
+pub const DISCARD_INDEX: u64 = u64::MAX - 1;
+
+/// A snapshot file that has become durable.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotMark {
+    /// The newest index in it.
+    pub index: u64,
+    /// The term of that entry.
+    pub term: u64,
+    /// The file's name.
+    pub file: String,
+    /// Who votes at that index.
+    pub replicas: ReplicaSet,
+    /// It came from the leader, and replaces what the log held until here.
+    pub installed: bool,
+}
 
 /// Frames that belong together.
 #[derive(Debug, Default)]
@@ -28,10 +46,7 @@ impl Batch {
     pub fn entry(&mut self, partition: u32, term: u64, index: u64, op: Op, data: &[u8]) {
         debug_assert!(op.is_entry());
         self.has_commands |= op != Op::NoOp;
-        match self.last_indexes.iter_mut().find(|(known, _)| *known == partition) {
-            Some((_, last)) => *last = index,
-            None => self.last_indexes.push((partition, index)),
-        }
+        self.note_index(partition, index);
         // The same bytes as prost writes for a WalRecord, without a copy of `data` in between.
         encode_frame(&mut self.frames, op, |out| {
             for (field, value) in [(1, u64::from(partition)), (2, term), (3, index)] {
@@ -57,18 +72,40 @@ impl Batch {
     }
 
     /// Says that a snapshot file has become durable.
-    pub fn snapshot_mark(
-        &mut self,
-        partition: u32,
-        index: u64,
-        term: u64,
-        file: &str,
-        voters: &[u64],
-    ) {
-        let (snapshot_file, voters) = (file.to_owned(), voters.to_vec());
-        let record =
-            WalRecord { partition, term, index, snapshot_file, voters, ..WalRecord::default() };
+    pub fn snapshot_mark(&mut self, partition: u32, mark: SnapshotMark) {
+        let SnapshotMark { index, term, file, replicas, installed } = mark;
+        let record = WalRecord {
+            partition,
+            term,
+            index,
+            snapshot_file: file,
+            replicas: Some(replicas),
+            installed,
+            ..WalRecord::default()
+        };
         self.record(Op::SnapshotMark, &record);
+    }
+
+    /// Says who votes in a group from this index on. It is kept as long as the entry is.
+    pub fn replica_set(&mut self, partition: u32, index: u64, term: u64, replicas: ReplicaSet) {
+        self.note_index(partition, index);
+        let replicas = Some(replicas);
+        let record = WalRecord { partition, term, index, replicas, ..WalRecord::default() };
+        self.record(Op::ReplicaSet, &record);
+    }
+
+    /// Says that this node no longer holds a group, of which it had applied `index`. It is kept
+    /// until `keep_from` names `DISCARD_INDEX + 1`: no file of the group is there any more.
+    pub fn discard(&mut self, partition: u32, index: u64) {
+        self.note_index(partition, DISCARD_INDEX);
+        self.record(Op::Discard, &WalRecord { partition, index, ..WalRecord::default() });
+    }
+
+    fn note_index(&mut self, partition: u32, index: u64) {
+        match self.last_indexes.iter_mut().find(|(known, _)| *known == partition) {
+            Some((_, last)) => *last = index,
+            None => self.last_indexes.push((partition, index)),
+        }
     }
 
     pub(super) fn record(&mut self, op: Op, record: &WalRecord) {

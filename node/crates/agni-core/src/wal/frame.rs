@@ -31,10 +31,16 @@ pub enum Op {
     NoOp = 6,
     /// An entry that changes a partition's members.
     ConfChange = 7,
+    /// An entry that changes the system state.
+    System = 8,
     /// A partition's term, vote and commit.
     HardState = 16,
     /// A snapshot has become durable.
     SnapshotMark = 17,
+    /// Who votes in a group, from an index on.
+    ReplicaSet = 18,
+    /// A group is no longer held by this node: everything before is void, except its vote.
+    Discard = 19,
     /// The end of what one fdatasync made durable.
     BatchCommit = 32,
     /// The first frame of a segment.
@@ -52,8 +58,11 @@ impl Op {
             5 => Op::Expire,
             6 => Op::NoOp,
             7 => Op::ConfChange,
+            8 => Op::System,
             16 => Op::HardState,
             17 => Op::SnapshotMark,
+            18 => Op::ReplicaSet,
+            19 => Op::Discard,
             32 => Op::BatchCommit,
             33 => Op::SegmentHeader,
             _ => return None,

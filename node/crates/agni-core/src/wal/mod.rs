@@ -10,7 +10,7 @@ mod segment;
 mod spare;
 mod writer;
 
-pub use batch::Batch;
+pub use batch::{Batch, DISCARD_INDEX, SnapshotMark};
 pub use error::{RecoverError, WalError};
 pub use frame::{
     Frame, FrameError, HEADER_BYTES, Op, PAYLOAD_BYTES_MAX, TRAILER_BYTES, read_frame,

@@ -1,6 +1,7 @@
 //! Opens a log: streams what is durable, cuts a torn tail, refuses damage.
 
 use super::error::RecoverError;
+use super::batch::DISCARD_INDEX;
 use super::frame::Op;
 use super::scan::{End, Scan, later_batch, read_header, scan};
 use super::segment::{self, Active, Sealed};
@@ -8,14 +9,14 @@ use super::writer::WalWriter;
 use super::{Identity, WalOptions};
 use crate::env::{Disk, DiskFile, RealDisk, create_zeroed, is_disk_full};
 use crate::limits;
-use crate::proto::node::{HardState, WalRecord};
+use crate::proto::node::{HardState, ReplicaSet, WalRecord};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A durable record, in the order in which it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Recovered<'a> {
     /// A Raft entry. One at or below an index that came before replaces the log from there.
     Entry {
@@ -51,6 +52,26 @@ pub enum Recovered<'a> {
         term: u64,
         /// The file's name.
         file: &'a str,
+        /// It came from the leader, and replaces what the log held until here.
+        installed: bool,
+    },
+    /// Who votes in a group, from an index on.
+    ReplicaSet {
+        /// The partition.
+        partition: u32,
+        /// The index of the entry that made it so.
+        index: u64,
+        /// The term of that entry.
+        term: u64,
+        /// Who votes.
+        replicas: ReplicaSet,
+    },
+    /// This node no longer holds the group: everything before is void, except its vote.
+    Discard {
+        /// The partition.
+        partition: u32,
+        /// What it had applied of it.
+        index: u64,
     },
 }
 
@@ -313,7 +334,17 @@ fn recover_record(
         }
         Op::SnapshotMark => {
             let file = &record.snapshot_file;
-            visit(Recovered::SnapshotMark { partition, index, term, file });
+            let installed = record.installed;
+            visit(Recovered::SnapshotMark { partition, index, term, file, installed });
+        }
+        Op::ReplicaSet => {
+            last_indexes.insert(partition, index);
+            let replicas = record.replicas.ok_or("a replica set is empty")?;
+            visit(Recovered::ReplicaSet { partition, index, term, replicas });
+        }
+        Op::Discard => {
+            last_indexes.insert(partition, DISCARD_INDEX);
+            visit(Recovered::Discard { partition, index });
         }
         entry => {
             last_indexes.insert(partition, index);

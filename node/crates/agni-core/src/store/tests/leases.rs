@@ -1,7 +1,7 @@
 //! Leases through the store: deadlines, renewals, removal in batches, draining, the guard.
 
 use super::*;
-use crate::proto::node::ExpiredLease;
+use crate::proto::node::{ExpiredLease, ReplicaSet};
 
 fn unguarded() -> Driver {
     let settings = LeaseSettings { guard: false, ..LeaseSettings::default() };
@@ -174,7 +174,7 @@ fn after_a_restart_every_lease_and_draining_has_its_full_time_once() {
     let mut cursor = driver.store.begin_snapshot();
     let block = driver.store.snapshot_block(&mut cursor, usize::MAX).unwrap();
     let mut store = Store::with_settings(3, LeaseSettings { guard: false, ..Default::default() });
-    store.restore_header(&cursor.header([0; 16], &[1]));
+    store.restore_header(&cursor.header([0; 16], ReplicaSet::default()));
     store.restore_block(block).unwrap();
     driver.store.end_snapshot(cursor);
     let later = 50;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::proto::api::Draining;
-use crate::proto::node::{ExpiredLease, SnapshotBlock};
+use crate::proto::node::{ExpiredLease, ReplicaSet, SnapshotBlock};
 
 /// All records at one revision, by name.
 type State = BTreeMap<String, Record>;
@@ -397,7 +397,7 @@ fn limits(events_max: usize, tombstones_max: usize) -> StoreLimits {
 
 fn restored(header: SnapshotCursor, blocks: Vec<SnapshotBlock>, limits: StoreLimits) -> Store {
     let mut store = Store::with_limits(3, LeaseSettings::default(), limits);
-    store.restore_header(&header.header([1; 16], &[1]));
+    store.restore_header(&header.header([1; 16], ReplicaSet::default()));
     for block in blocks {
         store.restore_block(block).unwrap();
     }

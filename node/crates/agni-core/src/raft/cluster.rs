@@ -1,0 +1,56 @@
+//! What a node does for the cluster by itself: it moves the groups that it leads towards their
+//! wanted members, tells the system group what it has reached, and lets go of what it no longer
+//! has to hold.
+
+use crate::proto::node::{MemberState, SystemState};
+use crate::raft::core::Core;
+use crate::raft::work::PeerMessage;
+use crate::system::{self, SYSTEM_PARTITION};
+use std::sync::Arc;
+
+impl Core {
+    /// The cluster as this node knows it; none before it has heard of it.
+    pub fn system_state(&self) -> Option<Arc<SystemState>> {
+        let system = self.groups.last()?;
+        system.cell().store.read().system().cloned()
+    }
+
+    pub(super) fn look_at_members(&mut self) {
+        let Some(state) = self.system_state() else { return };
+        let now_us = self.clock.boot_us();
+        let me = self.settings.node_id;
+        let leads_freely = |id: u64| {
+            let known = system::member(&state, id);
+            known.is_some_and(|member| member.state() == MemberState::Active)
+        };
+        let mut reports = Vec::new();
+        for group in &mut self.groups {
+            let partition = group.partition();
+            if group.leads() && !leads_freely(me) {
+                group.hand_over(leads_freely, now_us);
+            }
+            if partition == SYSTEM_PARTITION {
+                let voters = group.replicas().voters;
+                let (wanted, learners) = system::wanted_system_replicas(&state, &voters);
+                group.reconfigure(&wanted, &learners, now_us);
+                continue;
+            }
+            let Some(placement) = system::placement(&state, partition) else { continue };
+            if group.leads() {
+                group.reconfigure(&placement.wanted, &[], now_us);
+                reports.extend(group.report(placement.reported_index));
+            } else if group.is_orphaned(placement.reported_index)
+                && !placement.wanted.contains(&me)
+                && !system::is_reported_on(placement, me)
+            {
+                group.discard(&mut self.turn);
+            }
+        }
+        let Some(system) = self.groups.last_mut() else { return };
+        for report in &reports {
+            let message = system.bring(report);
+            let wrap = |message| PeerMessage { partition: SYSTEM_PARTITION, message };
+            self.turn.messages.extend(message.map(wrap));
+        }
+    }
+}
