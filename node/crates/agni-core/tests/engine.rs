@@ -38,7 +38,8 @@ struct Node {
 impl Node {
     fn start(config: &EngineConfig) -> Node {
         let (answers, receiver) = channel();
-        let engine = Engine::start(config.clone(), Box::new(Post { answers }), Box::new(NoPeers)).unwrap();
+        let engine =
+            Engine::start(config.clone(), Box::new(Post { answers }), Box::new(NoPeers)).unwrap();
         Node { engine, answers: receiver, next: 0 }
     }
 

@@ -7,9 +7,7 @@
 mod document;
 
 use agni_core::proto::api::{Capacity, Key, Kind, Spec};
-use agni_core::proto::node::{
-    Command, Expire, ExpiredLease, Put, ReplicaSet, command::Operation,
-};
+use agni_core::proto::node::{Command, Expire, ExpiredLease, Put, ReplicaSet, command::Operation};
 use agni_core::wal::{Batch, Identity, Op, Recovered, SnapshotMark, WalOptions, recover};
 use prost::Message as _;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use crate::runtime::{self, Delivery, Incoming, Mailbox};
 use crate::services::cluster_service_server::SERVICE_NAME as CLUSTER_SERVICE;
 use crate::services::registry_service_server::SERVICE_NAME as REGISTRY_SERVICE;
 use crate::watch::dispatcher::{self, Hub};
-use agni_core::engine::Engine;
+use agni_core::engine::{Engine, NoPeers};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Server {
         let (mailboxes, receivers): (Vec<_>, Vec<_>) =
             (0..config.runtimes).map(|_| Mailbox::new()).unzip();
         let delivery = Delivery::new(mailboxes.clone());
-        let engine = Engine::start(config.engine.clone(), Box::new(delivery))
+        let engine = Engine::start(config.engine.clone(), Box::new(delivery), Box::new(NoPeers))
             .map_err(|error| ServerError::new(error.code(), error.to_string()))?;
         let node = Node::new(config, engine, address);
         let mut listener = Some(listener);

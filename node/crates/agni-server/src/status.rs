@@ -5,6 +5,7 @@ use crate::body::Body;
 use agni_core::proto::api;
 use agni_core::raft::work::Refuse;
 use agni_core::store::Refusal;
+use agni_core::system::SystemRefusal;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -243,7 +244,18 @@ impl RpcError {
             )
             .retry(EXPIRING_RETRY_MS),
             Refusal::InvalidSpec { field, message } => RpcError::field(field, message),
+            Refusal::System(refusal) => RpcError::system(refusal),
         }
+    }
+
+    /// What the system group refused, at apply.
+    pub fn system(refusal: SystemRefusal) -> Self {
+        let code = match refusal.reason {
+            "INVALID_FIELD" => Code::InvalidArgument,
+            "NOT_FOUND" => Code::NotFound,
+            _ => Code::FailedPrecondition,
+        };
+        RpcError::new(code, refusal.reason, refusal.message)
     }
 
     /// As one result of a batch.

@@ -4,21 +4,22 @@ use crate::clock::SimClock;
 use crate::disk::SimDisk;
 use crate::random::Random;
 use agni_core::clock::Clock;
-use agni_core::lease::LeaseClock;
+use agni_core::lease::{LeaseClock, LeaseSettings};
 use agni_core::limits;
 use agni_core::metrics::EngineMetrics;
+use agni_core::proto::node::SystemState;
 use agni_core::raft::cell::PartitionCell;
 use agni_core::raft::core::{Append, Core, CoreSettings, Effects, Event};
-use agni_core::raft::group::{Group, GroupSettings};
-use agni_core::raft::recovery::GroupRecovery;
+use agni_core::raft::group::{Group, GroupSettings, Snapshots};
+use agni_core::raft::recovery::{GroupRecovery, RecoveredGroup, RecoverySettings};
+use agni_core::raft::restart::{NodeRecovery, group_numbers};
 use agni_core::raft::work::{Answer, PeerMessage, Submission, Ticket};
-use agni_core::store::Store;
 use agni_core::wal::{self, Identity, Recovered, WalOptions, WalWriter};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-const CLUSTER_ID: [u8; 16] = *b"simulatedcluster";
+pub const CLUSTER_ID: [u8; 16] = *b"simulatedcluster";
 const WAL: &str = "/wal";
 /// Messages that wait in the sockets of a paused node.
 const MAILBOX_MAX: usize = 4_096;
@@ -80,49 +81,58 @@ impl SimNode {
     }
 
     /// Starts the process.
-    pub fn start(&mut self, partitions: u32, voters: &[u64], seed: u64) -> Result<(), String> {
+    pub fn start(
+        &mut self,
+        partitions: u32,
+        founding: &Arc<SystemState>,
+        seed: u64,
+    ) -> Result<(), String> {
         let now_us = self.clock.boot_us();
-        let mut recoveries: Vec<GroupRecovery> = (0..partitions)
-            .map(|p| GroupRecovery::new(p, Store::new(p), voters.to_vec(), now_us / 1000))
-            .collect();
+        let settings = RecoverySettings {
+            node_id: self.id,
+            leases: LeaseSettings::default(),
+            now_ms: now_us / 1000,
+            founding: Some(founding.clone()),
+        };
+        let blank = |number| GroupRecovery::new(number, settings.clone());
+        let mut recovery = NodeRecovery::new(group_numbers(partitions).map(blank).collect());
         let identity = Identity { cluster_id: CLUSTER_ID, node_id: self.id, salt: self.id };
         let options = WalOptions { segment_bytes: 256 << 10, reserve_bytes: 0 };
         let mut fault = None;
         let mut visit = |record: Recovered<'_>| {
-            let result = match record {
-                Recovered::Entry { partition, term, index, op, data } => {
-                    recoveries[partition as usize].entry(term, index, op, data)
-                }
-                Recovered::HardState { partition, term, vote, commit } => {
-                    recoveries[partition as usize].hard_state(term, vote, commit)
-                }
-                Recovered::SnapshotMark { .. } => Ok(()),
-            };
-            if let Err(error) = result {
+            if let Err(error) = recovery.record(record) {
                 fault.get_or_insert(error.to_string());
             }
         };
         let disk = Arc::new(self.disk.clone());
-        let writer = wal::recover_on(disk, Path::new(WAL), &identity, options, &mut visit)
-            .map_err(|error| format!("node {} can't start: {error}", self.id))?;
+        let failed =
+            |error: &dyn std::fmt::Display| format!("node {} can't start: {error}", self.id);
+        let mut writer = wal::recover_on(disk, Path::new(WAL), &identity, options, &mut visit)
+            .map_err(|error| failed(&error))?;
         if let Some(fault) = fault {
-            return Err(format!("node {} can't start: {fault}", self.id));
+            return Err(failed(&fault));
+        }
+        if writer.sequence() == 0 {
+            let mut batch = recovery.found(founding, self.id).map_err(|error| failed(&error))?;
+            writer.append(&mut batch, true).map_err(|error| failed(&error))?;
         }
         let mut groups = Vec::new();
         let mut cells = Vec::new();
-        for (partition, recovery) in recoveries.into_iter().enumerate() {
-            let (store, tail, applied) = recovery.finish();
+        for (partition, recovered) in recovery.finish().map_err(|error| failed(&error))? {
+            let RecoveredGroup { store, tail, applied } = recovered;
             let cell = Arc::new(PartitionCell::new(store));
             cells.push(cell.clone());
             let settings = GroupSettings {
-                partition: partition as u32,
+                partition,
                 node_id: self.id,
                 seed: seed ^ (self.lives << 8),
                 started_us: now_us,
             };
-            let group = Group::new(settings, tail, applied, (0, 0), cell);
+            let group = Group::new(settings, tail, applied, Snapshots::default(), cell);
             groups.push(group.map_err(|error| format!("node {}: {error}", self.id))?);
         }
+        // The clients know of the partitions alone.
+        cells.truncate(partitions as usize);
         let settings =
             CoreSettings { node_id: self.id, cluster_id: CLUSTER_ID, snapshot_wal_bytes: u64::MAX };
         let lease_clock = Arc::new(LeaseClock::new(self.clock.clone()));

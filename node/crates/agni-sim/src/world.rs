@@ -5,14 +5,17 @@ use crate::clients::{Clients, Mood, Request};
 use crate::clock::SimClock;
 use crate::faults::Fault;
 use crate::network::Network;
-use crate::node::{SimNode, Turn};
+use crate::node::{CLUSTER_ID, SimNode, Turn};
 use crate::random::Random;
 use agni_core::clock::Clock as _;
+use agni_core::proto::node::SystemState;
 use agni_core::raft::core::Event;
 use agni_core::raft::work::{Answer, PeerMessage, Submission, Ticket, Work};
+use agni_core::system::{self, Founder};
 use raft::eraftpb::MessageType;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 /// What a run is like.
 #[derive(Debug, Clone)]
@@ -113,6 +116,8 @@ pub struct Summary {
 pub struct World {
     pub(crate) scenario: Scenario,
     seed: u64,
+    /// What the cluster begins with.
+    founding: Arc<SystemState>,
     pub(crate) now_us: u64,
     order: u64,
     queue: BinaryHeap<Reverse<Item>>,
@@ -146,8 +151,17 @@ impl World {
             SimNode::new(position as u64 + 1, SimClock::new(origin_us, drift_ppm))
         });
         let nodes: Vec<SimNode> = nodes.collect();
+        let founder = |node: &SimNode| Founder {
+            name: format!("node-{}", node.id),
+            nonce: node.id.to_be_bytes().repeat(2),
+            ..Founder::default()
+        };
+        let founders: Vec<Founder> = nodes.iter().map(founder).collect();
+        let replication = scenario.nodes as u32;
+        let founding = system::found(CLUSTER_ID, scenario.partitions, replication, &founders);
         World {
             seed,
+            founding: Arc::new(founding),
             now_us: 0,
             order: 0,
             queue: BinaryHeap::new(),
@@ -328,8 +342,8 @@ impl World {
         if self.nodes[node].life.is_some() {
             return Ok(());
         }
-        let voters: Vec<u64> = self.nodes.iter().map(|node| node.id).collect();
-        let started = self.nodes[node].start(self.scenario.partitions, &voters, self.seed);
+        let founding = self.founding.clone();
+        let started = self.nodes[node].start(self.scenario.partitions, &founding, self.seed);
         started.map_err(|message| Violation { invariant: "I1", message })?;
         let life = self.nodes[node].lives;
         self.plan(1_000, What::Tick { node, life });

@@ -8,13 +8,12 @@ use super::seed::Seed;
 use crate::clock::Clock;
 use crate::error::StartError;
 use crate::lease::LeaseSettings;
-use crate::proto::node::SystemState;
 use crate::raft::cell::PartitionCell;
 use crate::raft::group::{Group, GroupSettings, Snapshots};
 use crate::raft::recovery::{GroupRecovery, RecoveredGroup, RecoverySettings};
+use crate::raft::restart::{NodeRecovery, group_numbers};
 use crate::snapshot::{self, SnapshotError, SnapshotItem, SnapshotMeta};
-use crate::system::{self, FOUNDING_INDEX, FOUNDING_TERM, SYSTEM_PARTITION};
-use crate::wal::{self, Batch, Identity, RecoverError, Recovered, WalWriter};
+use crate::wal::{self, Identity, RecoverError, Recovered, WalWriter};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,15 +42,19 @@ pub fn open(config: &EngineConfig, clock: &Arc<dyn Clock>) -> Result<Opened, Sta
         now_ms: clock.boot_us() / 1000,
         founding: seed.is_founding.then(|| Arc::new(seed.state.clone())),
     };
-    let (mut recoveries, kept) = restore_snapshots(config, &meta, &settings)?;
-    let mut writer = replay(config, &meta, &mut recoveries)?;
+    let (recoveries, kept) = restore_snapshots(config, &meta, &settings)?;
+    let mut recovery = NodeRecovery::new(recoveries);
+    let mut writer = replay(config, &meta, &mut recovery)?;
     if writer.sequence() == 0 && seed.is_founding {
-        found(&seed.state, &meta, &mut recoveries, &mut writer)?;
+        let mut batch = recovery.found(&seed.state, meta.node_id)?;
+        writer.append(&mut batch, true).map_err(|error| StartError::DataDirectory {
+            path: config.data_dir.join("wal"),
+            message: format!("the log can't be begun: {error}"),
+        })?;
     }
-    let mut groups = Vec::with_capacity(recoveries.len());
-    let numbers = group_numbers(meta.partitions);
-    for ((partition, recovery), snapshots) in numbers.zip(recoveries).zip(kept) {
-        let RecoveredGroup { store, tail, applied } = recovery.finish()?;
+    let mut groups = Vec::new();
+    for ((partition, recovered), snapshots) in recovery.finish()?.into_iter().zip(kept) {
+        let RecoveredGroup { store, tail, applied } = recovered;
         let cell = Arc::new(PartitionCell::new(store));
         let settings = GroupSettings {
             partition,
@@ -66,37 +69,6 @@ pub fn open(config: &EngineConfig, clock: &Arc<dyn Clock>) -> Result<Opened, Sta
         })?);
     }
     Ok(Opened { meta, seed, writer, groups })
-}
-
-/// The partitions in their order, then the system group.
-fn group_numbers(partitions: u32) -> impl Iterator<Item = u32> {
-    (0..partitions).chain([SYSTEM_PARTITION])
-}
-
-/// Begins the groups that a new cluster gives to this node. It is one batch: all or nothing.
-fn found(
-    state: &SystemState,
-    meta: &Meta,
-    recoveries: &mut [GroupRecovery],
-    writer: &mut WalWriter,
-) -> Result<(), StartError> {
-    let mut batch = Batch::new();
-    let (index, term) = (FOUNDING_INDEX, FOUNDING_TERM);
-    for (partition, recovery) in group_numbers(meta.partitions).zip(recoveries) {
-        let set = system::founding_replicas(state, partition);
-        if set.voters.contains(&meta.node_id) || set.learners.contains(&meta.node_id) {
-            batch.replica_set(partition, index, term, set.clone());
-            batch.hard_state(partition, term, 0, index);
-            recovery.replica_set(index, term, &set)?;
-        }
-    }
-    match writer.append(&mut batch, true) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(StartError::DataDirectory {
-            path: "wal".into(),
-            message: format!("the log can't be begun: {error}"),
-        }),
-    }
 }
 
 type Restored = (Vec<GroupRecovery>, Vec<Snapshots>);
@@ -175,7 +147,7 @@ pub(super) fn load(
 fn replay(
     config: &EngineConfig,
     meta: &Meta,
-    partitions: &mut [GroupRecovery],
+    recovery: &mut NodeRecovery,
 ) -> Result<WalWriter, StartError> {
     let dir = config.data_dir.join("wal");
     let identity = Identity { cluster_id: meta.cluster_id, node_id: meta.node_id, salt: meta.salt };
@@ -186,47 +158,11 @@ fn replay(
     let mut fault = None;
     let mut visit = |record: Recovered<'_>| {
         if fault.is_none() {
-            fault = replay_record(record, partitions).err();
+            fault = recovery.record(record).err();
         }
     };
     let writer = wal::recover(&dir, &identity, options, &mut visit).map_err(recover_error)?;
     fault.map_or(Ok(writer), Err)
-}
-
-fn replay_record(record: Recovered<'_>, groups: &mut [GroupRecovery]) -> Result<(), StartError> {
-    match record {
-        Recovered::Entry { partition, term, index, op, data } => {
-            group(groups, partition)?.entry(term, index, op, data);
-            Ok(())
-        }
-        Recovered::HardState { partition, term, vote, commit } => {
-            group(groups, partition)?.hard_state(term, vote, commit)
-        }
-        Recovered::ReplicaSet { partition, index, term, replicas } => {
-            group(groups, partition)?.replica_set(index, term, &replicas)
-        }
-        Recovered::SnapshotMark { partition, index, installed, .. } => {
-            group(groups, partition)?.snapshot_mark(index, installed);
-            Ok(())
-        }
-        Recovered::Discard { partition, index } => {
-            group(groups, partition)?.discard(index);
-            Ok(())
-        }
-    }
-}
-
-fn group(groups: &mut [GroupRecovery], partition: u32) -> Result<&mut GroupRecovery, StartError> {
-    let partitions = groups.len() - 1;
-    let position = match partition {
-        SYSTEM_PARTITION => partitions,
-        _ if (partition as usize) < partitions => partition as usize,
-        _ => {
-            let message = format!("the log speaks of it, but there are only {partitions}");
-            return Err(StartError::Inconsistent { partition, message });
-        }
-    };
-    Ok(&mut groups[position])
 }
 
 fn recover_error(error: RecoverError) -> StartError {

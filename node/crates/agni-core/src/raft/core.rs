@@ -8,9 +8,7 @@ use crate::planted::{Bug, is_planted};
 use crate::raft::group::{ArrivedSnapshot, Group, Turn};
 use crate::raft::rounds::Claim;
 use crate::raft::snapshots::{SnapshotDone, SnapshotJob, SnapshotQueue};
-use crate::raft::work::{
-    Answer, PeerMessage, Refuse, SnapshotTransfer, Submission, Ticket, Work,
-};
+use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer, Submission, Ticket, Work};
 use crate::system::SYSTEM_PARTITION;
 use crate::wal::{Batch, DiskState};
 use std::sync::Arc;
@@ -207,7 +205,8 @@ impl Core {
         effects.append = self.take_append(false);
         self.start_snapshot(effects);
         if std::mem::take(&mut self.release_due) {
-            effects.release = Some(self.groups.iter().map(|g| (g.partition(), g.keep_from())).collect());
+            effects.release =
+                Some(self.groups.iter().map(|g| (g.partition(), g.keep_from())).collect());
         }
     }
 

@@ -324,9 +324,8 @@ impl Group {
         let kind = message.get_msg_type();
         let is_vote = matches!(kind, MsgRequestVote | MsgRequestPreVote);
         // The library would take a proposal from anybody.
-        let foreign = kind == MsgPropose
-            && !is_planted(Bug::ExpiryWithoutProof)
-            && !self.is_report(&message);
+        let foreign =
+            kind == MsgPropose && !is_planted(Bug::ExpiryWithoutProof) && !self.is_report(&message);
         // A snapshot comes as a file, by way of `arrived`.
         let unfit = message.to != self.node_id || foreign || kind == MsgSnapshot;
         if unfit || (is_vote && !self.elections.may_vote(now_us)) {

@@ -188,8 +188,7 @@ impl Storage for LogTail {
         let least = request_index.max(self.base_index);
         match &self.snapshot {
             Some(metadata)
-                if metadata.index >= least
-                    && replicas::contains(metadata.get_conf_state(), to) =>
+                if metadata.index >= least && replicas::contains(metadata.get_conf_state(), to) =>
             {
                 let mut snapshot = Snapshot::default();
                 snapshot.set_metadata(metadata.clone());

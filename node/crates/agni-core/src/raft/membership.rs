@@ -2,7 +2,9 @@
 //! caught up, voter, old voter out. Decided by the group's leader; pure.
 
 use crate::limits::CAUGHT_UP_ENTRIES;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState,
+};
 
 /// What the leader sees of another replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use crate::raft::outbox;
 use crate::raft::rounds::Claim;
 use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer};
 use crate::wal::Op;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::Ready;
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Group {

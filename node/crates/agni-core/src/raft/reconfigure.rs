@@ -119,10 +119,7 @@ impl Group {
         };
         let operation = Some(system_command::Operation::ReportReplicas(report));
         let command = SystemCommand { author_epoch: 0, operation };
-        Some(Command {
-            proposed_unix_ms: 0,
-            operation: Some(command::Operation::System(command)),
-        })
+        Some(Command { proposed_unix_ms: 0, operation: Some(command::Operation::System(command)) })
     }
 
     /// Brings a report to the leader of the system group, which this group is. Another node gets
@@ -169,7 +166,13 @@ impl Group {
     ///
     /// # Panics
     /// When it is not the one that arrived: only that one was shown to Raft.
-    pub(super) fn install(&mut self, snapshot: &Snapshot, number: u64, turn: &mut Turn, now_ms: u64) {
+    pub(super) fn install(
+        &mut self,
+        snapshot: &Snapshot,
+        number: u64,
+        turn: &mut Turn,
+        now_ms: u64,
+    ) {
         let metadata = snapshot.get_metadata().clone();
         let arrived = self.arrived.take();
         let Some(ArrivedSnapshot { file, mut store, .. }) =

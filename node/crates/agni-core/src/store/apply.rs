@@ -16,9 +16,7 @@ use crate::key::KeyRef;
 use crate::planted::{Bug, is_planted};
 use crate::proto::api::EventType;
 use crate::proto::node::command::Operation;
-use crate::proto::node::{
-    Command, Delete, Drain, Expire, ExpiredLease, Patch, Put, SystemCommand,
-};
+use crate::proto::node::{Command, Delete, Drain, Expire, ExpiredLease, Patch, Put, SystemCommand};
 use crate::system::{self, SystemOutcome, SystemRefusal};
 
 /// A lease identity is the partition above this many bits of the revision that made it.

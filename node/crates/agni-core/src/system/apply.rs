@@ -4,8 +4,8 @@ use super::{SYSTEM_PARTITION, is_reported_on, member, present, takes_part};
 use crate::limits;
 use crate::proto::node::system_command::Operation;
 use crate::proto::node::{
-    AddMember, ClusterMember, MemberState, RemoveMember, ReportReplicas, SetDraining,
-    SetWanted, SystemCommand, SystemState, UpdateMember,
+    AddMember, ClusterMember, MemberState, RemoveMember, ReportReplicas, SetDraining, SetWanted,
+    SystemCommand, SystemState, UpdateMember,
 };
 
 /// What came of a system command.
@@ -125,7 +125,10 @@ fn replace(state: &mut SystemState, old: u64, new: u64, version: u64) {
     }
 }
 
-fn present_member(state: &mut SystemState, node_id: u64) -> Result<&mut ClusterMember, SystemRefusal> {
+fn present_member(
+    state: &mut SystemState,
+    node_id: u64,
+) -> Result<&mut ClusterMember, SystemRefusal> {
     let found = state.members.iter_mut().find(|m| m.node_id == node_id && takes_part(m));
     found.ok_or_else(|| SystemRefusal {
         reason: "NOT_FOUND",

@@ -2,9 +2,7 @@
 
 use super::SYSTEM_PARTITION;
 use super::voters::wanted_system_replicas;
-use crate::proto::node::{
-    ClusterMember, MemberState, PartitionPlacement, ReplicaSet, SystemState,
-};
+use crate::proto::node::{ClusterMember, MemberState, PartitionPlacement, ReplicaSet, SystemState};
 use crate::ring::{self, RingNode};
 
 /// A node that founds a cluster.

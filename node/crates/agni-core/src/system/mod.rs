@@ -10,9 +10,7 @@ mod tests;
 mod voters;
 
 pub use apply::{SystemOutcome, SystemRefusal, apply};
-pub use founding::{
-    FOUNDING_INDEX, FOUNDING_TERM, Founder, alone, found, founding_replicas,
-};
+pub use founding::{FOUNDING_INDEX, FOUNDING_TERM, Founder, alone, found, founding_replicas};
 pub use voters::wanted_system_replicas;
 
 use crate::proto::node::{ClusterMember, MemberState, PartitionPlacement, SystemState};

@@ -175,8 +175,9 @@ fn any_operation() -> impl Strategy<Value = Operation> {
     let node = 0_u64..8;
     prop_oneof![
         (0_u8..5, 1_u8..9).prop_map(|(name, nonce)| joiner(&format!("n{name}"), nonce)),
-        (node.clone(), any::<bool>())
-            .prop_map(|(node_id, draining)| Operation::SetDraining(SetDraining { node_id, draining })),
+        (node.clone(), any::<bool>()).prop_map(|(node_id, draining)| Operation::SetDraining(
+            SetDraining { node_id, draining }
+        )),
         node.clone().prop_map(|node_id| Operation::RemoveMember(RemoveMember { node_id })),
         (0_u32..5, proptest::collection::vec(node.clone(), 0..4)).prop_map(|(partition, nodes)| {
             Operation::SetWanted(SetWanted { partition, nodes, expected_version: None })

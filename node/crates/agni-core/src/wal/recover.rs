@@ -1,7 +1,7 @@
 //! Opens a log: streams what is durable, cuts a torn tail, refuses damage.
 
-use super::error::RecoverError;
 use super::batch::DISCARD_INDEX;
+use super::error::RecoverError;
 use super::frame::Op;
 use super::scan::{End, Scan, later_batch, read_header, scan};
 use super::segment::{self, Active, Sealed};

@@ -1,7 +1,7 @@
 //! A server on a port of its own and the simplest clients that can speak to it.
 #![allow(dead_code, missing_docs)]
 
-use agni_core::engine::Engine;
+use agni_core::engine::{Engine, NoPeers};
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{self, Kind};
 use agni_core::proto::node::{Command, Put, command::Operation};
@@ -38,7 +38,8 @@ impl Alone {
         let config = config(&directory);
         let (mailbox, receiver) = Mailbox::new();
         let delivery = Box::new(Delivery::new(vec![mailbox]));
-        let engine = Engine::start(config.engine.clone(), delivery).expect("engine");
+        let engine =
+            Engine::start(config.engine.clone(), delivery, Box::new(NoPeers)).expect("engine");
         let node = Node::new(config, engine.clone(), ([127, 0, 0, 1], 1).into());
         runtime::enter(0);
         tokio::spawn(runtime::flush(engine));
