@@ -1,7 +1,9 @@
 //! How a server is set up. Python checks the same values first, with messages for people.
 
 use crate::limits;
+use crate::tls::TlsConfig;
 use agni_core::engine::EngineConfig;
+use std::net::IpAddr;
 
 /// Settings of a server; the defaults suit one node on loopback.
 #[derive(Debug, Clone)]
@@ -10,6 +12,10 @@ pub struct ServerConfig {
     pub engine: EngineConfig,
     /// host:port for clients, gRPC and HTTP alike; port 0 lets the system choose.
     pub listen: String,
+    /// The node's identity; without it, everybody who reaches `listen` may do everything.
+    pub tls: Option<TlsConfig>,
+    /// Whether `listen` may be reachable from other machines without TLS.
+    pub insecure: bool,
     /// Runtimes, each with a thread of its own; connections are dealt out in turn.
     pub runtimes: usize,
     /// The region that this cluster serves, shown in its status.
@@ -45,6 +51,8 @@ impl Default for ServerConfig {
         ServerConfig {
             engine: EngineConfig::default(),
             listen: "127.0.0.1:7400".to_owned(),
+            tls: None,
+            insecure: false,
             // The driver and the log need a core of their own under load.
             runtimes: cores.div_ceil(2).min(limits::RUNTIMES_DEFAULT_MAX),
             region: String::new(),
@@ -93,8 +101,25 @@ impl ServerConfig {
         if crate::log::Level::parse(&self.log_level).is_none() {
             return fault("log_level must be debug, info, warn, error or off".to_owned());
         }
+        if let Some(message) = self.tls.as_ref().and_then(TlsConfig::fault) {
+            return fault(message);
+        }
+        if self.tls.is_none() && !self.insecure && !is_loopback(&self.listen) {
+            return fault(format!(
+                "listen {} can be reached from other machines, and without tls whoever reaches it \
+                 may change anything; set tls, listen on 127.0.0.1, or set insecure to true",
+                self.listen
+            ));
+        }
         Ok(())
     }
+}
+
+/// Whether an address is for this machine alone. Of names, only `localhost` is known to be.
+fn is_loopback(listen: &str) -> bool {
+    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Why a server doesn't start.
@@ -111,5 +136,40 @@ impl ServerError {
     /// An error with a code.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         ServerError { code: code.to_owned(), message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_tls_only_this_machine_is_listened_to() {
+        let config = |listen: &str| ServerConfig { listen: listen.into(), ..Default::default() };
+        for listen in ["127.0.0.1:0", "127.9.9.9:7400", "[::1]:7400", "localhost:7400"] {
+            assert!(config(listen).validate().is_ok(), "{listen}");
+        }
+        for listen in ["0.0.0.0:7400", "[::]:7400", "10.0.0.1:7400", "example.org:7400", ":1"] {
+            let error = config(listen).validate().expect_err(listen);
+            assert_eq!(error.code, "CONFIG_INVALID");
+            assert!(error.message.contains("insecure"), "{}", error.message);
+            let insecure = ServerConfig { insecure: true, ..config(listen) };
+            assert!(insecure.validate().is_ok(), "{listen}");
+            let tls = TlsConfig {
+                certificate_file: "a".into(),
+                key_file: "b".into(),
+                trust_file: "c".into(),
+                ..TlsConfig::default()
+            };
+            let secure = ServerConfig { tls: Some(tls), ..config(listen) };
+            assert!(secure.validate().is_ok(), "{listen}");
+        }
+    }
+
+    #[test]
+    fn tls_needs_all_its_files() {
+        let tls = Some(TlsConfig { certificate_file: "a".into(), ..TlsConfig::default() });
+        let error = ServerConfig { tls, ..Default::default() }.validate().expect_err("key");
+        assert!(error.message.contains("tls.key_file"), "{}", error.message);
     }
 }

@@ -4,6 +4,9 @@ use crate::io::{Connection, Corked};
 use crate::limits;
 use crate::node::{Node, Phase};
 use crate::router;
+use crate::tls::{Identity, Port};
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -12,50 +15,105 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// What an HTTP/2 client says first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves a connection until it ends. The stream may be anything, so that a test can see what is
-/// handed to a socket.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: Arc<Node>, mut stream: S) {
+/// Who the other side of a connection has proven to be, and how long that holds.
+struct Proven {
+    identity: Identity,
+    valid_for: Duration,
+}
+
+/// Serves what was accepted, over TLS where the node speaks it.
+pub async fn greet(node: Arc<Node>, stream: TcpStream) {
+    let Some(tls) = node.tls.clone() else {
+        return serve(node, stream).await;
+    };
+    let limit = Duration::from_millis(node.config.header_timeout_ms);
+    let mut life = node.follow();
+    let secured = tokio::select! {
+        secured = tls.accept(stream, Port::Client, limit) => secured,
+        _ = life.wait_for(|phase| *phase == Phase::Stopping) => return,
+    };
+    // A handshake that failed was counted and logged.
+    if let Ok(secured) = secured {
+        let proven = Proven { identity: secured.identity, valid_for: secured.valid_for };
+        serve_to(node, secured.stream, Some(proven)).await;
+    }
+}
+
+/// Serves a connection of somebody unknown until it ends. The stream may be anything, so that a
+/// test can see what is handed to a socket.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: Arc<Node>, stream: S) {
+    serve_to(node, stream, None).await;
+}
+
+async fn serve_to<S: AsyncRead + AsyncWrite + Unpin>(
+    node: Arc<Node>,
+    mut stream: S,
+    proven: Option<Proven>,
+) {
     let limit = Duration::from_millis(node.config.header_timeout_ms);
     let Ok(Ok((first, is_http2))) = tokio::time::timeout(limit, first_bytes(&mut stream)).await
     else {
         return;
     };
     let (io, corked) = Connection::new(stream, first);
+    let (identity, valid_for) = proven.map(|proven| (proven.identity, proven.valid_for)).unzip();
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if let Some(identity) = &identity {
+            request.extensions_mut().insert(identity.clone());
+        }
+        router::serve(node.clone(), request)
+    });
     // A connection that fails has told its client all that it could.
     match is_http2 {
         true => {
-            let service = service_fn(|request| router::serve(node.clone(), request));
             let connection = http2_builder(&node).serve_connection(io, service);
-            drive(&node, corked.around(connection), |c| c.graceful_shutdown()).await;
+            let connection = corked.around(connection);
+            drive(&node, connection, valid_for, |c| c.graceful_shutdown()).await;
         }
         false => {
-            let service = service_fn(|request| router::serve(node.clone(), request));
             let connection = http1_builder(&node).serve_connection(io, service);
-            drive(&node, corked.around(connection), |c| c.graceful_shutdown()).await;
+            let connection = corked.around(connection);
+            drive(&node, connection, valid_for, |c| c.graceful_shutdown()).await;
         }
     }
 }
 
-/// Runs a connection; says goodbye once the server drains, and ends at once when it stops.
+/// Runs a connection. It says goodbye once the server drains or the other side's certificate has
+/// expired, and ends at once when the server stops, or soon after the certificate's end.
 async fn drive<C: Future, S: AsyncWrite + Unpin>(
     node: &Node,
     connection: Corked<C, S>,
+    valid_for: Option<Duration>,
     goodbye: impl FnOnce(Pin<&mut C>),
 ) {
     let mut life = node.follow();
     let mut connection = pin!(connection);
+    let grace = Duration::from_millis(limits::TLS_EXPIRED_GRACE_MS);
+    let expires = valid_for.and_then(|valid_for| Instant::now().checked_add(valid_for));
     tokio::select! {
         _ = connection.as_mut() => return,
         _ = life.wait_for(|phase| *phase != Phase::Serving) => {}
+        () = sleep_until(expires) => {}
     }
     goodbye(connection.as_mut().inner());
     tokio::select! {
         _ = connection => {}
         _ = life.wait_for(|phase| *phase == Phase::Stopping) => {}
+        () = sleep_until(expires.and_then(|expires| expires.checked_add(grace))) => {}
+    }
+}
+
+/// Waits until then, or for ever.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

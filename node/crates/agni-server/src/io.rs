@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 struct State<S> {
     stream: S,
     gathered: BytesMut,
+    /// Whether the stream may still hold bytes that it has taken: TLS does, until it is flushed.
+    unflushed: bool,
 }
 
 type Shared<S> = Arc<parking_lot::Mutex<State<S>>>;
@@ -35,13 +37,20 @@ pub struct Cork<S>(Shared<S>);
 impl<S> Connection<S> {
     /// A connection of which some bytes were read already.
     pub fn new(stream: S, first: Vec<u8>) -> (Connection<S>, Cork<S>) {
-        let state = Arc::new(parking_lot::Mutex::new(State { stream, gathered: BytesMut::new() }));
+        let state = Arc::new(parking_lot::Mutex::new(State::new(stream)));
         let first = BytesMut::from(&first[..]);
         (Connection { first, state: state.clone() }, Cork(state))
     }
 }
 
+impl<S> State<S> {
+    fn new(stream: S) -> Self {
+        State { stream, gathered: BytesMut::new(), unflushed: false }
+    }
+}
+
 impl<S: AsyncWrite + Unpin> State<S> {
+    /// Hands what has gathered to the stream.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
             let wrote = ready!(Pin::new(&mut self.stream).poll_write(context, &self.gathered))?;
@@ -49,6 +58,17 @@ impl<S: AsyncWrite + Unpin> State<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.gathered.advance(wrote);
+            self.unflushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends a turn: everything leaves.
+    fn poll_uncork(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(context))?;
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+            self.unflushed = false;
         }
         Poll::Ready(Ok(()))
     }
@@ -67,6 +87,7 @@ impl<S: AsyncWrite + Unpin> State<S> {
             return Poll::Ready(Ok(len));
         }
         ready!(self.poll_send(context))?;
+        self.unflushed = true;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 }
@@ -159,7 +180,7 @@ impl<C: Future, S: AsyncWrite + Unpin> Future for Corked<C, S> {
         // SAFETY: a flag has no place to keep.
         unsafe { self.as_mut().get_unchecked_mut() }.ended = ended;
         let mut state = self.state.lock();
-        match state.poll_send(context) {
+        match state.poll_uncork(context) {
             Poll::Ready(Ok(())) if !ended => Poll::Pending,
             // What can't be sent any more ends the connection.
             Poll::Ready(_) => Poll::Ready(()),
@@ -206,7 +227,7 @@ mod tests {
 
     #[test]
     fn small_writes_leave_together_and_large_ones_from_where_they_lie() {
-        let mut state = State { stream: Taker::default(), gathered: BytesMut::new() };
+        let mut state = State::new(Taker::default());
         let mut context = Context::from_waker(std::task::Waker::noop());
         let small = vec![1; limits::SMALL_WRITE_BYTES_MAX / 2];
         let large = vec![2; limits::SMALL_WRITE_BYTES_MAX];
@@ -224,7 +245,7 @@ mod tests {
 
     #[test]
     fn what_gathers_is_bounded() {
-        let mut state = State { stream: Taker::default(), gathered: BytesMut::new() };
+        let mut state = State::new(Taker::default());
         let mut context = Context::from_waker(std::task::Waker::noop());
         let small = vec![1; limits::SMALL_WRITE_BYTES_MAX];
         for _ in 0..100 {

@@ -8,7 +8,7 @@
 //! Modules use one another downwards only:
 //! ```text
 //! server > accept, connection > router > grpc, http > watch > ops > runtime > node
-//!        > token, metrics > status > body > call, wire, io, config, log, limits
+//!        > token, metrics > status > body > call, wire, io, tls > config, log, limits
 //! ```
 
 mod accept;
@@ -29,12 +29,14 @@ mod router;
 pub mod runtime;
 mod server;
 pub mod status;
+pub mod tls;
 pub mod token;
 pub mod watch;
 pub mod wire;
 
 pub use config::{ServerConfig, ServerError};
 pub use server::Server;
+pub use tls::TlsConfig;
 
 /// The generated services, for their names and for tests.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -56,6 +56,19 @@ pub const SMALL_WRITE_BYTES_MAX: usize = 4 << 10;
 pub const GATHERED_BYTES_MAX: usize = 64 << 10;
 /// Connections waiting to be accepted.
 pub const BACKLOG: i32 = 1024;
+/// Time between two looks at whether certificate, key or trust bundle have changed, in
+/// milliseconds.
+pub const TLS_RELOAD_MS_DEFAULT: u64 = 2_000;
+/// Bytes of a file that is read as a certificate, key or trust bundle.
+pub const TLS_FILE_BYTES_MAX: usize = 1 << 20;
+/// Time for which a start reads again while certificate and key don't belong together, in
+/// milliseconds.
+pub const TLS_MISMATCH_PATIENCE_MS: u64 = 500;
+/// Time in which handshakes that fail for one reason are logged once, in milliseconds.
+pub const TLS_COMPLAINT_PAUSE_MS: u64 = 60_000;
+/// Time that requests under way get when the certificate of their connection has expired, in
+/// milliseconds.
+pub const TLS_EXPIRED_GRACE_MS: u64 = 10_000;
 /// Bytes of the request line and headers of an HTTP/1 request, and its read buffer.
 pub const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 /// Answers of a `KeepAlive` stream that may wait for its reader.

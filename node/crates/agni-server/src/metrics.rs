@@ -67,6 +67,22 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Connections closed at once because there were too many.",
     ),
+    (
+        "agni_tls_handshake_failures_total",
+        Kind::Counter,
+        "TLS handshakes that came to nothing, as server and as client, by reason.",
+    ),
+    (
+        "agni_tls_certificate_expiry_seconds",
+        Kind::Gauge,
+        "Time until the node's certificate ends, negative afterwards; +Inf without TLS.",
+    ),
+    ("agni_tls_reloads_total", Kind::Counter, "Times that new TLS files were taken."),
+    (
+        "agni_tls_reload_failures_total",
+        Kind::Counter,
+        "New TLS files that could not be used; the node stays with those before.",
+    ),
     ("agni_watches", Kind::Gauge, "Open watches."),
     ("agni_watch_messages_total", Kind::Counter, "Messages sent to watches."),
     ("agni_watch_rounds_total", Kind::Counter, "Rounds in which changes were given to watches."),

@@ -3,6 +3,7 @@
 use crate::config::ServerConfig;
 use crate::metrics::ServerMetrics;
 use crate::status::RpcError;
+use crate::tls::Tls;
 use crate::wire::HeaderParts;
 use agni_core::engine::{Engine, ReadPoint};
 use std::net::SocketAddr;
@@ -32,6 +33,8 @@ pub struct Node {
     pub cluster_id: String,
     /// Where the server listens.
     pub address: SocketAddr,
+    /// The node's identity, where it speaks TLS.
+    pub tls: Option<Arc<Tls>>,
     /// What the server counts.
     pub metrics: ServerMetrics,
     connections: AtomicUsize,
@@ -41,13 +44,19 @@ pub struct Node {
 
 impl Node {
     /// Shared state over a running engine.
-    pub fn new(config: ServerConfig, engine: Engine, address: SocketAddr) -> Arc<Self> {
+    pub fn new(
+        config: ServerConfig,
+        engine: Engine,
+        address: SocketAddr,
+        tls: Option<Arc<Tls>>,
+    ) -> Arc<Self> {
         let cluster_id = engine.cluster_id().iter().map(|byte| format!("{byte:02x}")).collect();
         Arc::new(Node {
             config,
             engine,
             cluster_id,
             address,
+            tls,
             metrics: ServerMetrics::default(),
             connections: AtomicUsize::new(0),
             arriving: AtomicUsize::new(0),

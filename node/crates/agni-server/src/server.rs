@@ -12,6 +12,7 @@ use crate::router;
 use crate::runtime::{self, Delivery, Incoming, Mailbox};
 use crate::services::cluster_service_server::SERVICE_NAME as CLUSTER_SERVICE;
 use crate::services::registry_service_server::SERVICE_NAME as REGISTRY_SERVICE;
+use crate::tls::Tls;
 use crate::watch::dispatcher::{self, Hub};
 use agni_core::engine::{Engine, NoPeers};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -45,12 +46,13 @@ impl Server {
         let listener = listen(&config.listen)?;
         let address =
             listener.local_addr().map_err(|error| ServerError::new("LISTEN", error.to_string()))?;
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?;
         let (mailboxes, receivers): (Vec<_>, Vec<_>) =
             (0..config.runtimes).map(|_| Mailbox::new()).unzip();
         let delivery = Delivery::new(mailboxes.clone());
         let engine = Engine::start(config.engine.clone(), Box::new(delivery), Box::new(NoPeers))
             .map_err(|error| ServerError::new(error.code(), error.to_string()))?;
-        let node = Node::new(config, engine, address);
+        let node = Node::new(config, engine, address, tls);
         let mut listener = Some(listener);
         let mut threads = Vec::new();
         for (index, receiver) in receivers.into_iter().enumerate() {
@@ -72,6 +74,7 @@ impl Server {
             "serving",
             &[
                 ("address", address.to_string().into()),
+                ("tls", node.tls.is_some().into()),
                 ("cluster_id", node.cluster_id.as_str().into()),
                 ("partitions", node.engine.partition_count().into()),
                 ("version", node.config.version.as_str().into()),
@@ -186,6 +189,7 @@ impl Part {
                 && let Ok(listener) = TcpListener::from_std(listener)
             {
                 tokio::spawn(accept::accept(node.clone(), listener, mailboxes));
+                node.tls.clone().map(|tls| tokio::spawn(tls.follow_files()));
             }
             let serving = node.clone();
             let changed = |partitions: &[u32]| {
@@ -194,7 +198,7 @@ impl Part {
             tokio::spawn(runtime::receive(receiver, changed, move |stream, place| {
                 let node = serving.clone();
                 tokio::spawn(async move {
-                    connection::serve(node, stream).await;
+                    connection::greet(node, stream).await;
                     drop(place);
                 });
             }));

@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::metrics::{Kind, METRICS, ServerMetrics};
 use crate::node::Node;
 use crate::status::{Code, code_word};
+use crate::tls::{Reason, Tls, TlsMetrics};
 use agni_core::engine::PartitionState;
 use agni_core::metrics::{EngineMetrics, HISTOGRAM_BUCKETS, Histogram};
 use std::fmt::Write as _;
@@ -70,12 +71,29 @@ pub fn text(node: &Node) -> String {
     text.single("agni_connections", node.open_connections() as u64);
     text.single("agni_connections_total", metrics.accepted.load(Relaxed));
     text.single("agni_connections_refused_total", metrics.refused.load(Relaxed));
+    tls(&mut text, node.tls.as_deref());
     text.single("agni_watches", metrics.watches.load(Relaxed) as u64);
     text.single("agni_watch_messages_total", metrics.watch_messages.load(Relaxed));
     text.single("agni_watch_rounds_total", metrics.watch_rounds.load(Relaxed));
     text.single("agni_watch_gaps_total", metrics.watch_gaps.load(Relaxed));
     state(&mut text, node);
     text.out
+}
+
+/// Figures of TLS, zeros without it: who watches them need not know which nodes speak it.
+fn tls(text: &mut Text, tls: Option<&Tls>) {
+    let none = TlsMetrics::default();
+    let metrics = tls.map_or(&none, |tls| &tls.metrics);
+    text.head("agni_tls_handshake_failures_total");
+    for (reason, count) in Reason::ALL.iter().zip(&metrics.handshake_failures) {
+        let labels = format!("{{reason=\"{}\"}}", reason.word());
+        text.value("agni_tls_handshake_failures_total", &labels, count.load(Relaxed) as f64);
+    }
+    text.head("agni_tls_certificate_expiry_seconds");
+    let left = tls.map_or("+Inf".to_owned(), |tls| tls.expires_in_s().to_string());
+    let _ = writeln!(text.out, "agni_tls_certificate_expiry_seconds {left}");
+    text.single("agni_tls_reloads_total", metrics.reloads.load(Relaxed));
+    text.single("agni_tls_reload_failures_total", metrics.reload_failures.load(Relaxed));
 }
 
 fn calls(text: &mut Text, metrics: &ServerMetrics) {

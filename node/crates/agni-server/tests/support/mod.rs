@@ -40,7 +40,7 @@ impl Alone {
         let delivery = Box::new(Delivery::new(vec![mailbox]));
         let engine =
             Engine::start(config.engine.clone(), delivery, Box::new(NoPeers)).expect("engine");
-        let node = Node::new(config, engine.clone(), ([127, 0, 0, 1], 1).into());
+        let node = Node::new(config, engine.clone(), ([127, 0, 0, 1], 1).into(), None);
         runtime::enter(0);
         tokio::spawn(runtime::flush(engine));
         tokio::spawn(runtime::receive(receiver, |_| (), |_, _| ()));
