@@ -158,3 +158,54 @@ fn http1_builder(node: &Node) -> http1::Builder {
         .max_buf_size(limits::HTTP1_BUFFER_BYTES);
     builder
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ServerConfig;
+    use crate::runtime::{Delivery, Mailbox};
+    use agni_core::engine::{Engine, NoPeers};
+    use std::sync::OnceLock;
+    use tokio::io::AsyncWriteExt;
+
+    /// What a handler found in the extensions of two requests.
+    static FOUND: OnceLock<Option<Identity>> = OnceLock::new();
+    static FOUND_PLAIN: OnceLock<Option<Identity>> = OnceLock::new();
+
+    async fn ask(node: Arc<Node>, path: &str, proven: Option<Proven>) {
+        let (mut client, server) = tokio::io::duplex(64 << 10);
+        let request =
+            format!("GET /grpc.test/{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("write");
+        serve_to(node, server, proven).await;
+    }
+
+    #[tokio::test]
+    async fn a_handler_sees_who_asks() {
+        let directory = tempfile::tempdir().expect("directory");
+        let mut config = ServerConfig::default();
+        config.engine.data_dir = directory.path().join("data");
+        config.engine.disk_reserve_bytes = 1 << 20;
+        let (mailbox, _receiver) = Mailbox::new();
+        let delivery = Box::new(Delivery::new(vec![mailbox]));
+        let engine = Engine::start(config.engine.clone(), delivery, Box::new(NoPeers));
+        let node = Node::new(config, engine.expect("engine"), ([127, 0, 0, 1], 1).into(), None);
+        let note = |place: &'static OnceLock<Option<Identity>>| {
+            axum::routing::get(move |request: axum::extract::Request| async move {
+                let _ = place.set(request.extensions().get::<Identity>().cloned());
+            })
+        };
+        router::set_standard(
+            axum::Router::new()
+                .route("/grpc.test/proven", note(&FOUND))
+                .route("/grpc.test/plain", note(&FOUND_PLAIN)),
+        );
+        let identity = Identity::parse("spiffe://eu/registry/node/1").expect("identity");
+        let proven = Proven { identity: identity.clone(), valid_for: Duration::from_secs(60) };
+        ask(node.clone(), "proven", Some(proven)).await;
+        ask(node.clone(), "plain", None).await;
+        assert_eq!(FOUND.get(), Some(&Some(identity)));
+        assert_eq!(FOUND_PLAIN.get(), Some(&None));
+        node.engine.stop();
+    }
+}

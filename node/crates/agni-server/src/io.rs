@@ -192,10 +192,16 @@ impl<C: Future, S: AsyncWrite + Unpin> Future for Corked<C, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
 
-    /// Takes everything, and notes where each write began.
+    /// Takes everything, and notes where each write began. What it took leaves when it is
+    /// flushed, as with TLS over a socket that was full.
     #[derive(Default)]
-    struct Taker(Vec<(*const u8, usize)>);
+    struct Taker {
+        writes: Vec<(*const u8, usize)>,
+        flushes: usize,
+        is_full: bool,
+    }
 
     impl AsyncWrite for Taker {
         fn poll_write(
@@ -203,7 +209,7 @@ mod tests {
             _: &mut Context<'_>,
             bytes: &[u8],
         ) -> Poll<io::Result<usize>> {
-            self.0.push((bytes.as_ptr(), bytes.len()));
+            self.writes.push((bytes.as_ptr(), bytes.len()));
             Poll::Ready(Ok(bytes.len()))
         }
 
@@ -212,11 +218,15 @@ mod tests {
             _: &mut Context<'_>,
             slices: &[IoSlice<'_>],
         ) -> Poll<io::Result<usize>> {
-            self.0.extend(slices.iter().map(|slice| (slice.as_ptr(), slice.len())));
+            self.writes.extend(slices.iter().map(|slice| (slice.as_ptr(), slice.len())));
             Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
         }
 
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.is_full {
+                return Poll::Pending;
+            }
+            self.flushes += 1;
             Poll::Ready(Ok(()))
         }
 
@@ -235,12 +245,31 @@ mod tests {
             let both = [IoSlice::new(&small), IoSlice::new(&small)];
             assert!(state.poll_write(&mut context, &both).is_ready());
         }
-        assert!(state.stream.0.is_empty(), "small writes wait for the end of the turn");
+        assert!(state.stream.writes.is_empty(), "small writes wait for the end of the turn");
         let slices = [IoSlice::new(&small), IoSlice::new(&large)];
         assert!(state.poll_write(&mut context, &slices).is_ready());
-        let (gathered, straight) = state.stream.0.split_at(1);
+        let (gathered, straight) = state.stream.writes.split_at(1);
         assert_eq!(gathered[0].1, small.len() * 6, "what came before goes first");
         assert_eq!(straight, [(small.as_ptr(), small.len()), (large.as_ptr(), large.len())]);
+    }
+
+    #[test]
+    fn what_the_stream_holds_leaves_at_the_end_of_a_turn() {
+        let (mut connection, cork) = Connection::new(Taker::default(), Vec::new());
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut turn = pin!(cork.around(std::future::pending::<()>()));
+        for bytes in [&[1; 16][..], &[2; 2 * limits::SMALL_WRITE_BYTES_MAX]] {
+            assert!(Pin::new(&mut connection).poll_write(&mut context, bytes).is_ready());
+            connection.state.lock().stream.is_full = true;
+            assert!(turn.as_mut().poll(&mut context).is_pending());
+            connection.state.lock().stream.is_full = false;
+            // The socket has room again: the turn has nothing to write, and ends nevertheless.
+            let before = connection.state.lock().stream.flushes;
+            for _ in 0..2 {
+                assert!(turn.as_mut().poll(&mut context).is_pending());
+                assert_eq!(connection.state.lock().stream.flushes, before + 1);
+            }
+        }
     }
 
     #[test]
@@ -252,6 +281,6 @@ mod tests {
             assert!(state.poll_write(&mut context, &[IoSlice::new(&small)]).is_ready());
             assert!(state.gathered.len() <= limits::GATHERED_BYTES_MAX);
         }
-        assert!(!state.stream.0.is_empty());
+        assert!(!state.stream.writes.is_empty());
     }
 }
