@@ -20,7 +20,15 @@ from agniregistry_node.layers import load
 
 VALID: dict[str, st.SearchStrategy[Any]] = {
     "data_dir": st.sampled_from(["data", "/var/lib/a b", "x" * 200]),
-    "listen": st.sampled_from(["127.0.0.1:0", "[::1]:7400", "host:65535"]),
+    "listen": st.sampled_from(["127.0.0.1:0", "[::1]:7400", "localhost:65535"]),
+    "tls_dir": st.sampled_from(["/run/secrets/tls", "/etc/tls"]),
+    # Named one by one, they need each other: tests/node/test_tls.py.
+    "tls_certificate_file": st.just(""),
+    "tls_key_file": st.just(""),
+    "tls_trust_file": st.just(""),
+    "tls_trust_domain": st.sampled_from(["", "eu.example.org"]),
+    "tls_reload_interval_ms": st.integers(10, 3_600_000),
+    "insecure": st.booleans(),
     "region": st.sampled_from(["", "eu-west", "global"]),
     "cluster_id": st.sampled_from(["", "0123456789abcdef" * 2]),
     "partitions": st.sampled_from([1, 2, 16, 1024]),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agniregistry_node.errors import ConfigError
+from agniregistry_node.tls_files import TlsFiles, files_of, is_loopback
 
 Value = str | int | bool
 Check = Callable[[Any], str | None]
@@ -90,6 +91,18 @@ def check_data_dir(value: str) -> str | None:
     return "must not have a NUL character" if "\0" in value else None
 
 
+def check_path(value: str) -> str | None:
+    """Empty, or a path that can be opened at all."""
+    return "must not have a NUL character" if "\0" in value else None
+
+
+def check_trust_domain(value: str) -> str | None:
+    """Empty, or what may stand in a SPIFFE ID."""
+    if re.fullmatch(r"[a-z0-9._-]{0,255}", value):
+        return None
+    return f"must be at most 255 of a-z, 0-9, dot, dash and underscore, not {value[:64]!r}"
+
+
 def check_log_level(value: str) -> str | None:
     """A level that the engine knows."""
     levels = ("debug", "info", "warn", "error", "off")
@@ -110,8 +123,50 @@ class NodeConfig:
     listen: str = setting(
         "127.0.0.1:7400",
         "host:port for gRPC and HTTP alike; port 0 lets the system choose.",
-        danger="There is no authentication yet: whoever reaches this address may change anything.",
+        danger="Without TLS, whoever reaches this address may change anything, so only loopback is "
+        "taken then. With TLS, whoever has a certificate of the trust domain may: there are no "
+        "rules yet of who may do what.",
         check=check_listen,
+    )
+    tls_dir: str = setting(
+        "",
+        "Folder of the node's TLS files: `tls.crt`, `tls.key` and `ca.crt`, or those that "
+        "`agnictl dev ca` made for one node.",
+        check=check_path,
+    )
+    tls_certificate_file: str = setting(
+        "",
+        "The node's certificate, PEM, then what leads up to a root; replaced while the node runs.",
+        check=check_path,
+    )
+    tls_key_file: str = setting(
+        "",
+        "The certificate's private key, PEM, without a passphrase.",
+        danger="Whoever reads it can be this node: mode 0600.",
+        check=check_path,
+    )
+    tls_trust_file: str = setting(
+        "",
+        "The CA certificates that vouch for clients and nodes, PEM.",
+        danger="Each CA in it can let anybody in.",
+        check=check_path,
+    )
+    tls_trust_domain: str = setting(
+        "",
+        "The trust domain of which every client and node must be; empty takes that of the node's "
+        "own certificate.",
+        check=check_trust_domain,
+    )
+    tls_reload_interval_ms: int = setting(
+        2_000,
+        "Time between two looks at whether the TLS files have changed.",
+        unit="milliseconds",
+        check=between(10, 3_600_000),
+    )
+    insecure: bool = setting(
+        False,
+        "Whether `listen` may be reachable from other machines without TLS.",
+        danger="Whoever reaches it may then change anything, and read along.",
     )
     region: str = setting(
         "", "The region this node stands in, shown in its status.", check=check_region
@@ -220,7 +275,34 @@ class NodeConfig:
 
     def faults(self) -> list[str]:
         """All that is wrong, each with its field; empty if all is well."""
-        return faults_of({spec.name: getattr(self, spec.name) for spec in fields()})
+        faults = faults_of({spec.name: getattr(self, spec.name) for spec in fields()})
+        return faults or self._faults_together()
+
+    def _faults_together(self) -> list[str]:
+        """What is wrong with settings that are fine each by itself."""
+        try:
+            files = self.tls_files
+        except ValueError as error:
+            return [str(error)]
+        if files is None and not self.insecure and not is_loopback(self.listen):
+            fault = (
+                f"listen {self.listen} can be reached from other machines, and without TLS "
+                "whoever reaches it may change anything; set tls_dir, listen on 127.0.0.1, "
+                "or set insecure to true"
+            )
+            return [fault]
+        return []
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """The node's TLS files; None where it speaks no TLS.
+
+        Raises:
+            ValueError: Where only some of them are named.
+        """
+        return files_of(
+            self.tls_dir, self.tls_certificate_file, self.tls_key_file, self.tls_trust_file
+        )
 
     def validate(self) -> None:
         """Refuses settings that can't be used.
@@ -309,9 +391,10 @@ PRESETS: Mapping[str, Mapping[str, Value]] = {
         "disk_reserve_bytes": 16 * MIB,
         "drain_timeout_ms": 2_000,
     },
-    # A server of its own: reachable, with room for long logs and patient with its clients.
+    # A server of its own: reachable over TLS, with room for long logs and patient with clients.
     "production": {
         "listen": "0.0.0.0:7400",
+        "tls_dir": "/etc/agniregistry/tls",
         "data_dir": "/var/lib/agniregistry",
         "disk_reserve_bytes": 256 * MIB,
         "drain_timeout_ms": 30_000,

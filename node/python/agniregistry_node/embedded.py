@@ -37,6 +37,8 @@ class Node:
     Args:
         data_dir: Its folder, kept afterwards; None makes one that is removed again.
         listen: host:port; port 0 lets the system choose.
+        tls_dir: Folder of its TLS files, such as that of `agniregistry.identity.DevCa` or of a
+            Kubernetes secret; None speaks no TLS.
         settings: Any other field of `NodeConfig`.
     """
 
@@ -44,10 +46,13 @@ class Node:
         self,
         data_dir: str | Path | None = None,
         listen: str = "127.0.0.1:0",
+        tls_dir: str | Path | None = None,
         **settings: str | int | bool,
     ) -> None:
         self._data_dir = data_dir
         self._settings = {**EMBEDDED_SETTINGS, "listen": listen, **settings}
+        if tls_dir is not None:
+            self._settings["tls_dir"] = str(tls_dir)
         self._held: ExitStack | None = None
         self._server: Any = None
         self._address = ""

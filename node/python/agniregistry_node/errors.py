@@ -3,7 +3,7 @@
     AgniNodeError            code, message
     └── ConfigError          faults: every fault of the settings, not only the first
 
-The codes of the engine and the server (CONFIG_INVALID, DATA_DIRECTORY, CORRUPT, …) come through
+The codes of the engine and the server (CONFIG_INVALID, IDENTITY_INVALID, CORRUPT, …) come through
 the boundary unchanged; those of Python (DATA_DIR_LOCKED, FORKED, STOPPED) join them.
 """
 
@@ -21,6 +21,8 @@ EXIT_SYSTEM = 6
 
 EXIT_CODES: Mapping[str, int] = {
     "CONFIG_INVALID": EXIT_CONFIG,
+    "IDENTITY_INVALID": EXIT_CONFIG,
+    "IDENTITY_MISSING": EXIT_CONFIG,
     "DATA_DIR_LOCKED": EXIT_LOCKED,
     "DATA_DIRECTORY": EXIT_DATA,
     "CORRUPT": EXIT_DATA,

@@ -1,15 +1,27 @@
 //! The settings as they cross the boundary, once: attributes of Python's `NodeConfig`.
 
 use crate::error::AgniNodeError;
-use agni_server::ServerConfig;
+use agni_server::{ServerConfig, TlsConfig};
 use pyo3::prelude::*;
 use std::path::PathBuf;
+
+/// `agniregistry_node.tls_files.TlsFiles`.
+#[derive(FromPyObject)]
+struct TlsFiles {
+    certificate: PathBuf,
+    key: PathBuf,
+    trust: PathBuf,
+}
 
 /// The attributes of `agniregistry_node.config.NodeConfig` that the engine and the server need.
 #[derive(FromPyObject)]
 pub struct Settings {
     data_dir: PathBuf,
     listen: String,
+    tls_files: Option<TlsFiles>,
+    tls_trust_domain: String,
+    tls_reload_interval_ms: u64,
+    insecure: bool,
     region: String,
     cluster_id: String,
     partitions: u32,
@@ -41,6 +53,14 @@ impl Settings {
         config.engine.disk_reserve_bytes = self.disk_reserve_bytes;
         config.engine.mass_expiry_guard = self.mass_expiry_guard;
         config.listen = self.listen;
+        config.tls = self.tls_files.map(|files| TlsConfig {
+            certificate_file: files.certificate,
+            key_file: files.key,
+            trust_file: files.trust,
+            trust_domain: self.tls_trust_domain,
+            reload_interval_ms: self.tls_reload_interval_ms,
+        });
+        config.insecure = self.insecure;
         config.region = self.region;
         config.log_level = self.log_level;
         config.access_log = self.access_log;

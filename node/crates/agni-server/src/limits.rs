@@ -61,6 +61,10 @@ pub const BACKLOG: i32 = 1024;
 pub const TLS_RELOAD_MS_DEFAULT: u64 = 2_000;
 /// Bytes of a file that is read as a certificate, key or trust bundle.
 pub const TLS_FILE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a SPIFFE ID.
+pub const SPIFFE_ID_BYTES_MAX: usize = 2_048;
+/// Bytes of a trust domain's name.
+pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 /// Time for which a start reads again while certificate and key don't belong together, in
 /// milliseconds.
 pub const TLS_MISMATCH_PATIENCE_MS: u64 = 500;

@@ -81,6 +81,10 @@ impl Server {
                 ("build_profile", cluster::build_profile().into()),
             ],
         );
+        if node.tls.is_none() && !address.ip().is_loopback() {
+            let text = "no tls: whoever reaches this node may change anything";
+            log::write(Level::Warn, text, &[("address", address.to_string().into())]);
+        }
         Ok(Server { node, threads: parking_lot::Mutex::new(threads) })
     }
 

@@ -3,14 +3,13 @@
 //! Strict on purpose, as `agniregistry.identity` is in Python: nothing is decoded, folded or
 //! normalized, so that two IDs are the same exactly if their bytes are.
 
+use crate::limits::{SPIFFE_ID_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX};
 use std::fmt;
 use std::sync::Arc;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 const SCHEME: &str = "spiffe://";
-const ID_BYTES_MAX: usize = 2048;
-const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 const NODE_PATH: &str = "/registry/node/";
 
 /// A checked SPIFFE ID. Cheap to clone: it goes into the extensions of each request.
@@ -29,8 +28,8 @@ impl Identity {
         let Some(rest) = text.strip_prefix(SCHEME) else {
             return Err(format!("the URI does not begin with {SCHEME}"));
         };
-        if text.len() > ID_BYTES_MAX {
-            return Err(format!("the SPIFFE ID has more than {ID_BYTES_MAX} bytes"));
+        if text.len() > SPIFFE_ID_BYTES_MAX {
+            return Err(format!("the SPIFFE ID has more than {SPIFFE_ID_BYTES_MAX} bytes"));
         }
         let (domain, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         check_trust_domain(domain)?;

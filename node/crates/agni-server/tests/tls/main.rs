@@ -264,7 +264,8 @@ fn a_start_names_the_file_at_fault() {
     let (ours, foreign) = (Authority::new("root"), Authority::new("foreign"));
     let past = unix_now() - Duration::from_secs(1);
     let good = ours.leaf(NODE);
-    let cases: Vec<(&str, Box<dyn Fn(&Files)>)> = vec![
+    type Case<'a> = (&'a str, Box<dyn Fn(&Files) + 'a>);
+    let cases: Vec<Case> = vec![
         (
             "tls.crt: expired",
             Box::new(|files| {
@@ -336,7 +337,7 @@ fn a_start_names_the_file_at_fault() {
     }
 }
 
-/// Two nodes' TLS, of one CA and trust domain.
+/// A node's TLS, and the folder of its files.
 fn node(authority: &Authority, name: &str) -> (Arc<Tls>, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("folder");
     let pair = authority.leaf(&format!("/registry/node/{name}"));
