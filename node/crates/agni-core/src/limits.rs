@@ -8,6 +8,8 @@ pub const PARTITIONS_DEFAULT: u32 = 16;
 
 /// Replicas of a partition in a new cluster, as far as there are nodes.
 pub const REPLICATION_DEFAULT: u32 = 3;
+/// Most replicas that a partition may have.
+pub const REPLICATION_MAX: u32 = 7;
 /// Nodes that vote in the system group, at most; the others follow.
 pub const SYSTEM_VOTERS_MAX: usize = 5;
 /// Nodes that may ever join a cluster, those that left included.

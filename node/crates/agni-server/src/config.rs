@@ -1,6 +1,7 @@
 //! How a server is set up. Python checks the same values first, with messages for people.
 
 use crate::limits;
+use crate::peer::ClusterConfig;
 use agni_core::engine::EngineConfig;
 
 /// Settings of a server; the defaults suit one node on loopback.
@@ -12,6 +13,8 @@ pub struct ServerConfig {
     pub listen: String,
     /// Runtimes, each with a thread of its own; connections are dealt out in turn.
     pub runtimes: usize,
+    /// How the node takes part in a cluster; none for a node that stays alone.
+    pub cluster: Option<ClusterConfig>,
     /// The region that this cluster serves, shown in its status.
     pub region: String,
     /// The software's version, shown in its status.
@@ -47,6 +50,7 @@ impl Default for ServerConfig {
             listen: "127.0.0.1:7400".to_owned(),
             // The driver and the log need a core of their own under load.
             runtimes: cores.div_ceil(2).min(limits::RUNTIMES_DEFAULT_MAX),
+            cluster: None,
             region: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             log_level: "info".to_owned(),
@@ -92,6 +96,9 @@ impl ServerConfig {
         }
         if crate::log::Level::parse(&self.log_level).is_none() {
             return fault("log_level must be debug, info, warn, error or off".to_owned());
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.validate().or_else(fault)?;
         }
         Ok(())
     }

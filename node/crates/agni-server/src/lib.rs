@@ -25,6 +25,7 @@ pub mod log;
 pub mod metrics;
 pub mod node;
 pub mod ops;
+pub mod peer;
 mod router;
 pub mod runtime;
 mod server;
@@ -40,4 +41,10 @@ pub use server::Server;
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod services {
     include!(concat!(env!("OUT_DIR"), "/agniregistry.api.v1.rs"));
+}
+
+/// The generated service between nodes.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod peer_services {
+    include!(concat!(env!("OUT_DIR"), "/agniregistry.node.v1.rs"));
 }

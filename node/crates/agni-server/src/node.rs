@@ -41,14 +41,19 @@ pub struct Node {
 
 impl Node {
     /// Shared state over a running engine.
-    pub fn new(config: ServerConfig, engine: Engine, address: SocketAddr) -> Arc<Self> {
+    pub fn new(
+        config: ServerConfig,
+        engine: Engine,
+        address: SocketAddr,
+        metrics: ServerMetrics,
+    ) -> Arc<Self> {
         let cluster_id = engine.cluster_id().iter().map(|byte| format!("{byte:02x}")).collect();
         Arc::new(Node {
             config,
             engine,
             cluster_id,
             address,
-            metrics: ServerMetrics::default(),
+            metrics,
             connections: AtomicUsize::new(0),
             arriving: AtomicUsize::new(0),
             phase: watch::Sender::new(Phase::Serving),

@@ -70,6 +70,8 @@ pub struct ReadPoint {
 pub struct PartitionState {
     /// The partition.
     pub partition: u32,
+    /// Whether this node holds a replica.
+    pub is_held: bool,
     /// The Raft term.
     pub term: u64,
     /// The leader; 0 when unknown.
@@ -335,6 +337,7 @@ fn partition_state((partition, cell): (usize, &Arc<PartitionCell>)) -> Partition
     let store = cell.store.read();
     PartitionState {
         partition: partition as u32,
+        is_held: cell.is_held.load(Relaxed),
         term: cell.term.load(Relaxed),
         leader_id: cell.leader.load(Relaxed),
         commit_index: cell.commit.load(Relaxed),
