@@ -5,6 +5,8 @@
 const REGISTRY: &str = "/agniregistry.api.v1.RegistryService/";
 /// Where the paths of the cluster's calls begin.
 const CLUSTER: &str = "/agniregistry.api.v1.ClusterService/";
+/// Where the paths of what nodes ask one another begin.
+const NODE: &str = "/agniregistry.node.v1.NodeService/";
 
 /// A call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +25,14 @@ pub enum Call {
     Status,
     Routing,
     Snapshot,
+    Ask,
     /// None of ours: health checks, the metrics themselves, mistakes.
     Other,
 }
 
 impl Call {
     /// All of them, in the order in which they are counted.
-    pub const ALL: [Call; 14] = [
+    pub const ALL: [Call; 15] = [
         Call::Register,
         Call::Get,
         Call::List,
@@ -43,6 +46,7 @@ impl Call {
         Call::Status,
         Call::Routing,
         Call::Snapshot,
+        Call::Ask,
         Call::Other,
     ];
 
@@ -62,6 +66,7 @@ impl Call {
             Call::Status => "Status",
             Call::Routing => "Routing",
             Call::Snapshot => "Snapshot",
+            Call::Ask => "Ask",
             Call::Other => "Other",
         }
     }
@@ -69,6 +74,7 @@ impl Call {
     fn service(self) -> Option<&'static str> {
         match self {
             Call::Other => None,
+            Call::Ask => Some(NODE),
             Call::Status | Call::Routing | Call::Snapshot => Some(CLUSTER),
             _ => Some(REGISTRY),
         }
@@ -77,7 +83,7 @@ impl Call {
     /// The call that a gRPC path means: `Other` where the service is ours and the method isn't,
     /// none where the service isn't.
     pub fn of_path(path: &str) -> Option<Call> {
-        let service = [REGISTRY, CLUSTER].into_iter().find(|prefix| path.starts_with(prefix))?;
+        let service = [REGISTRY, CLUSTER, NODE].into_iter().find(|prefix| path.starts_with(prefix))?;
         let name = &path[service.len()..];
         let meant = |call: &Call| call.service() == Some(service) && call.name() == name;
         Some(Call::ALL.into_iter().find(meant).unwrap_or(Call::Other))
@@ -104,7 +110,8 @@ mod tests {
                 }
             }
         }
-        assert_eq!(found, Call::ALL.len() - 1);
+        // Reflection shows neither `Ask` nor what is no call.
+        assert_eq!(found, Call::ALL.len() - 2);
     }
 
     #[test]

@@ -165,3 +165,13 @@ pub const SEEDS_MAX: usize = 16;
 pub const NODE_NAME_BYTES_MAX: usize = 63;
 /// Nodes that may be answered although they are not known yet.
 pub const PEER_GUESTS_MAX: usize = 64;
+/// Time that a request waits for a partition to have a leader that can be reached, in milliseconds.
+pub const ROUTE_WAIT_MS_MAX: u64 = 3_000;
+/// First pause before a partition's leader is looked for again, in milliseconds; it doubles.
+pub const ROUTE_PAUSE_MS_MIN: u64 = 5;
+/// Longest such pause, in milliseconds.
+pub const ROUTE_PAUSE_MS_MAX: u64 = 160;
+/// Redirects that are followed at once, without a pause.
+pub const ROUTE_REDIRECTS_MAX: u32 = 3;
+/// Records of one sample that another node may ask for.
+pub const SAMPLE_RECORDS_MAX: u32 = 3_200;

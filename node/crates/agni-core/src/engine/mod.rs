@@ -35,7 +35,7 @@ use inbox::Inbox;
 use parking_lot::{Mutex, RwLock};
 use snapshot_thread::SnapshotSlot;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 /// How fresh a read has to be.
@@ -124,6 +124,7 @@ pub(crate) struct Shared {
     system: Arc<PartitionCell>,
     system_state: RwLock<Arc<SystemState>>,
     system_version: AtomicU64,
+    is_alone: AtomicBool,
     inbox: Inbox,
     snapshots: Arc<SnapshotSlot>,
     metrics: Arc<EngineMetrics>,
@@ -146,6 +147,7 @@ impl Shared {
 
     fn set_system_state(&self, state: Arc<SystemState>) {
         let version = state.version;
+        self.is_alone.store(is_alone(&state, self.node_id), Relaxed);
         *self.system_state.write() = state;
         self.system_version.store(version, Relaxed);
     }
@@ -180,6 +182,7 @@ impl Engine {
             cells,
             system,
             system_version: AtomicU64::new(state.version),
+            is_alone: AtomicBool::new(self::is_alone(&state, opened.meta.node_id)),
             system_state: RwLock::new(state),
             snapshots: Arc::default(),
             inbox: Inbox::new(config.queue_limit),
@@ -284,6 +287,11 @@ impl Engine {
         self.shared.system_version.load(Relaxed)
     }
 
+    /// Whether the cluster is this node and nobody else.
+    pub fn is_alone(&self) -> bool {
+        self.shared.is_alone.load(Relaxed)
+    }
+
     /// Who leads a group, as far as this node knows; 0 for nobody. A node that holds no replica
     /// doesn't know.
     pub fn leader_of(&self, partition: u32) -> u64 {
@@ -331,6 +339,10 @@ impl Engine {
             let _ = thread.join();
         }
     }
+}
+
+fn is_alone(state: &SystemState, node_id: u64) -> bool {
+    crate::system::present(state).all(|member| member.node_id == node_id)
 }
 
 fn partition_state((partition, cell): (usize, &Arc<PartitionCell>)) -> PartitionState {

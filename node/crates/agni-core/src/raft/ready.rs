@@ -160,10 +160,12 @@ impl Group {
         self.cell.is_current.store(false, Relaxed);
         self.cell.leads_until_us.store(0, Relaxed);
         self.cell.store.write().set_leading(false);
+        // Whether they will be applied is no longer known here: the client must look.
+        let unknown = Answer::Refused(Refuse::Unknown { leader });
+        let given_up = self.waiting.drain(..).filter_map(|waiting| waiting.ticket);
+        turn.answers.extend(given_up.map(|ticket| (ticket, unknown.clone())));
         let refused = Answer::Refused(Refuse::NotLeader { leader });
         let mut refuse = |ticket| turn.answers.push((ticket, refused.clone()));
-        // Whether they will be applied is no longer known here: the client asks again.
-        self.waiting.drain(..).filter_map(|waiting| waiting.ticket).for_each(&mut refuse);
         self.confirmed_reads.drain(..).for_each(|(_, ticket)| refuse(ticket));
         for claim in self.rounds.fail() {
             match claim {

@@ -103,12 +103,12 @@ impl Face {
     /// Says what stands against it.
     pub async fn greet(&self, address: &str) -> Result<HelloResponse, String> {
         let mut client = client(address).await?;
-        let answer = super::dial::answer(client.hello(self.hello())).await?;
+        let answer = crate::dial::answer(client.hello(self.hello())).await?;
         Ok(answer.into_inner())
     }
 }
 
 /// A connection for questions.
 pub async fn client(address: &str) -> Result<PeerServiceClient<Channel>, String> {
-    Ok(PeerServiceClient::new(super::dial::dial(address).await?))
+    Ok(PeerServiceClient::new(crate::dial::dial(address).await?))
 }

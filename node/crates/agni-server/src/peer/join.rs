@@ -31,7 +31,7 @@ pub async fn ask(face: &Face, address: &str) -> Result<Seed, String> {
 
 async fn carry(address: &str, request: JoinRequest) -> Result<JoinResponse, String> {
     let mut client = face::client(address).await?;
-    Ok(super::dial::answer(client.join(request)).await?.into_inner())
+    Ok(crate::dial::answer(client.join(request)).await?.into_inner())
 }
 
 /// Lets a node in, or has the leader do it.

@@ -2,8 +2,8 @@
 //! everything goes.
 
 use super::convert;
-use super::dial::dial;
 use super::send_snapshot::{self, Sending};
+use crate::dial::dial;
 use crate::limits;
 use crate::log::{self, Level};
 use crate::metrics::PeerMetrics;
@@ -17,11 +17,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender};
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 
 /// A message on its way; a batch of one turn of the driver.
 type Batch = Vec<PeerMessage>;
@@ -188,6 +189,9 @@ impl Peers for Outbox {
     }
 }
 
+/// How long a call must last to count as one that works.
+const STEADY: Duration = Duration::from_secs(1);
+
 struct LinkTask {
     node_id: u64,
     address: String,
@@ -200,33 +204,30 @@ struct LinkTask {
 }
 
 impl LinkTask {
-    /// Connects, sends until the connection breaks, and again, waiting longer each time.
+    /// Connects, sends until the connection breaks, and again, waiting longer each time. Only what
+    /// changes is logged, not each attempt.
     async fn run(mut self) {
-        let mut failures = 0;
-        let mut told = false;
+        let mut failures: u32 = 0;
         loop {
-            match dial(&self.address).await {
+            let begun = Instant::now();
+            let (what, error) = match dial(&self.address).await {
                 Ok(channel) => {
-                    if told {
-                        self.log("a node can be reached again", "");
-                    }
-                    (failures, told) = (0, false);
                     self.metrics.connects.fetch_add(1, Relaxed);
-                    let error = self.serve(PeerServiceClient::new(channel)).await;
-                    self.log("the connection to a node broke", &error);
+                    ("the connection to a node broke", self.serve(channel, failures > 0).await)
                 }
-                Err(error) => {
-                    failures += 1;
-                    if !told {
-                        told = true;
-                        self.log("a node can't be reached", &error);
-                    }
-                }
+                Err(error) => ("a node can't be reached", error),
+            };
+            if begun.elapsed() >= STEADY {
+                failures = 0;
             }
+            if failures == 0 {
+                self.log(what, &error);
+            }
+            failures = failures.saturating_add(1);
             // What waited is out of date; Raft says it anew.
             self.drop_queue();
             self.engine.unreachable(self.node_id);
-            tokio::time::sleep(backoff(self.node_id, failures)).await;
+            tokio::time::sleep(backoff(self.node_id, failures - 1)).await;
         }
     }
 
@@ -248,9 +249,12 @@ impl LinkTask {
     }
 
     /// Sends over one call until it ends; says why.
-    async fn serve(&mut self, client: PeerServiceClient<tonic::transport::Channel>) -> String {
+    async fn serve(&mut self, connection: Channel, is_back: bool) -> String {
         let (batches, receiver) = channel(limits::PEER_BATCHES_READY_MAX);
-        let mut client = client.max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        let mut client = PeerServiceClient::new(connection)
+            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        let begun = Instant::now();
+        let mut untold = is_back;
         let call = client.raft(ReceiverStream::new(receiver));
         tokio::pin!(call);
         let why = |ended: Result<_, tonic::Status>| {
@@ -271,6 +275,10 @@ impl LinkTask {
                         return "the call ended".to_owned();
                     }
                     self.metrics.sent.fetch_add(count, Relaxed);
+                    if untold && begun.elapsed() >= STEADY {
+                        untold = false;
+                        self.log("a node can be reached again", "");
+                    }
                 }
                 ended = &mut call => {
                     self.metrics.dropped.fetch_add(count, Relaxed);

@@ -6,7 +6,6 @@
 mod announce;
 pub mod config;
 mod convert;
-mod dial;
 mod face;
 mod gather;
 mod join;

@@ -4,8 +4,8 @@
 #![allow(clippy::disallowed_methods)] // reads a snapshot's file, off the peer thread
 
 use super::convert;
-use super::dial::answer;
 use super::face;
+use crate::dial::answer;
 use crate::limits;
 use crate::log::{self, Level};
 use crate::metrics::PeerMetrics;

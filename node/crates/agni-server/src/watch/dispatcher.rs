@@ -9,9 +9,9 @@ use crate::node::{Node, Phase};
 use crate::status::RpcError;
 use crate::token;
 use crate::watch::encode::{self, Present, WatchMessage};
-use crate::watch::request::{self, Start};
+use crate::watch::request::{Start, WatchSpec};
 use agni_core::engine::Freshness;
-use agni_core::proto::api::{self, WatchPhase};
+use agni_core::proto::api::WatchPhase;
 use agni_core::store::{
     CompiledFilter, DifferenceCursor, DifferencePage, Event, ListPosition, Store,
 };
@@ -148,16 +148,27 @@ impl Hub {
         }
     }
 
-    /// Opens a watch.
-    pub fn open(&mut self, request: api::WatchRequest) -> Result<usize, RpcError> {
+    /// Counts a watch that is about to open.
+    ///
+    /// # Errors
+    /// When there are too many already.
+    pub fn count(&mut self) -> Result<(), RpcError> {
         if self.count.load(Relaxed) >= self.node.config.max_watches {
             let most = self.node.config.max_watches;
             let message = format!("{most} watches are open here already, ask another node");
             return Err(RpcError::overloaded(message));
         }
         self.count_watches(1);
-        let checked = request::check(&self.node, request);
-        let spec = checked.inspect_err(|_| self.count_watches(-1))?;
+        Ok(())
+    }
+
+    /// It doesn't open after all.
+    pub fn uncount(&mut self) {
+        self.count_watches(-1);
+    }
+
+    /// Opens a watch that was counted.
+    pub fn open(&mut self, spec: WatchSpec) -> usize {
         let filter = self.filters.get(&spec.filter_bytes).and_then(Weak::upgrade);
         let filter = filter.unwrap_or_else(|| {
             let shared =
@@ -186,7 +197,7 @@ impl Hub {
             self.watches.len() - 1
         });
         self.watches[id] = Some(watch);
-        Ok(id)
+        id
     }
 
     /// Closes a watch.

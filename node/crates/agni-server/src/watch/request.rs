@@ -2,7 +2,7 @@
 
 use crate::limits;
 use crate::node::Node;
-use crate::ops::read::named;
+use crate::ops::read::{named, pin};
 use crate::status::RpcError;
 use crate::token;
 use agni_core::engine::Freshness;
@@ -34,7 +34,7 @@ pub struct WatchSpec {
 
 /// Checks a watch and finds where it begins. Call it only after the runtime has begun to count
 /// the watch, so that no change falls in between.
-pub fn check(node: &Node, request: api::WatchRequest) -> Result<WatchSpec, RpcError> {
+pub async fn check(node: &Node, request: api::WatchRequest) -> Result<WatchSpec, RpcError> {
     let filter = named(request.filter);
     let compiled = CompiledFilter::new(&filter)?;
     if filter.min_free.is_some() {
@@ -54,12 +54,7 @@ pub fn check(node: &Node, request: api::WatchRequest) -> Result<WatchSpec, RpcEr
             return Err(RpcError::field("progress_interval_ms", message));
         }
     };
-    let now = (0..node.engine.partition_count())
-        .map(|partition| {
-            node.engine.read(partition, Freshness::Linearizable, |_, point, _| point.revision)
-        })
-        .collect::<Result<Vec<u64>, _>>()
-        .map_err(RpcError::refused)?;
+    let now = pin(node, Freshness::Linearizable).await?;
     let start = if !request.resume_token.is_empty() {
         let cluster_id = node.engine.cluster_id();
         let revisions =

@@ -7,35 +7,51 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
-/// Connects to a node's peer port.
-///
-/// # Errors
-/// Says what stands against it.
-pub async fn dial(address: &str) -> Result<Channel, String> {
-    let timeout = Duration::from_millis(limits::PEER_CONNECT_MS_MAX);
+/// What a connection between nodes is like.
+fn endpoint(address: &str) -> Result<Endpoint, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| format!("{address} is no address: {error}"))?
-        .connect_timeout(timeout)
+        .connect_timeout(Duration::from_millis(limits::PEER_CONNECT_MS_MAX))
         .http2_keep_alive_interval(Duration::from_millis(limits::PEER_PING_INTERVAL_MS))
         .keep_alive_timeout(Duration::from_millis(limits::PEER_PING_TIMEOUT_MS))
         .keep_alive_while_idle(true)
         .initial_stream_window_size(limits::PEER_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::PEER_CONNECTION_WINDOW_BYTES);
+    Ok(endpoint)
+}
+
+async fn connect(address: String) -> std::io::Result<TokioIo<TcpStream>> {
+    let stream = TcpStream::connect(&address).await?;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(stream))
+}
+
+/// Connects to another node.
+///
+/// # Errors
+/// Says what stands against it.
+pub async fn dial(address: &str) -> Result<Channel, String> {
+    let endpoint = endpoint(address)?;
     let address = address.to_owned();
-    let connect = tower::service_fn(move |_: Uri| {
-        let address = address.clone();
-        async move {
-            let stream = TcpStream::connect(&address).await?;
-            stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(TokioIo::new(stream))
-        }
-    });
-    let connected = endpoint.connect_with_connector(connect);
+    let connected =
+        endpoint.connect_with_connector(tower::service_fn(move |_: Uri| connect(address.clone())));
+    let timeout = Duration::from_millis(limits::PEER_CONNECT_MS_MAX);
     match tokio::time::timeout(timeout, connected).await {
         Ok(Ok(channel)) => Ok(channel),
         Ok(Err(error)) => Err(reason(&error)),
         Err(_) => Err(format!("no connection within {} ms", timeout.as_millis())),
     }
+}
+
+/// A way to another node that connects when it is used, and again when the connection broke.
+///
+/// # Errors
+/// When the address is none.
+pub fn dial_lazily(address: &str) -> Result<Channel, String> {
+    let endpoint = endpoint(address)?;
+    let address = address.to_owned();
+    let connector = tower::service_fn(move |_: Uri| connect(address.clone()));
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 /// The innermost cause, which says most.
