@@ -99,3 +99,5 @@ pub const RENEWALS_PER_TTL: i64 = 3;
 pub const RENEWAL_JITTER_PERCENT: i64 = 20;
 /// What is answered when nothing was renewed, in milliseconds.
 pub const RENEWAL_DEFAULT_MS: i64 = 10_000;
+/// Time that a leader leads before it hands over to the voter that should, in microseconds.
+pub const PREFERRED_AFTER_US: u64 = 5_000_000;

@@ -175,3 +175,5 @@ pub const ROUTE_PAUSE_MS_MAX: u64 = 160;
 pub const ROUTE_REDIRECTS_MAX: u32 = 3;
 /// Records of one sample that another node may ask for.
 pub const SAMPLE_RECORDS_MAX: u32 = 3_200;
+/// Time in which a node that stops hands over what it leads, in milliseconds.
+pub const HAND_OVER_MS_MAX: u64 = 5_000;

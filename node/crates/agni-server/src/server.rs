@@ -122,15 +122,32 @@ impl Server {
         print::status(&cluster::status(&self.node)).to_string()
     }
 
-    /// Takes no new connection, ends those that there are, and waits for them.
+    /// Hands over what it leads, takes no new connection, ends those that there are, and waits for
+    /// them.
     pub fn drain(&self, timeout_ms: u64) {
-        self.node.advance(Phase::Draining);
         let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+        if self.node.phase() == Phase::Serving && !self.node.engine.is_alone() {
+            self.hand_over(deadline);
+        }
+        self.node.advance(Phase::Draining);
         while self.node.open_connections() > 0 && Instant::now() < deadline {
             std::thread::sleep(DRAIN_POLL);
         }
         let left = self.node.open_connections();
         log::write(Level::Info, "drained", &[("connections_left", left.into())]);
+    }
+
+    /// Waits until others lead what this node led. Its clients are served meanwhile.
+    fn hand_over(&self, deadline: Instant) {
+        let engine = &self.node.engine;
+        engine.step_down();
+        let limit = Duration::from_millis(limits::HAND_OVER_MS_MAX);
+        let deadline = deadline.min(Instant::now() + limit);
+        while engine.leads_any() && Instant::now() < deadline {
+            std::thread::sleep(DRAIN_POLL);
+        }
+        let fields = [("all", (!engine.leads_any()).into())];
+        log::write(Level::Info, "leaderships handed over", &fields);
     }
 
     /// Ends everything; what was answered is durable. Safe to repeat.

@@ -330,6 +330,17 @@ impl Engine {
         !self.shared.inbox.is_stopping() && self.shared.inbox.is_ready()
     }
 
+    /// The node is about to stop: it hands what it leads to others, while it goes on serving.
+    pub fn step_down(&self) {
+        self.shared.inbox.event(Event::StepDown);
+    }
+
+    /// Whether this node leads any group.
+    pub fn leads_any(&self) -> bool {
+        let cells = self.shared.cells.iter().chain([&self.shared.system]);
+        cells.into_iter().any(|cell| cell.leader.load(Relaxed) == self.node_id())
+    }
+
     /// Stops: refuses new work, makes durable what was accepted, joins the threads. Safe to
     /// repeat.
     pub fn stop(&self) {

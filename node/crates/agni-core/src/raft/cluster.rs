@@ -19,7 +19,11 @@ impl Core {
         let Some(state) = self.system_state() else { return };
         let now_us = self.clock.boot_us();
         let me = self.settings.node_id;
+        let is_leaving = self.is_leaving;
         let leads_freely = |id: u64| {
+            if id == me && is_leaving {
+                return false;
+            }
             let known = system::member(&state, id);
             known.is_some_and(|member| member.state() == MemberState::Active)
         };
@@ -38,6 +42,9 @@ impl Core {
             let Some(placement) = system::placement(&state, partition) else { continue };
             if group.leads() {
                 group.reconfigure(&placement.wanted, &[], now_us);
+                if let Some(preferred) = placement.wanted.first().filter(|id| leads_freely(**id)) {
+                    group.prefer(*preferred, now_us);
+                }
                 reports.extend(group.report(placement.reported_index));
             } else if group.is_orphaned(placement.reported_index)
                 && !placement.wanted.contains(&me)

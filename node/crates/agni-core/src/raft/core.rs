@@ -55,6 +55,8 @@ pub enum Event {
     },
     /// No file of a group that was let go is left.
     Forgotten(u32),
+    /// The node is about to stop: it hands over what it leads, and leads nothing any more.
+    StepDown,
 }
 
 /// A batch to be appended.
@@ -116,6 +118,8 @@ pub struct Core {
     release_due: bool,
     /// Ticks since the groups' members were looked at.
     pub(super) membership_ticks: u64,
+    /// The node is about to stop, and leads nothing that another one can lead.
+    pub(super) is_leaving: bool,
 }
 
 /// What waits for one append.
@@ -145,6 +149,7 @@ impl Core {
             snapshots: SnapshotQueue::default(),
             release_due: false,
             membership_ticks: 0,
+            is_leaving: false,
         }
     }
 
@@ -188,7 +193,9 @@ impl Core {
                     group.snapshot_sent(to, ok);
                 }
             }
+            Event::StepDown => self.is_leaving = true,
             Event::Forgotten(partition) => self.forgotten(partition),
+            Event::StepDown => self.is_leaving = true,
         }
     }
 

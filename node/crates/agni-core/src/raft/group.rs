@@ -106,6 +106,8 @@ pub struct Group {
     pub(super) lease_void_term: u64,
     /// Readies are numbered on over all Raft nodes that this group had: what stands before the
     /// present one's numbers, and its newest.
+    /// The last moment at which this node didn't lead, in microseconds since boot.
+    pub(super) led_since_us: u64,
     pub(super) ready_base: u64,
     pub(super) ready_newest: u64,
     /// Readies that must be durable before this group may promise anything.
@@ -197,6 +199,7 @@ impl Group {
             elections,
             led_term: 0,
             lease_void_term: 0,
+            led_since_us: started_us,
             ready_base: 0,
             ready_newest: 0,
             unsynced: 0,
@@ -309,6 +312,9 @@ impl Group {
 
     /// Time passes: heartbeats and elections.
     pub fn tick(&mut self, now_us: u64) {
+        if !self.leads() {
+            self.led_since_us = now_us;
+        }
         self.elections.tick(&mut self.node);
         let remaining_us = self.cell.leads_until_us.load(Relaxed).saturating_sub(now_us);
         let low = remaining_us < limits::LEASE_US * 2 / 3;

@@ -106,6 +106,15 @@ impl Group {
         }
     }
 
+    /// Hands the leadership to the voter that should have it, once this node has led for a while: a
+    /// leader that has just been elected has other things to do.
+    pub fn prefer(&mut self, preferred: u64, now_us: u64) {
+        let rested = now_us.saturating_sub(self.led_since_us) >= limits::PREFERRED_AFTER_US;
+        if preferred != self.node_id && rested {
+            self.hand_over(|id| id == preferred, now_us);
+        }
+    }
+
     /// What the system group should hear of the members that this leader has reached.
     pub fn report(&self, reported_index: u64) -> Option<Command> {
         let settled = self.node.store().conf_state().voters_outgoing.is_empty();

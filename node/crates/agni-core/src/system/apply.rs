@@ -155,6 +155,7 @@ fn update_member(state: &mut SystemState, update: &UpdateMember) -> Result<u64, 
         (&update.client_address, &mut member.client_address),
         (&update.peer_address, &mut member.peer_address),
         (&update.zone, &mut member.zone),
+        (&update.name, &mut member.name),
     ];
     for (new, stored) in fields {
         if !new.is_empty() {

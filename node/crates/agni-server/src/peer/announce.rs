@@ -23,7 +23,8 @@ fn known(face: &Face, engine: &Engine, state: &SystemState) -> Known {
         return Known::Gone;
     }
     let config = &face.config;
-    let is_right = me.client_address == config.client_address
+    let is_right = me.name == config.name
+        && me.client_address == config.client_address
         && me.peer_address == config.address
         && me.zone == config.zone;
     if is_right { Known::Right } else { Known::Wrong }

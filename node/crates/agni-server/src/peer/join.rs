@@ -65,8 +65,8 @@ pub async fn admit(
     let node_id = write(SystemOperation::AddMember(add)).await?;
     let known = engine.system_state();
     let moved = system::member(&known, node_id).is_some_and(|known| {
-        (&known.client_address, &known.peer_address, &known.zone)
-            != (&member.client_address, &member.peer_address, &member.zone)
+        (&known.name, &known.client_address, &known.peer_address, &known.zone)
+            != (&member.name, &member.client_address, &member.peer_address, &member.zone)
     });
     if moved {
         let update = UpdateMember {
@@ -74,6 +74,7 @@ pub async fn admit(
             client_address: member.client_address,
             peer_address: member.peer_address,
             zone: member.zone,
+            name: member.name,
         };
         write(SystemOperation::UpdateMember(update)).await?;
     }

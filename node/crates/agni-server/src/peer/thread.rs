@@ -52,7 +52,7 @@ pub struct PeerThread {
     links: Arc<Links>,
     face: Arc<Face>,
     seed: Option<Seed>,
-    gathered: mpsc::Receiver<Result<Seed, String>>,
+    gathered: Mutex<mpsc::Receiver<Result<Seed, String>>>,
     engine: Mutex<Option<oneshot::Sender<Engine>>>,
     stop: watch::Sender<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -104,6 +104,7 @@ impl PeerThread {
             .map_err(|error| ServerError::new("THREAD", error.to_string()))?;
         let engine = Mutex::new(Some(engine_sender));
         let thread = Mutex::new(Some(thread));
+        let gathered = Mutex::new(gathered);
         Ok(PeerThread { links, face, seed, gathered, engine, stop, thread, data_dir })
     }
 
@@ -122,7 +123,7 @@ impl PeerThread {
             return Ok(None);
         }
         loop {
-            match self.gathered.recv_timeout(GATHER_POLL) {
+            match self.gathered.lock().recv_timeout(GATHER_POLL) {
                 Ok(Ok(seed)) => return Ok(Some(seed)),
                 Ok(Err(message)) => return Err(ServerError::new("CLUSTER", message)),
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
