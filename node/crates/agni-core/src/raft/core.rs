@@ -195,7 +195,6 @@ impl Core {
             }
             Event::StepDown => self.is_leaving = true,
             Event::Forgotten(partition) => self.forgotten(partition),
-            Event::StepDown => self.is_leaving = true,
         }
     }
 

@@ -215,7 +215,8 @@ mod tests {
         // The first seed comes back with an empty directory: it must not found another one.
         let untold = vec![("b".to_owned(), Ok(in_cluster(None)))];
         assert_eq!(decide(&a, &untold), Decision::Join("b".to_owned()));
-        let fewer = Face { partition_count: 2, ..face("b", &seeds) };
+        let mut fewer = face("b", &seeds);
+        fewer.partition_count = 2;
         assert!(matches!(decide(&fewer, &told), Decision::GiveUp(_)));
     }
 }
