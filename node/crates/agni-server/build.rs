@@ -5,8 +5,7 @@ use std::path::PathBuf;
 const FILES: [&str; 2] =
     ["agniregistry/api/v1/registry.proto", "agniregistry/api/v1/cluster.proto"];
 
-const NODE_FILES: [&str; 2] =
-    ["agniregistry/node/v1/peer.proto", "agniregistry/node/v1/ask.proto"];
+const NODE_FILES: [&str; 2] = ["agniregistry/node/v1/peer.proto", "agniregistry/node/v1/ask.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../../proto");

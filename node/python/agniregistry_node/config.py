@@ -118,7 +118,9 @@ def check_seeds(value: str) -> str | None:
         return f"must be at most 16 addresses, not {len(seeds)}"
     if len(set(seeds)) < len(seeds):
         return "must name no address twice"
-    faults = [fault for seed in seeds if (fault := check_address(seed) or (not seed and "is empty"))]
+    faults = [
+        fault for seed in seeds if (fault := check_address(seed) or (not seed and "is empty"))
+    ]
     return f"has an address that {faults[0]}" if faults else None
 
 

@@ -3,9 +3,9 @@
 use crate::error::AgniNodeError;
 use crate::panic;
 use crate::settings::Settings;
-use std::sync::{Mutex, PoisonError};
 use pyo3::prelude::*;
 use std::mem::ManuallyDrop;
+use std::sync::{Mutex, PoisonError};
 
 /// A running server. It owns its threads; `stop` or garbage collection ends them.
 #[pyclass(frozen, module = "agniregistry_node._core")]
@@ -25,14 +25,17 @@ impl Server {
         let raised = Mutex::new(None);
         let is_wanted = || {
             let checked = Python::attach(|py| py.check_signals());
-            checked.map_err(|error| *raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error)).is_ok()
+            checked
+                .map_err(|error| {
+                    *raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error)
+                })
+                .is_ok()
         };
         let started = py.detach(|| agni_server::Server::start_while(config, &is_wanted));
         if let Some(error) = raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
-        let inner =
-            started.map_err(|error| AgniNodeError::new_err((error.code, error.message)))?;
+        let inner = started.map_err(|error| AgniNodeError::new_err((error.code, error.message)))?;
         Ok(Server { inner: ManuallyDrop::new(inner), pid: std::process::id() })
     }
 

@@ -25,6 +25,10 @@ pub enum Call {
     Status,
     Routing,
     Snapshot,
+    Members,
+    ChangeMember,
+    PlacePartition,
+    TransferLeader,
     Ask,
     /// None of ours: health checks, the metrics themselves, mistakes.
     Other,
@@ -32,7 +36,7 @@ pub enum Call {
 
 impl Call {
     /// All of them, in the order in which they are counted.
-    pub const ALL: [Call; 15] = [
+    pub const ALL: [Call; 19] = [
         Call::Register,
         Call::Get,
         Call::List,
@@ -46,6 +50,10 @@ impl Call {
         Call::Status,
         Call::Routing,
         Call::Snapshot,
+        Call::Members,
+        Call::ChangeMember,
+        Call::PlacePartition,
+        Call::TransferLeader,
         Call::Ask,
         Call::Other,
     ];
@@ -66,6 +74,10 @@ impl Call {
             Call::Status => "Status",
             Call::Routing => "Routing",
             Call::Snapshot => "Snapshot",
+            Call::Members => "Members",
+            Call::ChangeMember => "ChangeMember",
+            Call::PlacePartition => "PlacePartition",
+            Call::TransferLeader => "TransferLeader",
             Call::Ask => "Ask",
             Call::Other => "Other",
         }
@@ -75,7 +87,13 @@ impl Call {
         match self {
             Call::Other => None,
             Call::Ask => Some(NODE),
-            Call::Status | Call::Routing | Call::Snapshot => Some(CLUSTER),
+            Call::Status
+            | Call::Routing
+            | Call::Snapshot
+            | Call::Members
+            | Call::ChangeMember
+            | Call::PlacePartition
+            | Call::TransferLeader => Some(CLUSTER),
             _ => Some(REGISTRY),
         }
     }
@@ -83,7 +101,8 @@ impl Call {
     /// The call that a gRPC path means: `Other` where the service is ours and the method isn't,
     /// none where the service isn't.
     pub fn of_path(path: &str) -> Option<Call> {
-        let service = [REGISTRY, CLUSTER, NODE].into_iter().find(|prefix| path.starts_with(prefix))?;
+        let service =
+            [REGISTRY, CLUSTER, NODE].into_iter().find(|prefix| path.starts_with(prefix))?;
         let name = &path[service.len()..];
         let meant = |call: &Call| call.service() == Some(service) && call.name() == name;
         Some(Call::ALL.into_iter().find(meant).unwrap_or(Call::Other))

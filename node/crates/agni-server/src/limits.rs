@@ -177,3 +177,5 @@ pub const ROUTE_REDIRECTS_MAX: u32 = 3;
 pub const SAMPLE_RECORDS_MAX: u32 = 3_200;
 /// Time in which a node that stops hands over what it leads, in milliseconds.
 pub const HAND_OVER_MS_MAX: u64 = 5_000;
+/// Time that is spent on finding a leader for a list of members, in milliseconds.
+pub const FIND_LEADER_MS_MAX: u64 = 500;

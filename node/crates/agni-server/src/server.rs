@@ -216,16 +216,14 @@ fn join_others(
     Ok(peers)
 }
 
-fn listen(
-    field: &str,
-    address: &str,
-) -> Result<(std::net::TcpListener, SocketAddr), ServerError> {
+fn listen(field: &str, address: &str) -> Result<(std::net::TcpListener, SocketAddr), ServerError> {
     let fault = |error: std::io::Error| {
         ServerError::new("LISTEN", format!("{field} {address} can't be used: {error}"))
     };
-    let resolved = address.to_socket_addrs().map_err(fault)?.next().ok_or_else(|| {
-        ServerError::new("LISTEN", format!("{field} {address} has no address"))
-    })?;
+    let resolved =
+        address.to_socket_addrs().map_err(fault)?.next().ok_or_else(|| {
+            ServerError::new("LISTEN", format!("{field} {address} has no address"))
+        })?;
     let domain = Domain::for_address(resolved);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(fault)?;
     // A restart must not wait for connections of the life before.

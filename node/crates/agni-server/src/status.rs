@@ -173,8 +173,9 @@ impl RpcError {
                 "another node leads this partition, ask that one",
             )
             .with("leader_id", leader.to_string()),
-            Refuse::Unknown { leader } => RpcError::outcome_unknown()
-                .with("leader_id", leader.to_string()),
+            Refuse::Unknown { leader } => {
+                RpcError::outcome_unknown().with("leader_id", leader.to_string())
+            }
             Refuse::ShuttingDown => RpcError::shutting_down(),
             Refuse::NotVoter => RpcError::field("to", "must be another voter of the partition"),
             Refuse::NotReady | Refuse::RoundNeeded => {

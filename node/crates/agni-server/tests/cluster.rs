@@ -205,8 +205,12 @@ fn a_wiped_node_comes_back_as_a_new_member_in_its_old_place() {
         let (_, routing) = cluster.http(0, "GET", "/v1/routing", "");
         let partitions = routing["partitions"].as_array().expect("partitions");
         partitions.iter().all(|p| {
-            let mut replicas: Vec<&str> =
-                p["replica_ids"].as_array().expect("ids").iter().filter_map(Value::as_str).collect();
+            let mut replicas: Vec<&str> = p["replica_ids"]
+                .as_array()
+                .expect("ids")
+                .iter()
+                .filter_map(Value::as_str)
+                .collect();
             replicas.sort_unstable();
             replicas == ["1", "2", "4"]
         })

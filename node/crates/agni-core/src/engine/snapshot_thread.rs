@@ -1,5 +1,5 @@
-//! The thread that writes and loads snapshots. It writes block by block: the partition's lock is held for one block
-//! at a time, and writes go on in between.
+//! The thread that writes and loads snapshots. It writes block by block: the partition's lock is
+//! held for one block at a time, and writes go on in between.
 
 use super::{Shared, open};
 use crate::env::{Disk, RealDisk};
@@ -189,7 +189,9 @@ impl SnapshotThread {
         match loaded {
             Ok(RecoveredGroup { store, .. }) => {
                 let arrived = ArrivedSnapshot { message, file, store };
-                self.shared.inbox.event(Event::SnapshotArrived { partition, arrived });
+                self.shared
+                    .inbox
+                    .event(Event::SnapshotArrived { partition, arrived: Box::new(arrived) });
             }
             Err(error) => {
                 crate::fatal::warn("a snapshot of another node can't be used", &error);

@@ -36,13 +36,13 @@ pub enum Event {
     /// The disk's state was looked at.
     Disk(DiskState),
     /// A snapshot was written, or wasn't.
-    SnapshotDone(SnapshotDone),
+    SnapshotDone(Box<SnapshotDone>),
     /// A snapshot that the group's leader sent is durable and loaded.
     SnapshotArrived {
         /// The group.
         partition: u32,
         /// What arrived.
-        arrived: ArrivedSnapshot,
+        arrived: Box<ArrivedSnapshot>,
     },
     /// The sending of a snapshot ended.
     SnapshotSent {
@@ -181,11 +181,11 @@ impl Core {
             Event::ExpiryScan => self.scan_expiry(),
             Event::Appended { batch, bytes } => self.appended(batch, bytes),
             Event::Disk(state) => self.disk = state,
-            Event::SnapshotDone(done) => self.snapshot_done(done),
+            Event::SnapshotDone(done) => self.snapshot_done(*done),
             Event::SnapshotArrived { partition, arrived } => {
                 let now_us = self.clock.boot_us();
                 if let Some(group) = self.group(partition) {
-                    group.arrived(arrived, now_us);
+                    group.arrived(*arrived, now_us);
                 }
             }
             Event::SnapshotSent { partition, to, ok } => {

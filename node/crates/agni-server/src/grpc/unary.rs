@@ -4,7 +4,7 @@ use crate::body::Chunk;
 use crate::call::Call;
 use crate::grpc::frame::{Messages, decode};
 use crate::node::Node;
-use crate::ops::{cluster, discover, read, write};
+use crate::ops::{admin, cluster, discover, read, write};
 use crate::route::{self, Done};
 use crate::status::RpcError;
 use crate::wire::{self, CandidateParts, HeaderParts};
@@ -54,6 +54,13 @@ pub async fn answer(node: &Node, call: Call, messages: Messages) -> Result<Chunk
             wire::message(&cluster::routing(node)).into()
         }
         Call::Snapshot => wire::message(&cluster::snapshot(node, decode(bytes)?).await?).into(),
+        Call::Members => {
+            decode::<api::MembersRequest>(bytes)?;
+            wire::message(&admin::members(node).await).into()
+        }
+        Call::ChangeMember => wire::message(&admin::change(node, decode(bytes)?).await?).into(),
+        Call::PlacePartition => wire::message(&admin::place(node, decode(bytes)?).await?).into(),
+        Call::TransferLeader => wire::message(&admin::transfer(node, decode(bytes)?).await?).into(),
         Call::Ask => wire::message(&ask(node, decode(bytes)?).await).into(),
         Call::KeepAlive | Call::Watch | Call::Other => {
             return Err(RpcError::unimplemented(format!("{} is no unary call", call.name())));

@@ -30,10 +30,7 @@ pub fn last_event_id(headers: &HeaderMap) -> Option<String> {
 }
 
 /// Opens a watch for an HTTP client.
-pub async fn open(
-    node: &Node,
-    request: api::WatchRequest,
-) -> Result<Response<Body>, RpcError> {
+pub async fn open(node: &Node, request: api::WatchRequest) -> Result<Response<Body>, RpcError> {
     let handle = Handle::open(node, request).await?;
     let events = Events { handle, begun: false, ended: false };
     let mut response = Response::new(Body::Stream(Box::new(events)));

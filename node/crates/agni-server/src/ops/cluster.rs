@@ -1,8 +1,8 @@
 //! The cluster as operators see it: status, routing, snapshots.
 
 use crate::node::{Node, Phase};
-use crate::runtime::{Pending, ask};
 use crate::route;
+use crate::runtime::{Pending, ask};
 use crate::status::{Code, RpcError};
 use agni_core::proto::api;
 use agni_core::proto::node::{ClusterMember, PartitionPlacement};

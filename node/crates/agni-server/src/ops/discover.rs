@@ -40,12 +40,11 @@ struct Question {
 fn question(request: &api::DiscoverRequest) -> Result<Question, RpcError> {
     let filter = named(request.filter.clone());
     let compiled = CompiledFilter::for_discover(&filter)?;
-    let everybody =
-        api::Filter {
-            kind: filter.kind,
-            namespace: filter.namespace.clone(),
-            ..api::Filter::default()
-        };
+    let everybody = api::Filter {
+        kind: filter.kind,
+        namespace: filter.namespace.clone(),
+        ..api::Filter::default()
+    };
     if request.region.len() > limits::REGION_BYTES_MAX {
         let message = format!("has more than {} bytes", limits::REGION_BYTES_MAX);
         return Err(RpcError::field("region", message));
@@ -125,10 +124,7 @@ async fn draw(node: &Node, question: &Draw<'_>, freshness: Freshness) -> Result<
 }
 
 /// Finds the best records for a need.
-pub async fn discover(
-    node: &Node,
-    request: &api::DiscoverRequest,
-) -> Result<Discovered, RpcError> {
+pub async fn discover(node: &Node, request: &api::DiscoverRequest) -> Result<Discovered, RpcError> {
     let question = question(request)?;
     let want = question.limit * question.choices;
     let Question { filter, freshness, .. } = &question;

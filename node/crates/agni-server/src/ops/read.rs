@@ -131,8 +131,13 @@ async fn fill(
         let revision = at.revisions[at.partition as usize];
         let position = ListPosition { revision: Some(revision), after_slot: at.after_slot };
         let limit = page_size - page.instances.len();
-        let question =
-            question::Page { filter, compiled, position, records_max: limit, bytes_max: bytes_left };
+        let question = question::Page {
+            filter,
+            compiled,
+            position,
+            records_max: limit,
+            bytes_max: bytes_left,
+        };
         let (point, list) = read(node, at.partition, Freshness::Local, &question).await?;
         // The header shows the state of the page, not that of the moment.
         let point = ReadPoint { revision, ..point };

@@ -42,7 +42,8 @@ pub async fn announce(face: Arc<Face>, engine: Engine) {
                 Known::Right => seen = Some(version),
                 Known::Wrong => {
                     if tell(&face, &engine, &state).await.is_err() {
-                        tokio::time::sleep(Duration::from_millis(limits::PEER_BACKOFF_MS_MAX)).await;
+                        tokio::time::sleep(Duration::from_millis(limits::PEER_BACKOFF_MS_MAX))
+                            .await;
                     }
                 }
                 Known::Gone => {

@@ -55,7 +55,8 @@ impl ClusterConfig {
         if self.seeds.len() > server_limits::SEEDS_MAX {
             return Err(format!("seeds must be at most {}", server_limits::SEEDS_MAX));
         }
-        let addresses = [("cluster_address", &self.address), ("client_address", &self.client_address)];
+        let addresses =
+            [("cluster_address", &self.address), ("client_address", &self.client_address)];
         let addresses = addresses.into_iter().filter(|(_, address)| !address.is_empty());
         for (field, address) in addresses.chain(self.seeds.iter().map(|seed| ("seeds", seed))) {
             let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());

@@ -80,9 +80,8 @@ impl Face {
     /// What it answers to somebody's first words. The founding state is for founders alone.
     pub fn answer(&self, request: &HelloRequest) -> HelloResponse {
         let engine = self.engine.get();
-        let named = |state: &&SystemState| {
-            state.members.iter().any(|member| member.nonce == request.nonce)
-        };
+        let named =
+            |state: &&SystemState| state.members.iter().any(|member| member.nonce == request.nonce);
         HelloResponse {
             name: self.config.name.clone(),
             nonce: Bytes::copy_from_slice(&self.nonce),

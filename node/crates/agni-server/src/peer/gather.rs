@@ -83,7 +83,9 @@ fn fits(face: &Face, state: &SystemState) -> Result<(), String> {
     let (has, configured) = (state.partition_count, face.partition_count);
     match has == configured {
         true => Ok(()),
-        false => Err(format!("the cluster has {has} partitions, not {configured}: configure {has}")),
+        false => {
+            Err(format!("the cluster has {has} partitions, not {configured}: configure {has}"))
+        }
     }
 }
 
@@ -132,7 +134,8 @@ fn founders(face: &Face, greetings: &[Greeting]) -> Decision {
         }
         if answer.partition_count != face.partition_count {
             let (other, own) = (answer.partition_count, face.partition_count);
-            let message = format!("{seed} is configured for {other} partitions, this node for {own}");
+            let message =
+                format!("{seed} is configured for {other} partitions, this node for {own}");
             return Decision::Wait(message);
         }
         founders.push(Founder {

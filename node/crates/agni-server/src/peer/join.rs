@@ -51,7 +51,9 @@ pub async fn admit(
     let leader = engine.leader_of(SYSTEM_PARTITION);
     if leader != engine.node_id() {
         if request.hops >= limits::JOIN_HOPS_MAX {
-            return Err(Status::unavailable("nobody leads the system group for certain, try again"));
+            return Err(Status::unavailable(
+                "nobody leads the system group for certain, try again",
+            ));
         }
         let address = links.address(leader).ok_or_else(|| {
             Status::unavailable("nobody leads the system group at present, try again")
@@ -116,7 +118,9 @@ async fn write(operation: SystemOperation) -> Result<u64, Status> {
         Answer::Refused(Refuse::NotLeader { .. }) => {
             Err(Status::unavailable("the leader of the system group changed, try again"))
         }
-        Answer::Refused(refuse) => Err(Status::unavailable(format!("not possible now: {refuse:?}"))),
+        Answer::Refused(refuse) => {
+            Err(Status::unavailable(format!("not possible now: {refuse:?}")))
+        }
         _ => Err(Status::internal("unexpected answer")),
     }
 }

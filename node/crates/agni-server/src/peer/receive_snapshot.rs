@@ -103,7 +103,8 @@ impl Receiving {
     ) -> Result<Transfer, Status> {
         let frame = first.message.clone();
         let message = frame.and_then(convert::message);
-        let message = message.ok_or_else(|| Status::invalid_argument("the announcement is wrong"))?;
+        let message =
+            message.ok_or_else(|| Status::invalid_argument("the announcement is wrong"))?;
         let (from, partition) = (message.message.from, message.partition);
         expect(from, &first.cluster_id)?;
         let metadata = message.message.get_snapshot().get_metadata();

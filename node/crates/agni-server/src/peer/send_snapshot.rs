@@ -72,7 +72,11 @@ pub async fn send(
             }
         }
     };
-    let counted = if sent.is_ok() { &sending.metrics.snapshots_sent } else { &sending.metrics.snapshots_failed };
+    let counted = if sent.is_ok() {
+        &sending.metrics.snapshots_sent
+    } else {
+        &sending.metrics.snapshots_failed
+    };
     counted.fetch_add(1, Relaxed);
     let mut fields = vec![("to", to.into()), ("file", file.into())];
     match &sent {
@@ -105,13 +109,10 @@ impl Job<'_> {
             let bytes = file.metadata()?.len();
             Ok::<_, std::io::Error>((Arc::new(file), bytes))
         });
-        let (source, file_bytes) = opened
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())?;
-        let mut client = face::client(address)
-            .await?
-            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        let (source, file_bytes) =
+            opened.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let mut client =
+            face::client(address).await?.max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
         let cluster_id = Bytes::copy_from_slice(&self.engine.cluster_id());
         let asked = SnapshotOffsetRequest {
             partition: self.partition,

@@ -88,8 +88,7 @@ impl PeerService for Service {
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<SnapshotReceived>, Status> {
         let engine = self.engine()?;
-        let expect =
-            |from: u64, cluster_id: &bytes::Bytes| self.expect(engine, from, cluster_id);
+        let expect = |from: u64, cluster_id: &bytes::Bytes| self.expect(engine, from, cluster_id);
         self.receiving.receive(engine, request.into_inner(), expect).await?;
         Ok(Response::new(SnapshotReceived {}))
     }

@@ -248,8 +248,8 @@ async fn listen(listener: TcpListener, service: Service, mut stopping: watch::Re
         log::write(Level::Error, "the peer port can't be listened on", &[]);
         return;
     };
-    let service = PeerServiceServer::new(service)
-        .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+    let service =
+        PeerServiceServer::new(service).max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_millis(limits::PEER_PING_INTERVAL_MS)))

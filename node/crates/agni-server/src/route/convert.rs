@@ -106,7 +106,9 @@ fn outcome_done(outcome: Outcome) -> write_done::Outcome {
             })
         }
         Outcome::Patched { revision } => Done::PatchedRevision(revision),
-        Outcome::Deleted { revision, existed } => Done::Deleted(DeleteOutcome { revision, existed }),
+        Outcome::Deleted { revision, existed } => {
+            Done::Deleted(DeleteOutcome { revision, existed })
+        }
         Outcome::Draining { revision } => Done::DrainingRevision(revision),
         // Nobody asks another node for it.
         Outcome::Expired { .. } => Done::Deleted(DeleteOutcome::default()),
@@ -216,8 +218,12 @@ mod tests {
             Outcome::System(SystemOutcome { node_id: 4, version: 12 }),
         ];
         for outcome in outcomes.into_iter().chain(refusals.map(Outcome::Refused)) {
-            let written =
-                Answer::Written { outcome: outcome.clone(), term: 2, store_revision: 9, next_renewal_ms: 1 };
+            let written = Answer::Written {
+                outcome: outcome.clone(),
+                term: 2,
+                store_revision: 9,
+                next_renewal_ms: 1,
+            };
             let Some(Ok(super::super::Done::Engine(Answer::Written { outcome: back, .. }))) =
                 heard(answered(written))
             else {

@@ -13,8 +13,8 @@ use crate::limits;
 use crate::node::Node;
 use crate::runtime;
 use crate::status::RpcError;
-use agni_core::proto::node::ask_request::Work as Asked;
 use agni_core::proto::api::Capacity;
+use agni_core::proto::node::ask_request::Work as Asked;
 use agni_core::proto::node::renew_leases::Lease;
 use agni_core::proto::node::{Command, ReadDone, RenewLeases};
 use agni_core::raft::work::{Answer, Refuse, Work};
@@ -52,10 +52,8 @@ pub fn leader(node: &Node, partition: u32) -> u64 {
 
 /// Whether another node may do what this one refused.
 pub fn goes_elsewhere(node: &Node, refuse: Refuse) -> bool {
-    let by_role = matches!(
-        refuse,
-        Refuse::NotLeader { .. } | Refuse::NotReady | Refuse::StalenessExceeded
-    );
+    let by_role =
+        matches!(refuse, Refuse::NotLeader { .. } | Refuse::NotReady | Refuse::StalenessExceeded);
     by_role && !node.engine.is_alone()
 }
 
@@ -205,7 +203,9 @@ async fn here(node: &Node, partition: u32, work: &Asked) -> Result<Done, Failure
 /// Says why this node can't.
 pub async fn perform(node: &Node, partition: u32, work: Asked) -> Result<Done, Refuse> {
     let work = match work {
-        Asked::Read(query) => return Ok(Done::Read(question::answer(node, partition, query).await?)),
+        Asked::Read(query) => {
+            return Ok(Done::Read(question::answer(node, partition, query).await?));
+        }
         other => asked(other),
     };
     match runtime::ask(partition, work).await {

@@ -254,9 +254,8 @@ impl Question for Page<'_> {
 
     fn here(&self, store: &Store, now_ms: u64) -> Option<Self::Answer> {
         let reaches = self.position.revision.is_none_or(|wanted| wanted <= store.revision());
-        let list = || {
-            store.list(self.compiled, self.position, self.records_max, self.bytes_max, now_ms)
-        };
+        let list =
+            || store.list(self.compiled, self.position, self.records_max, self.bytes_max, now_ms);
         reaches.then(list)
     }
 

@@ -27,7 +27,8 @@ fn channel(address: &str) -> Result<Channel, Failure> {
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let made = dial_lazily(address).map_err(|_| Failure::Unreachable { maybe_arrived: false })?;
+        let made =
+            dial_lazily(address).map_err(|_| Failure::Unreachable { maybe_arrived: false })?;
         // Addresses change rarely; whoever is left over from before closes with its last request.
         if channels.len() >= agni_core::limits::MEMBERS_EVER_MAX {
             channels.clear();
@@ -41,12 +42,7 @@ fn channel(address: &str) -> Result<Channel, Failure> {
 ///
 /// # Errors
 /// When it refuses, or can't be reached.
-pub async fn ask(
-    node: &Node,
-    node_id: u64,
-    partition: u32,
-    work: &Asked,
-) -> Result<Done, Failure> {
+pub async fn ask(node: &Node, node_id: u64, partition: u32, work: &Asked) -> Result<Done, Failure> {
     let unreachable = Failure::Unreachable { maybe_arrived: false };
     let state = node.engine.system_state();
     let Some(member) = system::member(&state, node_id) else { return Err(unreachable) };
