@@ -179,3 +179,12 @@ pub const SAMPLE_RECORDS_MAX: u32 = 3_200;
 pub const HAND_OVER_MS_MAX: u64 = 5_000;
 /// Time that is spent on finding a leader for a list of members, in milliseconds.
 pub const FIND_LEADER_MS_MAX: u64 = 500;
+/// Newest changes that a runtime keeps of a watched partition that is on another node.
+pub const REMOTE_EVENTS_MAX: usize = 8_192;
+/// Their bytes.
+pub const REMOTE_EVENTS_BYTES_MAX: usize = 4 << 20;
+/// Time that another node waits for a change before it answers that there is none, in milliseconds;
+/// well below `PEER_ANSWER_MS_MAX`.
+pub const REMOTE_WAIT_MS: u64 = 1_500;
+/// Pause before another node is asked again, in milliseconds.
+pub const REMOTE_PAUSE_MS: u64 = 100;

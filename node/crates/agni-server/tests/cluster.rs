@@ -2,9 +2,12 @@
 
 mod support;
 
+use agni_core::proto::api::{self, WatchPhase};
 use agni_server::peer::ClusterConfig;
+use agni_server::services::registry_service_client::RegistryServiceClient;
 use agni_server::{Server, ServerConfig};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -243,4 +246,68 @@ fn a_node_joins_and_serves_what_it_does_not_hold() {
     let refused = Server::start_while(double, &|| began.elapsed() < Duration::from_secs(2));
     assert_eq!(refused.err().map(|error| error.code), Some("INTERRUPTED".to_owned()));
     assert_eq!(cluster.names(0, "").len(), 21);
+}
+
+/// What a watch has shown: names in the order in which they came, and the last token.
+struct Seen {
+    watch: tonic::Streaming<api::WatchResponse>,
+    names: Vec<String>,
+    token: bytes::Bytes,
+}
+
+impl Seen {
+    async fn open(address: SocketAddr, request: api::WatchRequest) -> Seen {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
+        let channel = channel.expect("address").connect().await.expect("connect");
+        let watch = RegistryServiceClient::new(channel).watch(request).await.expect("watch");
+        Seen { watch: watch.into_inner(), names: Vec::new(), token: bytes::Bytes::new() }
+    }
+
+    /// Reads until so many changes were shown, and if asked the end of what was there before.
+    async fn read_until(&mut self, count: usize, phase: Option<WatchPhase>) {
+        let mut open = phase;
+        while self.names.len() < count || open.is_some() {
+            let message = tokio::time::timeout(PATIENCE, self.watch.message()).await;
+            let message = message.expect("in time").expect("message").expect("more");
+            if Some(message.phase()) == open {
+                open = None;
+            }
+            if !message.resume_token.is_empty() {
+                self.token = message.resume_token;
+            }
+            let keys = message.events.into_iter().filter_map(|event| event.key);
+            self.names.extend(keys.map(|key| key.name));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_shows_what_its_node_does_not_hold_and_goes_on_elsewhere() {
+    let mut cluster = tokio::task::spawn_blocking(|| Cluster::found(3)).await.expect("found");
+    for number in 0..20 {
+        cluster.register(0, &format!("before-{number}"));
+    }
+    let fourth = tokio::task::block_in_place(|| cluster.join());
+    let current = api::WatchRequest { include_current: true, ..api::WatchRequest::default() };
+    let mut seen = Seen::open(cluster.address(fourth), current).await;
+    seen.read_until(20, Some(WatchPhase::Synced)).await;
+    for number in 0..30 {
+        cluster.register(number % 4, &format!("while-{number}"));
+    }
+    seen.read_until(50, None).await;
+    assert_eq!(seen.names.len(), 50);
+    assert_eq!(seen.names.iter().collect::<BTreeSet<_>>().len(), 50, "each once");
+    // The token is as good at a node that holds everything, and the other way round.
+    for (index, round) in [(1, 0), (fourth, 1), (2, 2)] {
+        let resume =
+            api::WatchRequest { resume_token: seen.token.clone(), ..api::WatchRequest::default() };
+        for number in 0..5 {
+            cluster.register(0, &format!("after-{round}-{number}"));
+        }
+        seen = Seen::open(cluster.address(index), resume).await;
+        seen.read_until(5, None).await;
+        let expected: BTreeSet<String> = (0..5).map(|n| format!("after-{round}-{n}")).collect();
+        assert_eq!(seen.names.iter().cloned().collect::<BTreeSet<_>>(), expected);
+        assert_eq!(seen.names.len(), 5, "none twice");
+    }
 }

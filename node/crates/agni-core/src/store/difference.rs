@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::record;
 use super::{PageExpired, Store};
+use crate::proto::node::DifferencePlace;
 
 /// Where a difference goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,24 @@ pub struct DifferenceCursor {
     after_tombstone: Option<u64>,
     /// Whether the unchanged records are named, too.
     present: bool,
+}
+
+impl DifferenceCursor {
+    /// For another node.
+    pub fn place(self) -> DifferencePlace {
+        let DifferenceCursor { until, after_slot, after_tombstone, present } = self;
+        DifferencePlace { until, after_slot, after_tombstone, present }
+    }
+
+    /// As another node sent it.
+    pub fn of_place(place: &DifferencePlace) -> Self {
+        DifferenceCursor {
+            until: place.until,
+            after_slot: place.after_slot,
+            after_tombstone: place.after_tombstone,
+            present: place.present,
+        }
+    }
 }
 
 /// One thing that changed.

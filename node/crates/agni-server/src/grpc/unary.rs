@@ -3,14 +3,18 @@
 use crate::body::Chunk;
 use crate::call::Call;
 use crate::grpc::frame::{Messages, decode};
+use crate::limits;
 use crate::node::Node;
 use crate::ops::{admin, cluster, discover, read, write};
 use crate::route::{self, Done};
 use crate::status::RpcError;
+use crate::watch::wait;
 use crate::wire::{self, CandidateParts, HeaderParts};
 use agni_core::proto::api;
 use agni_core::proto::node::ask_refused::Why;
+use agni_core::proto::node::ask_request::Work;
 use agni_core::proto::node::ask_response::Answer;
+use agni_core::proto::node::read_query::Query;
 use agni_core::proto::node::{AskRefused, AskRequest, AskResponse};
 use bytes::Bytes;
 use std::future::Future;
@@ -98,6 +102,7 @@ async fn discovered(node: &Node, request: api::DiscoverRequest) -> Result<Chunk,
 async fn ask(node: &Node, request: AskRequest) -> AskResponse {
     let answer = match request.work {
         Some(work) if request.cluster_id[..] == node.engine.cluster_id() => {
+            wait_for_change(node, request.partition, &work).await;
             match route::perform(node, request.partition, work).await {
                 Ok(Done::Engine(answer)) => route::answered(answer),
                 Ok(Done::Read(done)) => Answer::Read(done),
@@ -107,4 +112,16 @@ async fn ask(node: &Node, request: AskRequest) -> AskResponse {
         _ => Answer::Refused(AskRefused { why: Why::OtherCluster.into(), ..AskRefused::default() }),
     };
     AskResponse { answer: Some(answer) }
+}
+
+/// Who asks for changes says how long the first one may take.
+async fn wait_for_change(node: &Node, partition: u32, work: &Work) {
+    if let Work::Read(read) = work
+        && let Some(Query::Events(events)) = &read.query
+        && events.wait_ms > 0
+        && node.engine.holds(partition)
+    {
+        let limit = Duration::from_millis(events.wait_ms.min(limits::REMOTE_WAIT_MS));
+        wait::for_change(partition, events.after, limit).await;
+    }
 }

@@ -3,6 +3,7 @@
 //! Any node takes any request. What only a leader can do goes there in one step: a node that is
 //! asked by another one never asks a third, it says who leads instead.
 
+pub mod changes;
 mod convert;
 pub mod question;
 mod remote;

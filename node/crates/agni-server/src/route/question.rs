@@ -1,6 +1,7 @@
 //! What can be read of one partition, wherever it is: put to the store here, or sent to the node
 //! that leads the partition and put to its store there.
 
+use super::changes::{Difference, Events};
 use super::{Done, ask, goes_elsewhere, leader};
 use crate::limits;
 use crate::node::Node;
@@ -16,7 +17,8 @@ use agni_core::proto::node::{
 };
 use agni_core::raft::work::{Answer, Refuse, Work};
 use agni_core::store::{
-    CompiledFilter, InstanceOwned, ListPage, ListPosition, PageExpired, Sample, Store,
+    CompiledFilter, DifferenceCursor, InstanceOwned, ListPage, ListPosition, PageExpired, Sample,
+    Store,
 };
 use futures_util::future::join_all;
 
@@ -165,6 +167,17 @@ pub async fn answer(node: &Node, partition: u32, read: ReadQuery) -> Result<Read
             let key = explain.key.unwrap_or_default();
             let question = Explain { filter: &filter, compiled: &compiled, key: &key };
             tell(node, partition, freshness, &question).await
+        }
+        Some(Query::Events(query)) => {
+            let events_max = (query.events_max as usize).min(limits::WATCH_EVENTS_MAX);
+            let events = Events { after: query.after, events_max, wait_ms: 0 };
+            tell(node, partition, freshness, &events).await
+        }
+        Some(Query::Difference(query)) => {
+            let changes_max = (query.changes_max as usize).min(limits::WATCH_SYNC_RECORDS_MAX);
+            let cursor = DifferenceCursor::of_place(&query.place.unwrap_or_default());
+            let difference = Difference { after: query.after, cursor, changes_max };
+            tell(node, partition, freshness, &difference).await
         }
         Some(Query::Point(_)) | None => tell(node, partition, freshness, &Point).await,
     }

@@ -22,6 +22,8 @@ pub enum Start {
 pub struct WatchSpec {
     /// What it is about.
     pub filter: CompiledFilter,
+    /// The same as a message, for other nodes.
+    pub message: api::Filter,
     /// The same as bytes: watches with equal bytes share their chunks.
     pub filter_bytes: Vec<u8>,
     /// Where it begins.
@@ -72,6 +74,7 @@ pub async fn check(node: &Node, request: api::WatchRequest) -> Result<WatchSpec,
     Ok(WatchSpec {
         filter: compiled,
         filter_bytes: filter.encode_to_vec(),
+        message: filter,
         start,
         previous: request.include_previous,
         progress_ms: progress_ms as u64,
