@@ -9,7 +9,7 @@ use crate::node::{Node, Phase};
 use crate::status::RpcError;
 use crate::token;
 use crate::watch::encode::{self, Present, WatchMessage};
-use crate::watch::remote::{self, Fetched, Wanted, Window};
+use crate::watch::remote::{self, Fetched, News, Wanted, Window};
 use crate::watch::request::{Start, WatchSpec};
 use agni_core::engine::{Freshness, ReadPoint};
 use agni_core::proto::api::{self, WatchPhase};
@@ -269,7 +269,7 @@ impl Hub {
     }
 
     /// Whether a partition of another node is watched here.
-    pub(super) fn wants(&self, partition: u32) -> bool {
+    fn wants(&self, partition: u32) -> bool {
         self.open > 0 && !self.node.engine.holds(partition)
     }
 
@@ -277,7 +277,8 @@ impl Hub {
     fn follow(&mut self, partition: u32, after: u64) {
         if self.wants(partition) && !self.windows.contains_key(&partition) {
             self.windows.insert(partition, Window::after(after));
-            tokio::spawn(remote::follow(self.node.clone(), partition, after));
+            let tell = move |news| with_hub(|hub| hub.followed(partition, news)) == Some(true);
+            tokio::spawn(remote::follow(self.node.clone(), partition, after, tell));
         }
     }
 
@@ -288,23 +289,27 @@ impl Hub {
         }
     }
 
-    /// There is news of a partition of another node.
-    pub(super) fn followed(&mut self, partition: u32, change: impl FnOnce(&mut Window)) {
+    /// Takes news of a partition of another node; says whether more is wanted.
+    fn followed(&mut self, partition: u32, news: News) -> bool {
+        if !self.wants(partition) {
+            self.windows.remove(&partition);
+            self.look(partition);
+            self.wake(|_| true);
+            return false;
+        }
         let window = self.windows.entry(partition).or_default();
-        change(window);
+        match news {
+            News::Changes(events) => window.push(events),
+            News::Restart(after) => *window = Window::after(after),
+            News::Nothing => return true,
+        }
         let until = window.until();
         if let Some(latest) = self.latest.get_mut(partition as usize) {
             *latest = until.max(*latest);
         }
         self.forget_chunks();
         self.wake(|_| true);
-    }
-
-    /// A partition is no longer followed.
-    pub(super) fn left(&mut self, partition: u32) {
-        self.windows.remove(&partition);
-        self.look(partition);
-        self.wake(|_| true);
+        true
     }
 
     /// What a watch has asked another node for; none while it is on its way.

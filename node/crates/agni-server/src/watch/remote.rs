@@ -5,7 +5,6 @@ use crate::limits;
 use crate::node::Node;
 use crate::route::changes::{Difference, Events};
 use crate::route::question::{Page, read};
-use crate::watch::dispatcher::with_hub;
 use agni_core::engine::Freshness;
 use agni_core::proto::api;
 use agni_core::store::{
@@ -46,7 +45,8 @@ impl Window {
         Some(newer.take(most).cloned().collect())
     }
 
-    fn push(&mut self, events: Vec<Event>) {
+    /// Takes what comes next.
+    pub fn push(&mut self, events: Vec<Event>) {
         let size = |event: &Event| {
             let len = |record: &Option<bytes::Bytes>| record.as_ref().map_or(0, bytes::Bytes::len);
             size_of::<Event>() + len(&event.record) + len(&event.previous)
@@ -65,32 +65,47 @@ impl Window {
     }
 }
 
-/// Brings a partition's changes here as long as somebody wants them.
-pub async fn follow(node: Arc<Node>, partition: u32, mut after: u64) {
+/// What there is to say of a partition that is followed.
+pub enum News {
+    /// Its next changes.
+    Changes(Vec<Event>),
+    /// Its changes no longer reach back to those before: they go on after this revision.
+    Restart(u64),
+    /// Nothing.
+    Nothing,
+}
+
+/// Brings a partition's changes here until `tell` says that nobody wants them.
+pub async fn follow(
+    node: Arc<Node>,
+    partition: u32,
+    mut after: u64,
+    mut tell: impl FnMut(News) -> bool,
+) {
     let freshness = Freshness::Stale { max_ms: 0 };
-    while with_hub(|hub| hub.wants(partition)) == Some(true) {
+    let mut news = News::Nothing;
+    while tell(std::mem::replace(&mut news, News::Nothing)) {
         let events_max = limits::WATCH_EVENTS_MAX;
         let question = Events { after, events_max, wait_ms: limits::REMOTE_WAIT_MS };
         match read(&node, partition, freshness, &question).await {
             // Such a node has less than this one has seen: another one, or later.
             Ok((point, _)) if point.revision < after => pause().await,
-            Ok((_, Ok(events))) => {
-                let last = events.last().map_or(after, |event| event.revision);
-                if last > after {
-                    after = last;
-                    with_hub(|hub| hub.followed(partition, |window| window.push(events)));
-                } else if node.engine.holds(partition) {
-                    pause().await;
+            Ok((_, Ok(events))) => match events.last() {
+                Some(last) => {
+                    after = last.revision;
+                    news = News::Changes(events);
                 }
-            }
+                // Where it is read here, nobody has waited.
+                None if node.engine.holds(partition) => pause().await,
+                None => {}
+            },
             Ok((point, Err(_))) => {
                 after = point.revision;
-                with_hub(|hub| hub.followed(partition, |window| *window = Window::after(after)));
+                news = News::Restart(after);
             }
             Err(_) => pause().await,
         }
     }
-    with_hub(|hub| hub.left(partition));
 }
 
 async fn pause() {
