@@ -35,7 +35,7 @@ node: $(VENV)/.stamp ## compile the engine (release) into the environment
 setup: node ## make the environment and compile the engine
 	@echo "ready: $(BIN)/agni-node and $(BIN)/agnictl"
 
-run: node ## start a node (PORT=7400 DATA=.agni), register a gateway, find it again
+run: node ## start three nodes (PORT=7400 DATA=.agni), register a gateway, find it again
 	@$(BIN)/python scripts/run_demo.py --port $(PORT) --data $(DATA)
 
 test: test-rust test-python ## every test, Rust and Python
