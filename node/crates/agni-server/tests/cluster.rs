@@ -248,6 +248,41 @@ fn a_node_joins_and_serves_what_it_does_not_hold() {
     assert_eq!(cluster.names(0, "").len(), 21);
 }
 
+#[test]
+fn without_a_majority_only_stale_reads_go_on_and_say_how_old_they_are() {
+    let mut cluster = Cluster::found(3);
+    cluster.register(0, "g");
+    let age = |cluster: &Cluster| -> Option<u64> {
+        let path = "/v1/gateways/g?consistency=stale";
+        let (status, head, _) = support::http_raw(cluster.address(2), "GET", path, "", "");
+        assert_eq!(status, 200, "{head}");
+        let line = head.lines().find(|line| line.starts_with("x-agni-age-ms: "))?;
+        line.split(' ').nth(1)?.trim().parse().ok()
+    };
+    // Each follower knows that it is up to date, and how well.
+    let fresh = "/v1/gateways/g?consistency=stale&max_staleness_ms=2000";
+    cluster.wait_until("the last node knows its age", |cluster| {
+        age(cluster).is_none_or(|age| age < 2_000)
+    });
+    assert_eq!(cluster.http(2, "GET", fresh, "").0, 200);
+    cluster.stop(0);
+    cluster.stop(1);
+    let parted = Instant::now();
+    cluster.wait_until("nobody is believed to lead", |cluster| {
+        let (status, answer) = cluster.http(2, "GET", "/v1/gateways/g", "");
+        status == 503 && answer["error"]["reason"] == json!("NO_LEADER")
+    });
+    let body = r#"{"name":"h","region":"eu","gateway_ip":"10.0.0.1","gateway_port":1}"#;
+    let (status, refused) = cluster.http(2, "POST", "/v1/gateways", body);
+    assert_eq!((status, &refused["error"]["reason"]), (503, &json!("NO_LEADER")));
+    let old = age(&cluster).expect("an age");
+    let least = parted.elapsed().as_millis() as u64 - 1_000;
+    assert!(old >= least, "{old} ms is younger than the last leader, {least} ms ago");
+    let (status, refused) = cluster.http(2, "GET", fresh, "");
+    assert_eq!(status, 503, "{refused}");
+    assert_eq!(cluster.names(2, "&consistency=stale"), ["g"]);
+}
+
 /// What a watch has shown: names in the order in which they came, and the last token.
 struct Seen {
     watch: tonic::Streaming<api::WatchResponse>,

@@ -20,6 +20,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::StartError;
 use crate::key::KeyRef;
 use crate::lease::LeaseClock;
+use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::proto::node::SystemState;
 use crate::raft::cell::PartitionCell;
@@ -61,7 +62,7 @@ pub struct ReadPoint {
     pub revision: u64,
     /// The Raft term.
     pub term: u64,
-    /// How old the state is, in milliseconds.
+    /// How old the state is at most, in milliseconds; `AGE_UNKNOWN_MS` where that isn't known.
     pub age_ms: u64,
 }
 
@@ -240,20 +241,31 @@ impl Engine {
         f: impl FnOnce(&Store, ReadPoint, u64) -> T,
     ) -> Result<T, Refuse> {
         let cell = &self.shared.cells[partition as usize];
+        let now_us = self.shared.clock.boot_us();
+        let mut age_ms = 0;
         match freshness {
-            Freshness::Local | Freshness::Stale { max_ms: 0 } => {}
+            Freshness::Local => {}
             Freshness::Linearizable if cell.leads_alone() => {}
             Freshness::Linearizable => return Err(Refuse::RoundNeeded),
-            _ if cell.leads_for_certain(self.shared.clock.boot_us()) => {
+            _ if cell.leads_for_certain(now_us) => {
                 cell.lease_is_used.store(true, Relaxed);
             }
             Freshness::Leader => return Err(Refuse::RoundNeeded),
-            Freshness::Stale { .. } => return Err(Refuse::StalenessExceeded),
+            Freshness::Stale { max_ms } => {
+                // A follower asks its leader from now on; a leader prolongs its lease.
+                cell.age_is_used.store(true, Relaxed);
+                cell.lease_is_used.store(true, Relaxed);
+                let age_us = cell.age_us(now_us);
+                age_ms = age_us.map_or(limits::AGE_UNKNOWN_MS, |age_us| age_us.div_ceil(1000));
+                if max_ms > 0 && age_ms > max_ms {
+                    return Err(Refuse::StalenessExceeded);
+                }
+            }
         }
         let store = cell.store.read();
         let now_ms = self.shared.lease_clock.lease_ms();
         let term = cell.term.load(Relaxed);
-        Ok(f(&store, ReadPoint { revision: store.revision(), term, age_ms: 0 }, now_ms))
+        Ok(f(&store, ReadPoint { revision: store.revision(), term, age_ms }, now_ms))
     }
 
     /// Messages of other nodes arrived, from whom they say. Never blocks; answers how many found no

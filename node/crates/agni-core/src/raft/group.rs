@@ -108,6 +108,10 @@ pub struct Group {
     /// present one's numbers, and its newest.
     /// The last moment at which this node didn't lead, in microseconds since boot.
     pub(super) led_since_us: u64,
+    /// When this follower asked the leader how far everything was complete.
+    pub(super) age_asked_us: u64,
+    /// The index that answers it, and when it was asked; until that index is applied.
+    pub(super) complete_at: Option<(u64, u64)>,
     pub(super) ready_base: u64,
     pub(super) ready_newest: u64,
     /// Readies that must be durable before this group may promise anything.
@@ -200,6 +204,8 @@ impl Group {
             led_term: 0,
             lease_void_term: 0,
             led_since_us: started_us,
+            age_asked_us: 0,
+            complete_at: None,
             ready_base: 0,
             ready_newest: 0,
             unsynced: 0,
@@ -316,6 +322,7 @@ impl Group {
             self.led_since_us = now_us;
         }
         self.elections.tick(&mut self.node);
+        self.ask_age(now_us);
         let remaining_us = self.cell.leads_until_us.load(Relaxed).saturating_sub(now_us);
         let low = remaining_us < limits::LEASE_US * 2 / 3;
         if low && self.is_current() && self.cell.lease_is_used.swap(false, Relaxed) {

@@ -51,6 +51,9 @@ impl Group {
             self.node.advance_append_async(ready);
             self.elections.settle(&mut self.node);
             for read in reads {
+                if self.age_answered(&read.request_ctx, read.index) {
+                    continue;
+                }
                 if let Some(confirmed) = self.rounds.confirmed(&read.request_ctx) {
                     self.prolong_lease(confirmed.started_us);
                     let claims = self.forgive(confirmed, clock);
@@ -59,6 +62,7 @@ impl Group {
             }
             if !committed.is_empty() {
                 self.apply(committed, turn, metrics, clock);
+                self.note_age();
             }
         }
         // Raft has found it out of date.

@@ -259,6 +259,9 @@ async fn get(node: &Node, kind: Kind, name: String, mut query: Query) -> Answere
     let headers = response.headers_mut();
     headers.insert("x-agni-revision", HeaderValue::from(found.point.revision));
     headers.insert("x-agni-partition", HeaderValue::from(found.partition));
+    if found.point.age_ms > 0 {
+        headers.insert("x-agni-age-ms", HeaderValue::from(found.point.age_ms));
+    }
     Ok(response)
 }
 
