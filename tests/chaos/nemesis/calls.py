@@ -19,8 +19,7 @@ HARMLESS = frozenset(
 )
 """Refusals that come before anything is proposed. NOT_LEADER, DISK_FULL and SHUTTING_DOWN may come
 after it, when another leader can still carry it out."""
-STALE = t.ReadOptions(t.Consistency.STALE)
-FRESH = t.ReadOptions(t.Consistency.LINEARIZABLE)
+READS = {each.value: t.ReadOptions(each) for each in t.Consistency}
 
 
 def connect(address: str, timeout_ms: int) -> Client:
@@ -117,7 +116,7 @@ def _renew(client: Client, _: t.Key, request: Request) -> Reply:
 
 
 def _get(client: Client, key: t.Key, request: Request) -> Reply:
-    found = client.get(key, read=STALE if request.consistency == "stale" else FRESH)
+    found = client.get(key, read=READS[request.consistency])
     record, where = found.record, found.header or t.Header()
     return Reply(
         partition=where.partition,

@@ -48,6 +48,8 @@ class Shape:
     """The longest pause of a client between two operations; half of it on average."""
     stale: float = 0.1
     """The share of reads that may be stale."""
+    leader: float = 0.3
+    """The share of reads that the leader answers under its lease: as good as linearizable."""
     operations: tuple[tuple[str, int], ...] = (
         *(("register", 4), ("update", 3), ("deregister", 1), ("get", 8)),
     )
@@ -164,8 +166,10 @@ class Load:
 
     def _request(self, f: str, chance: Random, value: str, known: tuple[int, int]) -> Request:
         if f == "get":
-            stale = chance.random() < self._shape.stale
-            return Request(consistency="stale" if stale else "linearizable")
+            lot = chance.random() - self._shape.stale
+            if lot < 0:
+                return Request(consistency="stale")
+            return Request(consistency="leader" if lot < self._shape.leader else "linearizable")
         revision, incarnation = known
         # Mostly unconditional; else what was seen last, which others may have changed.
         expected = chance.choice((None, None, None, revision, 0 if f == "register" else None))
