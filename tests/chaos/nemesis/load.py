@@ -145,13 +145,14 @@ class Load:
         connections = _Connections(self._addresses, proc, self._shape.timeout_ms)
         names, weights = zip(*self._shape.operations, strict=True)
         number = 0
+        seen: dict[int, int] = {}
         while not self._ended.is_set():
             number += 1
             key = group.take(chance)
             f = chance.choices(names, weights)[0]
             request = self._request(f, chance, f"{proc}.{number}", group.known.get(key, (0, 0)))
             self._recorder.call(proc, key, f, request)
-            outcome, reply = perform(connections.get(), f, key, request)
+            outcome, reply = perform(connections.get(), f, key, request, seen)
             self._recorder.answer(proc, outcome, reply)
             with self._lock:
                 self.counts[reply.reason or outcome.value] += 1

@@ -50,6 +50,8 @@ pub enum Freshness {
     Stale {
         /// The bound.
         max_ms: u64,
+        /// The revision that it must show at least.
+        at_least: u64,
     },
     /// Whatever is here: for watches, which order themselves by revision.
     Local,
@@ -251,7 +253,7 @@ impl Engine {
                 cell.lease_is_used.store(true, Relaxed);
             }
             Freshness::Leader => return Err(Refuse::RoundNeeded),
-            Freshness::Stale { max_ms } => {
+            Freshness::Stale { max_ms, .. } => {
                 // A follower asks its leader from now on; a leader prolongs its lease.
                 cell.age_is_used.store(true, Relaxed);
                 cell.lease_is_used.store(true, Relaxed);
@@ -263,6 +265,11 @@ impl Engine {
             }
         }
         let store = cell.store.read();
+        if let Freshness::Stale { at_least, .. } = freshness
+            && store.revision() < at_least
+        {
+            return Err(Refuse::StalenessExceeded);
+        }
         let now_ms = self.shared.lease_clock.lease_ms();
         let term = cell.term.load(Relaxed);
         Ok(f(&store, ReadPoint { revision: store.revision(), term, age_ms }, now_ms))

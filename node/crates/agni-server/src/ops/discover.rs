@@ -3,11 +3,11 @@
 
 use crate::limits;
 use crate::node::Node;
-use crate::ops::read::{freshness, named};
+use crate::ops::read::{demand, named};
 use crate::random::random;
-use crate::route::question::{Draw, Explain, read, read_all};
+use crate::route::question::{Demand, Draw, Explain, read, read_all};
 use crate::status::RpcError;
-use agni_core::engine::{Freshness, ReadPoint};
+use agni_core::engine::ReadPoint;
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{self, ExclusionReason};
 use agni_core::store::{CompiledFilter, InstanceOwned, RankRequest, key_bytes_of, rank};
@@ -34,7 +34,7 @@ struct Question {
     region: String,
     limit: usize,
     choices: usize,
-    freshness: Freshness,
+    demand: Demand,
 }
 
 fn question(request: &api::DiscoverRequest) -> Result<Question, RpcError> {
@@ -74,9 +74,9 @@ fn question(request: &api::DiscoverRequest) -> Result<Question, RpcError> {
         let message = "can't be used with namespace *, a name needs its namespace";
         return Err(RpcError::field("explain_names", message));
     }
-    let freshness = freshness(request.read.as_ref())?;
+    let demand = demand(request.read.as_ref())?;
     let region = request.region.clone();
-    Ok(Question { filter, compiled, everybody, region, limit, choices, freshness })
+    Ok(Question { filter, compiled, everybody, region, limit, choices, demand })
 }
 
 /// Random records that match, over all partitions, each equally likely.
@@ -86,10 +86,10 @@ struct Drawn {
     points: Vec<(u32, ReadPoint)>,
 }
 
-async fn draw(node: &Node, question: &Draw<'_>, freshness: Freshness) -> Result<Drawn, RpcError> {
+async fn draw(node: &Node, question: &Draw<'_>, demand: &Demand) -> Result<Drawn, RpcError> {
     let want = question.records_max;
     let (mut pools, mut points, mut matched) = (Vec::new(), Vec::new(), 0);
-    let answers = read_all(node, freshness, question).await?;
+    let answers = read_all(node, demand, question).await?;
     for (partition, (point, sample)) in (0..).zip(answers) {
         points.push((partition, point));
         matched += sample.matched;
@@ -127,7 +127,7 @@ async fn draw(node: &Node, question: &Draw<'_>, freshness: Freshness) -> Result<
 pub async fn discover(node: &Node, request: &api::DiscoverRequest) -> Result<Discovered, RpcError> {
     let question = question(request)?;
     let want = question.limit * question.choices;
-    let Question { filter, freshness, .. } = &question;
+    let Question { filter, demand, .. } = &question;
     let here = match question.region.is_empty() {
         true => None,
         false => question.compiled.narrowed_to(&question.region),
@@ -136,14 +136,14 @@ pub async fn discover(node: &Node, request: &api::DiscoverRequest) -> Result<Dis
         Some(here) => {
             let region = &*question.region;
             let near = Draw { filter, compiled: here, region, records_max: want };
-            draw(node, &near, *freshness).await?.instances
+            draw(node, &near, demand).await?.instances
         }
         None => Vec::new(),
     };
     // Others are only drawn when the preferred region hasn't enough; they are counted always.
     let others = if candidates.len() < question.limit { want + candidates.len() } else { 0 };
     let all = Draw { filter, compiled: &question.compiled, region: "", records_max: others };
-    let drawn = draw(node, &all, *freshness).await?;
+    let drawn = draw(node, &all, demand).await?;
     let known: HashSet<Bytes> = candidates.iter().filter_map(|i| key_bytes_of(&i.record)).collect();
     let unknown = |instance: &InstanceOwned| {
         key_bytes_of(&instance.record).is_none_or(|key| !known.contains(&key))
@@ -177,7 +177,7 @@ async fn keys_to_explain(
     let want = limits::EXPLAIN_SAMPLE + question.limit;
     let compiled = CompiledFilter::for_discover(everybody)?;
     let any = Draw { filter: everybody, compiled: &compiled, region: "", records_max: want };
-    let drawn = draw(node, &any, question.freshness).await?;
+    let drawn = draw(node, &any, &question.demand).await?;
     let key = |instance: &InstanceOwned| api::Record::decode(instance.record.clone()).ok()?.key;
     let keys = drawn.instances.iter().filter_map(key);
     Ok(keys.map(|key| (format!("{}/{}", key.namespace, key.name), key)).collect())
@@ -198,9 +198,9 @@ async fn explain(
             continue;
         }
         let partition = node.engine.partition_of(&KeyRef::of(&key));
-        let Question { filter, compiled, freshness, .. } = question;
+        let Question { filter, compiled, demand, .. } = question;
         let asked = Explain { filter, compiled, key: &key };
-        let (_, reason) = read(node, partition, *freshness, &asked).await?;
+        let (_, reason) = read(node, partition, demand.of(partition), &asked).await?;
         let (reason, detail) = reason.unwrap_or_else(|| {
             (ExclusionReason::Outranked, "it matches, others ranked higher or were drawn".into())
         });

@@ -2,7 +2,7 @@
 
 use crate::limits;
 use crate::node::Node;
-use crate::route::question::{self, Get, Point, read, read_all};
+use crate::route::question::{self, Demand, Get, Point, read, read_all};
 use crate::status::RpcError;
 use crate::token::{self, PagePosition};
 use agni_core::engine::{Freshness, ReadPoint};
@@ -44,8 +44,8 @@ pub fn named(filter: Option<api::Filter>) -> api::Filter {
 }
 
 /// How fresh an answer has to be.
-pub fn freshness(options: Option<&api::ReadOptions>) -> Result<Freshness, RpcError> {
-    let Some(options) = options else { return Ok(Freshness::Linearizable) };
+pub fn demand(options: Option<&api::ReadOptions>) -> Result<Demand, RpcError> {
+    let Some(options) = options else { return Ok(Freshness::Linearizable.into()) };
     let Ok(consistency) = Consistency::try_from(options.consistency) else {
         let message = "must be linearizable, leader or stale";
         return Err(RpcError::field("read.consistency", message));
@@ -56,26 +56,33 @@ pub fn freshness(options: Option<&api::ReadOptions>) -> Result<Freshness, RpcErr
     if options.max_staleness_ms > 0 && consistency != Consistency::Stale {
         return Err(RpcError::field("read.max_staleness_ms", "is only for stale reads"));
     }
-    Ok(match consistency {
+    if options.at_least.len() > agni_core::limits::PARTITIONS_MAX as usize {
+        return Err(RpcError::field("read.at_least", "has more entries than partitions can be"));
+    }
+    let freshness = match consistency {
+        // Everything else shows the newest state anyway.
         Consistency::Unspecified | Consistency::Linearizable => Freshness::Linearizable,
         Consistency::Leader => Freshness::Leader,
-        Consistency::Stale => Freshness::Stale { max_ms: options.max_staleness_ms as u64 },
-    })
+        Consistency::Stale => {
+            Freshness::Stale { max_ms: options.max_staleness_ms as u64, at_least: 0 }
+        }
+    };
+    Ok(Demand { freshness, at_least: options.at_least.clone() })
 }
 
 /// Reads one record.
 pub async fn get(node: &Node, request: api::GetRequest) -> Result<Found, RpcError> {
     let key = validate::validate_key(request.key.as_ref(), "")?;
-    let freshness = freshness(request.read.as_ref())?;
+    let demand = demand(request.read.as_ref())?;
     let partition = node.engine.partition_of(&KeyRef::of(&key));
-    let (point, found) = read(node, partition, freshness, &Get { key: &key }).await?;
+    let (point, found) = read(node, partition, demand.of(partition), &Get { key: &key }).await?;
     let instance = found.ok_or_else(|| RpcError::not_found(&key))?;
     Ok(Found { partition, point, instance })
 }
 
-/// The revisions of all partitions as they are now, at this freshness.
-pub async fn pin(node: &Node, freshness: Freshness) -> Result<Vec<u64>, RpcError> {
-    let points = read_all(node, freshness, &Point).await?;
+/// The revisions of all partitions as they are now, as fresh as is demanded.
+pub async fn pin(node: &Node, demand: &Demand) -> Result<Vec<u64>, RpcError> {
+    let points = read_all(node, demand, &Point).await?;
     Ok(points.into_iter().map(|(point, ())| point.revision).collect())
 }
 
@@ -83,7 +90,7 @@ pub async fn pin(node: &Node, freshness: Freshness) -> Result<Vec<u64>, RpcError
 pub async fn list(node: &Node, request: api::ListRequest) -> Result<Page, RpcError> {
     let filter = named(request.filter);
     let compiled = CompiledFilter::new(&filter)?;
-    let freshness = freshness(request.read.as_ref())?;
+    let demand = demand(request.read.as_ref())?;
     let page_size = match request.page_size as usize {
         0 => limits::PAGE_RECORDS_DEFAULT,
         size if size <= limits::PAGE_RECORDS_MAX => size,
@@ -96,7 +103,7 @@ pub async fn list(node: &Node, request: api::ListRequest) -> Result<Page, RpcErr
     let filter_hash = xxhash_rust::xxh3::xxh3_64(&filter.encode_to_vec());
     let mut at = match request.page_token.is_empty() {
         true => PagePosition {
-            revisions: pin(node, freshness).await?,
+            revisions: pin(node, &demand).await?,
             filter_hash,
             partition: 0,
             after_slot: None,

@@ -21,6 +21,7 @@ use agni_core::store::{
     Store,
 };
 use futures_util::future::join_all;
+use std::collections::BTreeMap;
 
 /// A question to one partition.
 pub trait Question {
@@ -40,6 +41,35 @@ pub trait Question {
     fn told(done: ReadDone) -> Self::Answer;
 }
 
+/// How fresh an answer has to be, partition by partition.
+#[derive(Debug, Clone)]
+pub struct Demand {
+    /// Of all of them.
+    pub freshness: Freshness,
+    /// For stale reads: the revisions that some must show at least.
+    pub at_least: BTreeMap<u32, u64>,
+}
+
+impl Demand {
+    /// What is asked of one partition.
+    pub fn of(&self, partition: u32) -> Freshness {
+        match self.freshness {
+            Freshness::Stale { max_ms, .. } => {
+                let at_least = self.at_least.get(&partition).copied().unwrap_or_default();
+                Freshness::Stale { max_ms, at_least }
+            }
+            other => other,
+        }
+    }
+}
+
+/// The same of all partitions.
+impl From<Freshness> for Demand {
+    fn from(freshness: Freshness) -> Self {
+        Demand { freshness, at_least: BTreeMap::new() }
+    }
+}
+
 /// Asks a partition, wherever it is.
 ///
 /// # Errors
@@ -53,14 +83,15 @@ pub async fn read<Q: Question>(
     match here(node, partition, freshness, question).await {
         Ok(answer) => Ok(answer),
         Err(refuse) if goes_elsewhere(node, refuse) => {
-            let (freshness, max_staleness_ms) = match freshness {
-                Freshness::Leader => (ReadFreshness::Leader, 0),
-                Freshness::Stale { max_ms } => (ReadFreshness::Stale, max_ms),
-                Freshness::Linearizable | Freshness::Local => (ReadFreshness::Linearizable, 0),
+            let (freshness, max_staleness_ms, at_least) = match freshness {
+                Freshness::Leader => (ReadFreshness::Leader, 0, 0),
+                Freshness::Stale { max_ms, at_least } => (ReadFreshness::Stale, max_ms, at_least),
+                Freshness::Linearizable | Freshness::Local => (ReadFreshness::Linearizable, 0, 0),
             };
             let query = ReadQuery {
                 freshness: freshness.into(),
                 max_staleness_ms,
+                at_least,
                 query: Some(question.query()),
             };
             match ask(node, partition, Asked::Read(query)).await? {
@@ -81,7 +112,7 @@ pub async fn read<Q: Question>(
 /// When nobody can vouch for one of them.
 pub async fn read_all<Q: Question>(
     node: &Node,
-    freshness: Freshness,
+    demand: &Demand,
     question: &Q,
 ) -> Result<Vec<(ReadPoint, Q::Answer)>, RpcError> {
     let partitions = 0..node.engine.partition_count();
@@ -89,11 +120,11 @@ pub async fn read_all<Q: Question>(
         // All are here, and none has to be waited for.
         let mut answers = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            answers.push(read(node, partition, freshness, question).await?);
+            answers.push(read(node, partition, demand.of(partition), question).await?);
         }
         return Ok(answers);
     }
-    let asked = partitions.map(|partition| read(node, partition, freshness, question));
+    let asked = partitions.map(|partition| read(node, partition, demand.of(partition), question));
     join_all(asked).await.into_iter().collect()
 }
 
@@ -131,7 +162,9 @@ pub async fn answer(node: &Node, partition: u32, read: ReadQuery) -> Result<Read
     let freshness = match read.freshness() {
         ReadFreshness::Linearizable => Freshness::Linearizable,
         ReadFreshness::Leader => Freshness::Leader,
-        ReadFreshness::Stale => Freshness::Stale { max_ms: read.max_staleness_ms },
+        ReadFreshness::Stale => {
+            Freshness::Stale { max_ms: read.max_staleness_ms, at_least: read.at_least }
+        }
     };
     // The asking node has checked all of it, so what can't be read is of another version.
     let strange = |_| Refuse::NotReady;

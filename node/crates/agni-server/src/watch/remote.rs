@@ -82,7 +82,7 @@ pub async fn follow(
     mut after: u64,
     mut tell: impl FnMut(News) -> bool,
 ) {
-    let freshness = Freshness::Stale { max_ms: 0 };
+    let freshness = Freshness::Stale { max_ms: 0, at_least: 0 };
     let mut news = News::Nothing;
     while tell(std::mem::replace(&mut news, News::Nothing)) {
         let events_max = limits::WATCH_EVENTS_MAX;
@@ -143,7 +143,7 @@ pub enum Fetched {
 
 /// Asks until there is an answer; none when the node stops.
 pub async fn fetch(node: Arc<Node>, filter: Arc<api::Filter>, wanted: Wanted) -> Option<Fetched> {
-    let freshness = Freshness::Stale { max_ms: 0 };
+    let freshness = Freshness::Stale { max_ms: 0, at_least: 0 };
     loop {
         let answer = match &wanted {
             Wanted::Page { partition, position: (revision, after_slot) } => {

@@ -56,7 +56,7 @@ pub async fn check(node: &Node, request: api::WatchRequest) -> Result<WatchSpec,
             return Err(RpcError::field("progress_interval_ms", message));
         }
     };
-    let now = pin(node, Freshness::Linearizable).await?;
+    let now = pin(node, &Freshness::Linearizable.into()).await?;
     let start = if !request.resume_token.is_empty() {
         let cluster_id = node.engine.cluster_id();
         let revisions =
