@@ -46,9 +46,12 @@ def gaps_ms(operations: Sequence[Operation], faults: Sequence[tuple[str, int, in
         until_ns = began_ns + GAP_WINDOW_NS
         longest = 0.0
         for partition in range(PARTITIONS):
-            ends = [each.return_ns for each in operations
-                    if each.is_write and each.outcome is Outcome.OK and each.return_ns is not None
-                    and each.reply.partition == partition and each.return_ns < until_ns]  # fmt: skip
+            ends = [
+                each.return_ns
+                for each in operations
+                if each.is_write and each.outcome is Outcome.OK and each.return_ns is not None
+                if each.reply.partition == partition and each.return_ns < until_ns
+            ]
             before = max((end for end in ends if end <= began_ns), default=None)
             after = min((end for end in ends if end > began_ns), default=until_ns)
             if before is not None:
