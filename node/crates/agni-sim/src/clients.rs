@@ -130,6 +130,11 @@ impl Clients {
         }
     }
 
+    /// There are so many machines now.
+    pub fn set_nodes(&mut self, nodes: usize) {
+        self.nodes = nodes;
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.clients.len()
@@ -271,7 +276,10 @@ impl Clients {
         summary: &mut Summary,
     ) -> Checked {
         if let Answer::Refused(refuse) = &answer {
-            let leader = if let Refuse::NotLeader { leader } = refuse { *leader } else { 0 };
+            let leader = match refuse {
+                Refuse::NotLeader { leader } | Refuse::Unknown { leader } => *leader,
+                _ => 0,
+            };
             self.refused(ticket, leader, now_us);
             return Ok(());
         }

@@ -9,10 +9,11 @@ use crate::limits;
 use crate::proto::node::{SnapshotFooter, SnapshotHeader};
 use crate::raft::core::Event;
 use crate::raft::group::ArrivedSnapshot;
+use crate::raft::log_tail::TailLimits;
 use crate::raft::recovery::{GroupRecovery, RecoveredGroup, RecoverySettings};
 use crate::raft::snapshots::{SnapshotDone, SnapshotJob};
 use crate::snapshot::{self, SnapshotError, SnapshotMeta, SnapshotWriter};
-use crate::store::SnapshotCursor;
+use crate::store::{SnapshotCursor, StoreLimits};
 use parking_lot::{Condvar, Mutex};
 use raft::eraftpb::Message;
 use std::collections::VecDeque;
@@ -181,6 +182,8 @@ impl SnapshotThread {
             leases: self.settings.leases.clone(),
             now_ms: self.shared.clock.boot_us() / 1000,
             founding: None,
+            store: StoreLimits::default(),
+            tail: TailLimits::default(),
         };
         let path = self.settings.dir.join(&file);
         let loaded = open::load(&path, GroupRecovery::new(partition, settings))

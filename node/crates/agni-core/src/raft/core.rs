@@ -5,6 +5,7 @@ use crate::lease::LeaseClock;
 use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::planted::{Bug, is_planted};
+use crate::proto::node::ReplicaSet;
 use crate::raft::group::{ArrivedSnapshot, Group, Turn};
 use crate::raft::rounds::Claim;
 use crate::raft::snapshots::{SnapshotDone, SnapshotJob, SnapshotQueue};
@@ -256,9 +257,14 @@ impl Core {
         self.groups.iter().all(Group::is_led)
     }
 
-    /// How a group does, for people.
-    pub fn describe(&self, partition: usize) -> String {
-        self.groups[partition].describe()
+    /// How a group does, for people. The system group stands behind the partitions.
+    pub fn describe(&self, position: usize) -> String {
+        self.groups[position].describe()
+    }
+
+    /// Who votes in a group and who follows, as this node knows; nobody where it holds nothing.
+    pub fn replicas(&self, position: usize) -> ReplicaSet {
+        self.groups[position].replicas()
     }
 
     fn step(&mut self, messages: Vec<PeerMessage>) {

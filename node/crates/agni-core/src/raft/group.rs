@@ -5,7 +5,7 @@ use crate::planted::{Bug, is_planted};
 use crate::proto::node::{Command, Expire, ExpiredLease, ReplicaSet, command::Operation};
 use crate::raft::cell::PartitionCell;
 use crate::raft::election::Elections;
-use crate::raft::log_tail::LogTail;
+use crate::raft::log_tail::{LogTail, TailLimits};
 use crate::raft::replicas;
 use crate::raft::rounds::{Claim, Rounds};
 use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer, Ticket};
@@ -73,6 +73,8 @@ pub struct GroupSettings {
     pub seed: u64,
     /// The time, in microseconds since boot.
     pub started_us: u64,
+    /// How much of the log is kept in memory.
+    pub tail: TailLimits,
 }
 
 /// A snapshot that the leader sent: durable as a file, and loaded.
@@ -93,6 +95,7 @@ pub struct Group {
     pub(super) cell: Arc<PartitionCell>,
     pub(super) waiting: VecDeque<Waiting>,
     pub(super) applied: u64,
+    pub(super) tail_limits: TailLimits,
     pub(super) random: u64,
     /// Proof that this node leads, and who waits for it.
     pub(super) rounds: Rounds,
@@ -176,7 +179,7 @@ impl Group {
         snapshots: Snapshots,
         cell: Arc<PartitionCell>,
     ) -> raft::Result<Self> {
-        let GroupSettings { partition, node_id, seed, started_us } = settings;
+        let GroupSettings { partition, node_id, seed, started_us, tail: tail_limits } = settings;
         let alone = is_alone(tail.conf_state(), node_id);
         let mut node = raft_node(node_id, applied, tail)?;
         let seed = seed ^ (node_id << 32) ^ u64::from(partition);
@@ -197,6 +200,7 @@ impl Group {
             cell,
             waiting: VecDeque::new(),
             applied,
+            tail_limits,
             random: seed,
             rounds: Rounds::default(),
             confirmed_reads: VecDeque::new(),

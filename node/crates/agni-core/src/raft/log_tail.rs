@@ -1,11 +1,30 @@
 //! The part of a partition's log that Raft still needs, in memory. The durable log behind it is
 //! the WAL, which is written by another thread; this is what Raft reads.
 
+use crate::limits;
 use crate::raft::replicas;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::cell::Cell;
 use std::collections::VecDeque;
+
+/// How many applied entries are kept for followers that lag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TailLimits {
+    /// Ordinarily.
+    pub entries_max: u64,
+    /// While a follower is being sent a snapshot or catches up behind one.
+    pub catch_up_entries_max: u64,
+}
+
+impl Default for TailLimits {
+    fn default() -> Self {
+        TailLimits {
+            entries_max: limits::LOG_TAIL_ENTRIES_MAX,
+            catch_up_entries_max: limits::LOG_TAIL_ENTRIES_CATCH_UP_MAX,
+        }
+    }
+}
 
 /// Entries from `first` on, and the term just before them.
 #[derive(Debug, Clone, Default)]

@@ -2,11 +2,10 @@
 
 use crate::error::StartError;
 use crate::lease::LeaseSettings;
-use crate::limits;
 use crate::proto::node::{Command, ReplicaSet, SnapshotBlock, SnapshotHeader, SystemState};
-use crate::raft::log_tail::LogTail;
+use crate::raft::log_tail::{LogTail, TailLimits};
 use crate::raft::replicas;
-use crate::store::{RestoreError, Store};
+use crate::store::{RestoreError, Store, StoreLimits};
 use crate::system::{FOUNDING_INDEX, SYSTEM_PARTITION};
 use crate::wal::Op;
 use bytes::Bytes;
@@ -26,6 +25,10 @@ pub struct RecoverySettings {
     pub now_ms: u64,
     /// What the system group begins with, for the founding entry.
     pub founding: Option<Arc<SystemState>>,
+    /// What a store keeps besides its records.
+    pub store: StoreLimits,
+    /// How much of the log is kept in memory.
+    pub tail: TailLimits,
 }
 
 /// One group while it is put together again. It begins blank.
@@ -55,7 +58,8 @@ pub struct RecoveredGroup {
 impl GroupRecovery {
     /// A blank group.
     pub fn new(partition: u32, settings: RecoverySettings) -> Self {
-        let store = Store::with_settings(partition, settings.leases.clone());
+        let (leases, limits) = (settings.leases.clone(), settings.store.clone());
+        let store = Store::with_limits(partition, leases, limits);
         let tail = LogTail::new(ConfState::default(), 0, 0);
         let (known_replicas, fault) = (None, None);
         GroupRecovery { settings, partition, store, tail, applied: 0, known_replicas, fault }
@@ -194,7 +198,11 @@ impl GroupRecovery {
 
     /// Applied entries that are kept for followers that lag.
     fn kept_entries(&self) -> u64 {
-        if self.tail.voters() == [self.settings.node_id] { 0 } else { limits::LOG_TAIL_ENTRIES_MAX }
+        if self.tail.voters() == [self.settings.node_id] {
+            0
+        } else {
+            self.settings.tail.entries_max
+        }
     }
 
     fn apply_next(&mut self) -> Result<bool, StartError> {
