@@ -128,6 +128,7 @@ struct InFlight {
     readies: Vec<(u32, u64)>,
     promises: Vec<PeerMessage>,
     marks: Vec<Option<(Ticket, Answer)>>,
+    forget: Vec<u32>,
 }
 
 impl Core {
@@ -240,7 +241,8 @@ impl Core {
         let readies = std::mem::take(&mut self.turn.readies);
         let promises = std::mem::take(&mut self.turn.promises);
         let marks = std::mem::take(&mut self.marks);
-        self.in_flight = Some(InFlight { readies, promises, marks });
+        let forget = std::mem::take(&mut self.turn.forget_once_durable);
+        self.in_flight = Some(InFlight { readies, promises, marks, forget });
         let entries = std::mem::take(&mut self.turn.entries);
         let sync = std::mem::take(&mut self.turn.sync) || even_if_lazy;
         Some(Append { batch: std::mem::take(&mut self.turn.batch), sync, entries })
@@ -378,6 +380,7 @@ impl Core {
                 }
             }
             self.turn.messages.extend(in_flight.promises);
+            self.turn.forget.extend(in_flight.forget);
             self.release_due |= !in_flight.marks.is_empty();
             self.turn.answers.extend(in_flight.marks.into_iter().flatten());
         }

@@ -37,6 +37,8 @@ pub struct Turn {
     pub transfers: Vec<SnapshotTransfer>,
     /// Groups whose snapshot files are to be removed.
     pub forget: Vec<u32>,
+    /// The same, once what says so in the batch is durable: until then the group is still held.
+    pub forget_once_durable: Vec<u32>,
     /// Answers to be delivered.
     pub answers: Vec<(Ticket, Answer)>,
     /// Partitions with new revisions.
@@ -61,6 +63,17 @@ pub struct Snapshots {
     pub older: u64,
     /// The newest one's file.
     pub file: Option<String>,
+}
+
+/// Files of a life of a group that was let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leftovers {
+    /// There may be some: somebody must remove them.
+    There,
+    /// They are being removed.
+    Going,
+    /// There are none.
+    Gone,
 }
 
 /// What a group needs besides its data.
@@ -122,8 +135,8 @@ pub struct Group {
     pub(super) synced: u64,
     /// Indexes of the newest snapshot and of the one before it; 0 without one.
     pub snapshots: (u64, u64),
-    /// No file is left of a life of this group that was let go.
-    pub(super) files_gone: bool,
+    /// What is left on disk of a life of this group that was let go.
+    pub(super) leftovers: Leftovers,
     /// The newest snapshot's file.
     pub(super) snapshot_file: Option<String>,
     /// A snapshot that the leader sent, until Raft takes or refuses it.
@@ -180,7 +193,7 @@ impl Group {
         cell: Arc<PartitionCell>,
     ) -> raft::Result<Self> {
         let GroupSettings { partition, node_id, seed, started_us, tail: tail_limits } = settings;
-        let alone = is_alone(tail.conf_state(), node_id);
+        let alone = tail.newest() >= tail.floor() && is_alone(tail.conf_state(), node_id);
         let mut node = raft_node(node_id, applied, tail)?;
         let seed = seed ^ (node_id << 32) ^ u64::from(partition);
         let elections = Elections::new(seed, started_us);
@@ -191,6 +204,11 @@ impl Group {
         } else {
             cell.store.write().set_leading(false);
         }
+        let is_blank = applied == 0 && node.raft.raft_log.last_index() == 0;
+        let (snapshots, leftovers) = match is_blank && snapshots.newest > 0 {
+            true => (Snapshots::default(), Leftovers::There),
+            false => (snapshots, Leftovers::Gone),
+        };
         cell.snapshot_index.store(snapshots.newest, Relaxed);
         cell.is_held.store(replicas::contains(node.store().conf_state(), node_id), Relaxed);
         Ok(Group {
@@ -215,7 +233,7 @@ impl Group {
             unsynced: 0,
             synced: 0,
             snapshots: (snapshots.newest, snapshots.older),
-            files_gone: true,
+            leftovers,
             snapshot_file: snapshots.file,
             arrived: None,
             installing: None,
@@ -296,7 +314,7 @@ impl Group {
     /// is kept back to the older one.
     pub fn keep_from(&self) -> u64 {
         match self.is_blank() {
-            true if self.files_gone => DISCARD_INDEX + 1,
+            true if self.leftovers == Leftovers::Gone => DISCARD_INDEX + 1,
             true => 0,
             false => self.snapshots.1 + 1,
         }
@@ -325,7 +343,8 @@ impl Group {
         if !self.leads() {
             self.led_since_us = now_us;
         }
-        self.elections.tick(&mut self.node);
+        let may_stand = self.may_stand();
+        self.elections.tick(&mut self.node, may_stand);
         self.ask_age(now_us);
         let remaining_us = self.cell.leads_until_us.load(Relaxed).saturating_sub(now_us);
         let low = remaining_us < limits::LEASE_US * 2 / 3;
@@ -345,7 +364,8 @@ impl Group {
             kind == MsgPropose && !is_planted(Bug::ExpiryWithoutProof) && !self.is_report(&message);
         // A snapshot comes as a file, by way of `arrived`.
         let unfit = message.to != self.node_id || foreign || kind == MsgSnapshot;
-        if unfit || (is_vote && !self.elections.may_vote(now_us)) {
+        let too_early = is_vote && !self.elections.may_vote(now_us);
+        if unfit || too_early || self.is_out_of_reach(&message) {
             return;
         }
         self.heard_us.insert(message.from, now_us);

@@ -37,6 +37,8 @@ pub struct LogTail {
     entries: VecDeque<Entry>,
     /// What the newest durable snapshot file is of; none without a file.
     snapshot: Option<SnapshotMetadata>,
+    /// The term and index of the newest entry that this node had when it let go of the group.
+    floor: (u64, u64),
     /// Somebody needs a newer snapshot than there is.
     snapshot_wanted: Cell<bool>,
 }
@@ -51,6 +53,11 @@ impl LogTail {
     /// The index of the newest entry.
     pub fn last(&self) -> u64 {
         self.base_index + self.entries.len() as u64
+    }
+
+    /// The term and index of the newest entry.
+    pub fn newest(&self) -> (u64, u64) {
+        (self.entries.back().map_or(self.base_term, |entry| entry.term), self.last())
     }
 
     /// The index before the first entry.
@@ -109,6 +116,17 @@ impl LogTail {
     /// The term of what the log begins behind.
     pub fn base_term(&self) -> u64 {
         self.base_term
+    }
+
+    /// Notes what this node had when it let go of the group.
+    pub fn set_floor(&mut self, floor: (u64, u64)) {
+        self.floor = floor;
+    }
+
+    /// The term and index of the newest entry that this node had when it let go of the group;
+    /// zeros if it never did.
+    pub fn floor(&self) -> (u64, u64) {
+        self.floor
     }
 
     /// Notes the newest durable snapshot file.

@@ -4,7 +4,7 @@ use crate::lease::LeaseClock;
 use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::planted::{Bug, is_planted};
-use crate::raft::group::{Group, Turn};
+use crate::raft::group::{Group, Leftovers, Turn};
 use crate::raft::outbox;
 use crate::raft::rounds::Claim;
 use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer};
@@ -31,6 +31,10 @@ impl Group {
     /// Moves the group as far as it goes without waiting: collects what must become durable and
     /// what is to be sent, applies what is committed, answers who waited for it.
     pub fn advance(&mut self, turn: &mut Turn, metrics: &EngineMetrics, clock: &LeaseClock) {
+        if self.leftovers == Leftovers::There {
+            self.leftovers = Leftovers::Going;
+            turn.forget.push(self.partition);
+        }
         loop {
             self.begin_round(turn, metrics, clock);
             if !self.node.has_ready() {
@@ -135,7 +139,7 @@ impl Group {
         }
         turn.entries += ready.entries().len() as u64;
         if let Some(hs) = ready.hs() {
-            turn.batch.hard_state(self.partition, hs.term, hs.vote, hs.commit);
+            turn.batch.whole_hard_state(self.partition, self.hard_state(hs));
             self.cell.term.store(hs.term, Relaxed);
             self.cell.commit.store(hs.commit, Relaxed);
         }
