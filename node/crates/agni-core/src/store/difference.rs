@@ -97,10 +97,10 @@ impl Store {
         let mut at = cursor;
         let until = *at.until.get_or_insert(self.revision);
         if cursor.until.is_none() {
-            // At revision 0 a client holds nothing that could be gone.
-            at.present = revision != 0 && revision < self.compacted_revision();
+            // At revision 0, too: an earlier difference may have been broken off in the middle.
+            at.present = revision < self.compacted_revision();
         }
-        if !at.present && revision != 0 && revision < self.compacted_revision() {
+        if !at.present && revision < self.compacted_revision() {
             return Err(PageExpired);
         }
         let mut page = DifferencePage {
@@ -115,7 +115,7 @@ impl Store {
                 page.next = Some(next);
                 return Ok(page);
             }
-            if at.present || revision == 0 {
+            if at.present {
                 return Ok(page);
             }
             at.after_tombstone = Some(revision);
