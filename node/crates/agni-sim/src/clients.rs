@@ -144,7 +144,7 @@ impl Clients {
     pub fn pause_us(&mut self, client: usize) -> u64 {
         match self.clients[client].kindness {
             Kindness::Worker | Kindness::Wanderer => self.random.between(2_000, 60_000),
-            _ => self.random.between(150_000, 400_000),
+            _ => self.random.between(60_000, 250_000),
         }
     }
 
@@ -248,15 +248,17 @@ impl Clients {
     pub fn refused(&mut self, ticket: Ticket, leader: u64, _now_us: u64) {
         let Some(asked) = self.asked.remove(&ticket) else { return };
         self.done(asked.client, ticket);
+        // A node that was removed, or sleeps, may point to where nobody is any more.
         match leader {
             0 => self.forget_leader(asked.client, asked.partition),
+            _ if self.random.chance(150) => self.forget_leader(asked.client, asked.partition),
             leader => self.clients[asked.client].leaders[asked.partition] = leader as usize - 1,
         }
     }
 
     fn forget_leader(&mut self, client: usize, partition: usize) {
-        let leader = &mut self.clients[client].leaders[partition];
-        *leader = (*leader + 1) % self.nodes;
+        let anybody = self.random.below(self.nodes as u64) as usize;
+        self.clients[client].leaders[partition] = anybody;
     }
 
     fn done(&mut self, client: usize, ticket: Ticket) {

@@ -239,7 +239,10 @@ impl World {
     /// What the system group has come to, as far as any node knows.
     pub(crate) fn newest_state(&self) -> Option<Arc<SystemState>> {
         let states = self.nodes.iter().filter_map(|node| node.life.as_ref()?.system());
-        states.max_by_key(|state| state.version)
+        let reported = |state: &SystemState| -> u64 {
+            state.partitions.iter().map(|placement| placement.reported_index).sum()
+        };
+        states.max_by_key(|state| (state.version, reported(state)))
     }
 
     /// Whether a node is a member still.
@@ -262,7 +265,8 @@ impl World {
                 continue;
             };
             if life.system().is_none_or(|known| *known != *state) {
-                return failed(format!("node {} knows of an older cluster", node.id));
+                let group = self.describe(self.scenario.partitions as usize);
+                return failed(format!("node {} knows of an older cluster: {group}", node.id));
             }
             for placement in &state.partitions {
                 let cell = &life.cells[placement.partition as usize];
