@@ -13,7 +13,7 @@ export CARGO_INCREMENTAL ?= 0
 CARGO = cd node && cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run node test test-rust test-python verify fix proto proto-check docs docs-check bench soak sim lock
+.PHONY: help setup run node test test-rust test-python verify fix proto proto-check docs docs-check bench soak chaos sim lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -35,7 +35,7 @@ node: $(VENV)/.stamp ## compile the engine (release) into the environment
 setup: node ## make the environment and compile the engine
 	@echo "ready: $(BIN)/agni-node and $(BIN)/agnictl"
 
-run: node ## start a node (PORT=7400 DATA=.agni), register a gateway, find it again
+run: node ## start three nodes (PORT=7400 DATA=.agni), register a gateway, find it again
 	@$(BIN)/python scripts/run_demo.py --port $(PORT) --data $(DATA)
 
 test: test-rust test-python ## every test, Rust and Python
@@ -72,6 +72,10 @@ bench: node bench-run ## measure against etcd and against this machine (docs/ben
 
 soak: node bench-tools ## the fault tests in full size: 200 kills, 100,000 leases, 2,000 watchers
 	AGNI_SOAK=1 AGNI_FUZZ_SECONDS=300 $(BIN)/python -m pytest -s tests/faults tests/fuzz
+
+# Root, iproute2 and nftables: each node gets a host of its own. A report with a picture each.
+chaos: node ## three nodes under kills, pauses, cuts and load, judged, in full size (an hour)
+	AGNI_CHAOS=1 $(BIN)/python -m pytest -s -o timeout=3600 tests/chaos/test_cluster.py
 
 # SEED=7 repeats one run, with TRACE=1 event by event; FROM=1 COUNT=10000 NODES=5 tries many.
 NODES ?= 3

@@ -45,6 +45,8 @@ metadata; over HTTP the same is
 | OVERLOADED | RESOURCE_EXHAUSTED | 429 | repeat after the delay |
 | DISK_FULL | RESOURCE_EXHAUSTED | 507 | repeat after the delay; make room |
 | NOT_LEADER | UNAVAILABLE | 503 | ask `leader_id`, or repeat |
+| NO_LEADER | UNAVAILABLE | 503 | a majority of the replicas can't be reached: repeat |
+| OUTCOME_UNKNOWN | UNAVAILABLE | 503 | leader lost, the write may have taken place: repeat |
 | NOT_READY | UNAVAILABLE | 503 | repeat |
 | SHUTTING_DOWN | UNAVAILABLE | 503 | repeat elsewhere |
 | STALENESS_EXCEEDED | UNAVAILABLE | 503 | allow an older answer, or ask the leader |
@@ -54,6 +56,11 @@ metadata; over HTTP the same is
 | METHOD_NOT_ALLOWED | UNIMPLEMENTED | 405 | use a method that the path knows |
 | UNSUPPORTED_MEDIA_TYPE | INVALID_ARGUMENT | 415 | send `application/json` |
 | UNIMPLEMENTED | UNIMPLEMENTED | 501 | this server is older than the request |
+| EPOCH_OUTDATED | FAILED_PRECONDITION | 409 | another operator has taken over: stop |
+| MEMBER_LEFT | FAILED_PRECONDITION | 409 | the node was removed: wipe its directory to join anew |
+| MEMBER_IN_USE | FAILED_PRECONDITION | 409 | the node holds replicas, or is the last one |
+| MEMBERS_FULL | FAILED_PRECONDITION | 409 | too many nodes have joined this cluster in its life |
+| VERSION_MISMATCH | FAILED_PRECONDITION | 409 | it was placed anew meanwhile: look again |
 | SNAPSHOT_FAILED | INTERNAL | 500 | see the message; what was there before stays |
 | INTERNAL | INTERNAL | 500 | a fault of ours: report it |
 

@@ -1,8 +1,8 @@
-"""`make run`: a registry that you can touch.
+"""`make run`: a registry of three nodes that you can touch.
 
-Starts a node, registers the gateway of the roadmap with its own JSON, asks discovery for it, says
-what to try next, and stays until Ctrl-C. Uses nothing but HTTP, so every step can be repeated
-with curl.
+Starts three nodes, registers the gateway of the roadmap at the first with its own JSON, asks the
+second for it, says what to try next, and stays until Ctrl-C. Uses nothing but HTTP, so every step
+can be repeated with curl.
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 START_SECONDS_MAX = 60
+NODES = 3
+PEER_PORTS_ABOVE = 100
+"""A node listens for others this far above its port for clients."""
 POLL_SECONDS = 0.05
+STOP_GRACE_SECONDS = 3
 
 # Word for word what the roadmap sends.
 GATEWAY = """{
@@ -38,13 +43,20 @@ GATEWAY = """{
 }"""
 
 NEXT = """\
-The registry is up on {address}; its data is in {data} and survives kill -9.
+The registry is up: {nodes}. Its data is in {data} and survives kill -9.
+
+Kill any one node: what was registered is still found, and can be changed, at the other two.
+
+  kill -9 {victim}                               (the one that was asked first)
+  curl -s http://{other}/v1/gateways
+  {bin}/python -m agniregistry_node run {settings}
+                                              (it comes back and catches up)
 
 Try, in another terminal:
 
+  {bin}/agnictl -a {address} cluster status
   {bin}/agnictl -a {address} list gateways
   {bin}/agnictl -a {address} watch gateways    (leave it open, then change something)
-  curl -s http://{address}/v1/gateways
   curl -s -X DELETE http://{address}/v1/gateways/global.gateway.agnistack.online
   curl -s http://{address}/metrics
   curl -s http://{address}/openapi.json        (the whole HTTP interface)
@@ -72,32 +84,42 @@ def call(url: str, body: str | None = None) -> Any:
         return json.load(answer)
 
 
-def start_node(listen: str, data: str, log: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A node in a process of its own, and where it listens, once it is ready."""
-    command = [sys.executable, "-m", "agniregistry_node", "run", "--preset", "dev"]
-    command += ["--log-level", "info", "--listen", listen, "--data-dir", data]
+@dataclass
+class DemoNode:
+    """One of the nodes."""
+
+    settings: list[str]
+    address: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+def start_node(number: int, port: int, data: str, folder: Path) -> DemoNode:
+    """A node in a process of its own."""
+    peers = [f"127.0.0.1:{port + PEER_PORTS_ABOVE + each}" for each in range(NODES)]
+    address = f"127.0.0.1:{port + number}"
+    settings = ["--preset", "dev", "--log-level", "info", "--listen", address]
+    settings += ["--name", f"node-{number + 1}", "--peer-listen", peers[number]]
+    settings += ["--seeds", ",".join(peers), "--data-dir", str(Path(data) / f"node-{number + 1}")]
+    log = folder / f"node-{number + 1}.log"
     with log.open("wb") as sink:
-        node = subprocess.Popen(command, stderr=sink)
+        command = [sys.executable, "-m", "agniregistry_node", "run", *settings]
+        process = subprocess.Popen(command, stderr=sink)
+    return DemoNode(settings, address, log, process)
+
+
+def wait_ready(nodes: list[DemoNode]) -> None:
+    """Waits until every node serves.
+
+    Raises:
+        SystemExit: With the log of the first that doesn't.
+    """
     deadline = time.monotonic() + START_SECONDS_MAX
-    while node.poll() is None and time.monotonic() < deadline:
-        address = address_in(log)
-        if address and is_ready(address):
-            return node, address
-        time.sleep(POLL_SECONDS)
-    node.terminate()
-    raise SystemExit(f"the node did not start; it said:\n{log.read_text()}")
-
-
-def address_in(log: Path) -> str | None:
-    """Where the node says that it listens."""
-    for line in log.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and entry.get("msg") == "node started":
-            return str(entry["address"])
-    return None
+    for node in nodes:
+        while not is_ready(node.address):
+            if node.process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{node.address} did not start; it said:\n{node.log.read_text()}")
+            time.sleep(POLL_SECONDS)
 
 
 def is_ready(address: str) -> bool:
@@ -109,23 +131,32 @@ def is_ready(address: str) -> bool:
         return False
 
 
-def show(address: str, data: str) -> None:
+def show(nodes: list[DemoNode], data: str) -> None:
     """The demonstration itself."""
-    base = f"http://{address}"
-    step(f"the roadmap's gateway registers: POST {base}/v1/gateways")
+    first, second = f"http://{nodes[0].address}", f"http://{nodes[1].address}"
+    step(f"the roadmap's gateway registers: POST {first}/v1/gateways")
     print(GATEWAY)
-    print("answer:", json.dumps(call(f"{base}/v1/gateways", GATEWAY)))
+    print("answer:", json.dumps(call(f"{first}/v1/gateways", GATEWAY)))
     query = "/v1/discover?kind=gateway&region=global&min_memory=2048&explain=true"
-    step(f"who serves the region global with 2 GiB of memory? GET {query}")
-    print(json.dumps(call(base + query), indent=2))
+    step(f"another node is asked who serves the region global: GET {second}{query}")
+    print(json.dumps(call(second + query), indent=2))
     step("yours now")
     programs = os.path.relpath(Path(sys.executable).parent)
-    print(NEXT.format(address=address, data=data, bin=programs), flush=True)
+    text = NEXT.format(
+        nodes=", ".join(f"{node.address} (process {node.process.pid})" for node in nodes),
+        data=data,
+        bin=programs,
+        victim=nodes[0].process.pid,
+        settings=" ".join(nodes[0].settings),
+        address=nodes[0].address,
+        other=nodes[1].address,
+    )
+    print(text, flush=True)
 
 
 def main() -> int:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description="start a node and show what it does")
+    parser = argparse.ArgumentParser(description="start three nodes and show what they do")
     parser.add_argument("--port", type=int, default=7400)
     parser.add_argument("--data", default=".agni")
     arguments = parser.parse_args()
@@ -134,28 +165,37 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="agni-run-") as folder:
-        step(f"a node starts on 127.0.0.1:{arguments.port}, data in {arguments.data}")
-        log = Path(folder) / "node.log"
-        node, address = start_node(f"127.0.0.1:{arguments.port}", arguments.data, log)
+        last = arguments.port + NODES - 1
+        step(f"nodes start on 127.0.0.1:{arguments.port} to {last}, data in {arguments.data}")
+        nodes: list[DemoNode] = []
         try:
-            show(address, arguments.data)
-            return node.wait()
+            # One by one, so that those which run are known should one fail.
+            nodes += (
+                start_node(number, arguments.port, arguments.data, Path(folder))
+                for number in range(NODES)
+            )
+            wait_ready(nodes)
+            show(nodes, arguments.data)
+            while any(node.process.poll() is None for node in nodes):
+                time.sleep(1)
+            return 0
         except KeyboardInterrupt:
             step("stopping")
-            return stop(node)
+            return stop(nodes)
         finally:
-            if node.poll() is None:
-                node.kill()
+            for node in nodes:
+                if node.process.poll() is None:
+                    node.process.kill()
 
 
-def stop(node: subprocess.Popen[bytes]) -> int:
-    """Waits for the node. A terminal's Ctrl-C has reached it already; a second signal would end
-    it at once, so it is only asked where nobody else has."""
-    try:
-        return node.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        node.terminate()
-    return node.wait(timeout=30)
+def stop(nodes: list[DemoNode]) -> int:
+    """Waits for the nodes. A terminal's Ctrl-C has reached them already; a second signal would end
+    them at once, so they are only asked where nobody else has."""
+    time.sleep(STOP_GRACE_SECONDS)
+    for node in nodes:
+        if node.process.poll() is None:
+            node.process.terminate()
+    return max(node.process.wait(timeout=30) for node in nodes)
 
 
 if __name__ == "__main__":

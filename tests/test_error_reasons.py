@@ -9,6 +9,7 @@ from agniregistry import errors
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = ROOT / "node/crates/agni-server/src"
+CORE = ROOT / "node/crates/agni-core/src"
 NEW = re.compile(r'RpcError::new\(\s*Code::(\w+),\s*"([A-Z_]+)"')
 TOKEN = re.compile(r'RpcError::token\(\s*"\w+",\s*"([A-Z_]+)",(?=([^}]*))')
 CODE_SET = re.compile(r"error\.code = Code::(\w+)")
@@ -33,6 +34,12 @@ def given() -> dict[str, set[str]]:
             found.setdefault(reason, set()).add(
                 snake(changed[1]) if changed else "INVALID_ARGUMENT"
             )
+    # What the system group refuses at apply comes with its reason from the core.
+    listed = (CORE / "system/apply.rs").read_text()
+    block = listed[listed.index("pub const REASONS") : listed.index("];")]
+    own = {"INVALID_FIELD": "INVALID_ARGUMENT", "NOT_FOUND": "NOT_FOUND"}
+    for reason in re.findall(r'"([A-Z_]+)"', block):
+        found.setdefault(reason, set()).add(own.get(reason, "FAILED_PRECONDITION"))
     return found
 
 

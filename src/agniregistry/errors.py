@@ -17,6 +17,8 @@
     │   ├── OverloadedError         OVERLOADED
     │   ├── DiskFullError           DISK_FULL: reads and renewals still work
     │   ├── NotLeaderError          NOT_LEADER
+    │   ├── NoLeaderError           NO_LEADER: a majority of a partition's replicas is missing
+    │   ├── OutcomeUnknownError     OUTCOME_UNKNOWN: the leader was lost on the way
     │   ├── NotReadyError           NOT_READY
     │   ├── ShuttingDownError       SHUTTING_DOWN
     │   ├── StalenessExceededError  STALENESS_EXCEEDED
@@ -208,6 +210,18 @@ class NotLeaderError(UnavailableError):
     """The asked node does not lead the record's partition and could not pass the request on."""
 
     default_reason = "NOT_LEADER"
+
+
+class NoLeaderError(UnavailableError):
+    """Nobody leads the record's partition: a majority of its replicas can't be reached."""
+
+    default_reason = "NO_LEADER"
+
+
+class OutcomeUnknownError(UnavailableError):
+    """The partition's leader was lost on the way: the write may have been done, or may yet be."""
+
+    default_reason = "OUTCOME_UNKNOWN"
 
 
 class NotReadyError(UnavailableError):

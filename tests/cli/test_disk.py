@@ -79,7 +79,10 @@ def test_dump_in_columns(alone: Run, log: Path) -> None:
     assert lines[2].split()[:7] == [
         "2", "1:106", "3", "2", "2", "put", "gateway/global.gateway.agnistack.online",
     ]  # fmt: skip
-    assert len(lines) == 9
+    assert [line.split()[5] for line in lines[1:]] == [
+        "no_op", "put", "expire", "snapshot_mark", "replica_set", "discard", *["put"] * 4,
+    ]  # fmt: skip
+    assert lines[5].endswith("voters [42] learners [43]")
 
 
 def test_dump_as_json_lines(alone: Run, log: Path) -> None:

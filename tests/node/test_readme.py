@@ -39,7 +39,9 @@ def test_python(node: Node, code: str, capsys: pytest.CaptureFixture[str]) -> No
 def test_agnictl(node: Node, tmp_path: Path) -> None:
     assert len(AGNICTL) >= 3
     for line in AGNICTL:
-        words = [word.replace(".agni", str(tmp_path / "data")) for word in shlex.split(line, True)]
+        words = [
+            word.replace(".agni/node-1", str(tmp_path / "data")) for word in shlex.split(line, True)
+        ]
         command = [sys.executable, "-m", "agniregistry.cli", "-a", node.address, *words[1:]]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, (line, done.stderr)

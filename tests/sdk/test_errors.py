@@ -31,6 +31,8 @@ REASONS = {
     "NOT_READY": errors.NotReadyError,
     "OVERLOADED": errors.OverloadedError,
     "PAGE_TOKEN_EXPIRED": errors.PageTokenExpiredError,
+    "NO_LEADER": errors.NoLeaderError,
+    "OUTCOME_UNKNOWN": errors.OutcomeUnknownError,
     "PAGE_TOKEN_INVALID": errors.PageTokenInvalidError,
     "RESUME_TOKEN_FOREIGN": errors.ResumeTokenForeignError,
     "RESUME_TOKEN_INVALID": errors.ResumeTokenInvalidError,

@@ -17,4 +17,4 @@ def test_the_golden_snapshot_says_what_its_page_says() -> None:
     header = reader.header
     assert (header.cluster_id, header.partition, header.index) == ("07" * 16, 3, 42)
     assert (header.term, header.revision, header.compacted_revision) == (2, 40, 12)
-    assert header.voters == [42, 300]
+    assert header.replicas == {"voters": [42, 300]}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "agniregistry/api/v1/types.proto",
     "agniregistry/api/v1/registry.proto",
     "agniregistry/api/v1/cluster.proto",
@@ -10,6 +10,8 @@ const FILES: [&str; 7] = [
     "agniregistry/node/v1/command.proto",
     "agniregistry/node/v1/wal.proto",
     "agniregistry/node/v1/snapshot.proto",
+    "agniregistry/node/v1/peer.proto",
+    "agniregistry/node/v1/ask.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -109,6 +109,34 @@ def check_log_level(value: str) -> str | None:
     return None if value in levels else f"must be {', '.join(levels)}, not {value!r}"
 
 
+def check_name(value: str) -> str | None:
+    """Empty, or what a DNS label may be."""
+    if re.fullmatch(r"[a-z0-9-]{0,63}", value):
+        return None
+    return f"must be 1..63 of a-z, 0-9 and -, or empty, not {value!r}"
+
+
+def check_address(value: str) -> str | None:
+    """Empty, or host:port with a port that can be connected to."""
+    if not value:
+        return None
+    fault = check_listen(value)
+    return fault or ("must have a port other than 0" if value.endswith(":0") else None)
+
+
+def check_seeds(value: str) -> str | None:
+    """Empty, or host:port several times, with commas."""
+    seeds = value.split(",") if value else []
+    if len(seeds) > 16:
+        return f"must be at most 16 addresses, not {len(seeds)}"
+    if len(set(seeds)) < len(seeds):
+        return "must name no address twice"
+    faults = [
+        fault for seed in seeds if (fault := check_address(seed) or (not seed and "is empty"))
+    ]
+    return f"has an address that {faults[0]}" if faults else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class NodeConfig:
     """The settings of one node."""
@@ -182,6 +210,54 @@ class NodeConfig:
         "Partitions of a new cluster: a power of two.",
         danger="Fixed when the data folder is made; another number is refused afterwards.",
         check=check_partitions,
+    )
+    name: str = setting(
+        "",
+        "What this node is called in its cluster; empty for a node that stays alone.",
+        danger="Each node needs its own, kept over its whole life: a node that comes with a name "
+        "that is known and an empty data folder replaces the one that had the name.",
+        check=check_name,
+    )
+    peer_listen: str = setting(
+        "127.0.0.1:7401",
+        "host:port on which other nodes are listened to; only with a name.",
+        danger="Without TLS whoever reaches this address may pass for a node.",
+        check=check_listen,
+    )
+    peer_address: str = setting(
+        "",
+        "host:port under which other nodes reach this one; empty for where it listens.",
+        check=check_address,
+    )
+    client_address: str = setting(
+        "",
+        "host:port under which clients and nodes reach this one; empty for where it listens.",
+        check=check_address,
+    )
+    seeds: str = setting(
+        "",
+        "Peer addresses of the nodes that found the cluster, with commas; a node that is not among "
+        "them joins through them. Empty begins a cluster of one.",
+        danger="The same list, in the same order, on every founder: the first one founds.",
+        check=check_seeds,
+    )
+    zone: str = setting(
+        "", "The zone this node runs in: replicas are spread over zones.", check=check_region
+    )
+    replication: int = setting(
+        3,
+        "Replicas of each partition in a cluster that this node founds.",
+        unit="replicas",
+        danger="Fewer than 3 survive the loss of no node.",
+        check=between(1, 7),
+    )
+    snapshot_bytes_per_s: int = setting(
+        64 * MIB,
+        "Most that is sent of snapshots to other nodes, all together.",
+        unit="bytes a second",
+        danger="Too much leaves the network no room for clients; too little keeps a new node "
+        "waiting.",
+        check=between(256 * KIB, 16 * GIB),
     )
     log_level: str = setting(
         "info",

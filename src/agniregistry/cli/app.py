@@ -29,7 +29,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "renew": "records",
     },
     "Discovery": {"discover": "discovery", "explain": "discovery", "watch": "watching"},
-    "The cluster": {"status": "cluster", "snapshot": "cluster"},
+    "The cluster": {"cluster": "members", "status": "cluster", "snapshot": "cluster"},
     "A node's disk": {"wal": "disk"},
     "Development": {"dev": "dev"},
     "agnictl itself": {"context": "itself", "completion": "itself", "version": "itself"},

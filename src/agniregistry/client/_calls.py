@@ -381,3 +381,82 @@ def snapshot(partitions: Sequence[int]) -> Call[tuple[t.SnapshotTaken, ...]]:
             "partitions must be numbers of partitions", field="partitions"
         ) from error
     return Call(CLUSTER + "Snapshot", message.SerializeToString(), decode)
+
+
+_MEMBER_STATES = {
+    c.MEMBER_STATE_ACTIVE: t.MemberState.ACTIVE,
+    c.MEMBER_STATE_DRAINING: t.MemberState.DRAINING,
+    c.MEMBER_STATE_LEFT: t.MemberState.LEFT,
+}
+
+
+def members() -> Call[t.ClusterMembers]:
+    """Members."""
+    return Call(CLUSTER + "Members", c.MembersRequest().SerializeToString(), _read_members)
+
+
+def _read_members(data: bytes) -> t.ClusterMembers:
+    response = c.MembersResponse.FromString(data)
+    return t.ClusterMembers(
+        version=response.version,
+        author_epoch=response.author_epoch,
+        replication=response.replication,
+        system_leader_id=response.system_leader_id,
+        members=tuple(
+            t.ClusterMember(
+                node_id=item.node_id,
+                name=item.name,
+                client_address=item.client_address,
+                peer_address=item.peer_address,
+                region=item.region,
+                zone=item.zone,
+                state=_MEMBER_STATES.get(item.state, t.MemberState.ACTIVE),
+                replaces=item.replaces,
+            )
+            for item in response.members
+        ),
+        placements=tuple(
+            t.Placement(
+                partition=item.partition,
+                wanted=tuple(item.wanted),
+                wanted_version=item.wanted_version,
+                voters=tuple(item.voters),
+                learners=tuple(item.learners),
+                leader_id=item.leader_id,
+            )
+            for item in response.placements
+        ),
+    )
+
+
+def _changed(data: bytes) -> int:
+    return c.ClusterChanged.FromString(data).version
+
+
+def change_member(node_id: int, action: str, author_epoch: int) -> Call[int]:
+    """ChangeMember: drain, return or remove."""
+    message = c.ChangeMemberRequest(
+        node_id=node_id,
+        action=c.ChangeMemberRequest.Action.Value(f"ACTION_{action.upper()}"),
+        author_epoch=author_epoch,
+    )
+    return Call(CLUSTER + "ChangeMember", message.SerializeToString(), _changed)
+
+
+def place(
+    partition: int, node_ids: Sequence[int], expected_version: int | None, author_epoch: int
+) -> Call[int]:
+    """PlacePartition."""
+    message = c.PlacePartitionRequest(
+        partition=partition,
+        node_ids=node_ids,
+        expected_version=expected_version,
+        author_epoch=author_epoch,
+    )
+    return Call(CLUSTER + "PlacePartition", message.SerializeToString(), _changed)
+
+
+def transfer_leader(partition: int, node_id: int) -> Call[int]:
+    """TransferLeader."""
+    message = c.TransferLeaderRequest(partition=partition, node_id=node_id)
+    return Call(CLUSTER + "TransferLeader", message.SerializeToString(), _changed)

@@ -204,13 +204,22 @@ def read_to_wire(read: t.ReadOptions) -> p.ReadOptions:
     if read.consistency is not None:
         message.consistency = CONSISTENCIES.get(read.consistency, p.CONSISTENCY_UNSPECIFIED)
     put_field(message, "max_staleness_ms", read.max_staleness_ms, "read.max_staleness_ms")
+    try:
+        message.at_least.update(read.at_least)
+    except (ValueError, TypeError) as error:
+        raise InvalidFieldError(
+            f"read.at_least must have partitions and revisions: {error}",
+            metadata={"field": "read.at_least"},
+        ) from error
     return message
 
 
 def read_from_wire(message: p.ReadOptions) -> t.ReadOptions:
     """How to read (only a server needs this)."""
     back = {wire: consistency for consistency, wire in CONSISTENCIES.items()}
-    return t.ReadOptions(back.get(message.consistency), message.max_staleness_ms)
+    return t.ReadOptions(
+        back.get(message.consistency), message.max_staleness_ms, dict(message.at_least)
+    )
 
 
 def filter_to_wire(wanted: t.Filter) -> p.Filter:

@@ -265,6 +265,53 @@ class Client(ClientBase):
         """Takes snapshots of the partitions (none given: all) and waits until they are durable."""
         return self._call(calls.snapshot(partitions), timeout_ms)
 
+    def members(self, *, timeout_ms: int | None = None) -> t.ClusterMembers:
+        """The members with their state, and where each partition is wanted and where it is."""
+        return self._call(calls.members(), timeout_ms)
+
+    def drain_member(
+        self, node_id: int, *, author_epoch: int = 0, timeout_ms: int | None = None
+    ) -> int:
+        """Has a member hand over what it leads, and gives it nothing new; answers the version.
+
+        Its replicas stay until they are placed elsewhere.
+        """
+        return self._call(calls.change_member(node_id, "drain", author_epoch), timeout_ms)
+
+    def return_member(
+        self, node_id: int, *, author_epoch: int = 0, timeout_ms: int | None = None
+    ) -> int:
+        """Takes the draining of a member back; answers the version."""
+        return self._call(calls.change_member(node_id, "return", author_epoch), timeout_ms)
+
+    def remove_member(
+        self, node_id: int, *, author_epoch: int = 0, timeout_ms: int | None = None
+    ) -> int:
+        """Lets a member go for ever; refused while it holds replicas; answers the version."""
+        return self._call(calls.change_member(node_id, "remove", author_epoch), timeout_ms)
+
+    def place_partition(
+        self,
+        partition: int,
+        node_ids: Sequence[int],
+        *,
+        expected_version: int | None = None,
+        author_epoch: int = 0,
+        timeout_ms: int | None = None,
+    ) -> int:
+        """Says where a partition is wanted, the preferred leader first; answers the version.
+
+        Its leader then moves it there step by step: `members` shows how far it is.
+        """
+        call = calls.place(partition, node_ids, expected_version, author_epoch)
+        return self._call(call, timeout_ms)
+
+    def transfer_leader(
+        self, partition: int, node_id: int, *, timeout_ms: int | None = None
+    ) -> None:
+        """Hands a partition's leadership to another of its voters."""
+        self._call(calls.transfer_leader(partition, node_id), timeout_ms)
+
     # -- lifecycle ------------------------------------------------------------------------
 
     def close(self) -> None:

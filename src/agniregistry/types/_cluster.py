@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +112,72 @@ class SnapshotTaken:
     """Its size on disk, in bytes."""
     file: str = ""
     """The file's name in the data directory."""
+
+
+class MemberState(Enum):
+    """Where a member is in its life."""
+
+    ACTIVE = "active"
+    """It takes part."""
+    DRAINING = "draining"
+    """It takes part but leads nothing and is given nothing new."""
+    LEFT = "left"
+    """It was removed or replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterMember:
+    """A member in full."""
+
+    node_id: int
+    """Its identity, never given twice."""
+    name: str = ""
+    """What its configuration calls it."""
+    client_address: str = ""
+    """host:port for clients."""
+    peer_address: str = ""
+    """host:port for other nodes."""
+    region: str = ""
+    """The region that it serves."""
+    zone: str = ""
+    """The zone it runs in; may be empty."""
+    state: MemberState = MemberState.ACTIVE
+    """Where it is in its life."""
+    replaces: int = 0
+    """The member whose place it took because that one's data was gone; 0 for nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one partition is wanted, and where it is."""
+
+    partition: int
+    """Which partition."""
+    wanted: tuple[int, ...] = ()
+    """The nodes that should hold it, the preferred leader first."""
+    wanted_version: int = 0
+    """Grows whenever `wanted` is set."""
+    voters: tuple[int, ...] = ()
+    """Who votes, as its leader last reported."""
+    learners: tuple[int, ...] = ()
+    """Who catches up, as its leader last reported."""
+    leader_id: int = 0
+    """Who leads, as far as the asked node could find out; 0 for nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterMembers:
+    """The members and the placement."""
+
+    version: int = 0
+    """Grows with every change of what follows."""
+    author_epoch: int = 0
+    """The highest epoch of an author that changed anything."""
+    replication: int = 3
+    """How many replicas a partition should have."""
+    system_leader_id: int = 0
+    """Who leads the group that keeps all this; 0 when unknown."""
+    members: tuple[ClusterMember, ...] = ()
+    """Everybody who ever joined."""
+    placements: tuple[Placement, ...] = ()
+    """All partitions in their order."""

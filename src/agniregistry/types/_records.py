@@ -190,6 +190,11 @@ class ReadOptions:
     """How fresh the answer has to be; None means the server's default, linearizable."""
     max_staleness_ms: int = 0
     """For stale reads: the oldest that is acceptable, in milliseconds; 0 means any age."""
+    at_least: Mapping[int, int] = field(default_factory=dict)
+    """For stale reads: the revision that each of these partitions must have reached at least.
+
+    Whoever hands in the revisions of the headers that it has seen never sees a partition go back.
+    """
 
 
 @dataclass(frozen=True, slots=True)

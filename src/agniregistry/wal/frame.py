@@ -35,15 +35,18 @@ class Op(IntEnum):
     EXPIRE = 5
     NO_OP = 6
     CONF_CHANGE = 7
+    SYSTEM = 8
     HARD_STATE = 16
     SNAPSHOT_MARK = 17
+    REPLICA_SET = 18
+    DISCARD = 19
     BATCH_COMMIT = 32
     SEGMENT_HEADER = 33
 
     @property
     def is_entry(self) -> bool:
-        """Whether it is an entry of a partition's Raft log."""
-        return self <= Op.CONF_CHANGE
+        """Whether it is an entry of a group's Raft log."""
+        return self <= Op.SYSTEM
 
 
 _OPS = {int(op): op for op in Op}

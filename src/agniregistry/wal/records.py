@@ -1,4 +1,4 @@
-"""What frames say: WalRecord, Command and Record, read from their wire bytes.
+"""What frames say: WalRecord, Command, Record and ReplicaSet, read from their wire bytes.
 
 The field numbers are those of proto/agniregistry/{node,api}/v1; a test compares this reader with
 messages that protobuf itself encoded.
@@ -36,8 +36,11 @@ class WalRecord:
     """SEGMENT_HEADER: segment, node_id, cluster_id (hexadecimal), previous_sequence, salt."""
     snapshot_file: str = ""
     """SNAPSHOT_MARK: the file's name below snapshots/."""
-    voters: list[int] = field(default_factory=list)
-    """SNAPSHOT_MARK: the partition's voters at that index."""
+    replicas: dict[str, Any] = field(default_factory=dict)
+    """SNAPSHOT_MARK, REPLICA_SET: voters, learners, voters_outgoing, learners_next, auto_leave at
+    that index; what is empty is left out."""
+    installed: bool = False
+    """SNAPSHOT_MARK: it came from the group's leader."""
 
 
 @dataclass(slots=True)
@@ -45,7 +48,8 @@ class Command:
     """What an entry changes: the operation's name, its key and its other fields."""
 
     operation: str = ""
-    """put, patch, delete, drain or expire; empty for the leader's own entry."""
+    """put, patch, delete, drain, expire, or the name of a change of the system group such as
+    add_member; empty for the leader's own entry."""
     key: dict[str, str] = field(default_factory=dict)
     """namespace, kind, name; empty for expire."""
     detail: dict[str, Any] = field(default_factory=dict)
@@ -75,8 +79,10 @@ def read_wal_record(data: memoryview) -> WalRecord:
                 record.segment_header = _read(value, _SEGMENT_HEADER)
             case 8:
                 record.snapshot_file = wire.text(value)
-            case 9:
-                record.voters += wire.varints(value)
+            case 10:
+                record.replicas = read_replicas(value)
+            case 11:
+                record.installed = bool(wire.unsigned(value))
     return record
 
 
@@ -89,9 +95,27 @@ def read_command(data: memoryview) -> Command:
             detail = _read(value, layout)
             command.operation, command.key = name, detail.pop("key", {})
             command.detail = detail
+        elif number == 7:
+            command.operation, command.detail = _read_system(wire.message(value))
         elif number == 6:
             command.proposed_unix_ms = wire.signed(value)
     return command
+
+
+def _read_system(data: memoryview) -> tuple[str, dict[str, Any]]:
+    name, epoch, detail = "", 0, {}
+    for number, _, value in fields(data):
+        if number == 1:
+            epoch = wire.unsigned(value)
+        elif number in _SYSTEM_OPERATIONS:
+            name, layout = _SYSTEM_OPERATIONS[number]
+            detail = _read(value, layout)
+    return name, {**detail, **({"author_epoch": epoch} if epoch else {})}
+
+
+def read_replicas(value: Value) -> dict[str, Any]:
+    """Reads a ReplicaSet; raises WireError."""
+    return _read(value, _REPLICAS)
 
 
 def read_record(data: memoryview) -> dict[str, Any]:
@@ -214,6 +238,61 @@ _EXPIRE: Layout = {
     1: _one("proposer_term", wire.unsigned),
     2: ("leases", _nested(_LEASE), True),
 }
+_REPLICAS: Layout = {
+    1: ("voters", wire.varints, True),
+    2: ("learners", wire.varints, True),
+    3: ("voters_outgoing", wire.varints, True),
+    4: ("learners_next", wire.varints, True),
+    5: _one("auto_leave", lambda value: bool(wire.unsigned(value))),
+}
+_MEMBER: Layout = {
+    1: _one("node_id", wire.unsigned),
+    2: _one("name", wire.text),
+    3: _one("client_address", wire.text),
+    4: _one("peer_address", wire.text),
+    5: _one("region", wire.text),
+    6: _one("zone", wire.text),
+    7: _one("state", wire.unsigned),
+    8: _one("nonce", _hexadecimal),
+    9: _one("replaces", wire.unsigned),
+}
+_SYSTEM_OPERATIONS: dict[int, tuple[str, Layout]] = {
+    2: ("add_member", {1: _one("member", _nested(_MEMBER))}),
+    3: (
+        "update_member",
+        {
+            1: _one("node_id", wire.unsigned),
+            2: _one("client_address", wire.text),
+            3: _one("peer_address", wire.text),
+            4: _one("zone", wire.text),
+            5: _one("name", wire.text),
+        },
+    ),
+    4: (
+        "set_draining",
+        {
+            1: _one("node_id", wire.unsigned),
+            2: _one("draining", lambda value: bool(wire.unsigned(value))),
+        },
+    ),
+    5: ("remove_member", {1: _one("node_id", wire.unsigned)}),
+    6: (
+        "set_wanted",
+        {
+            1: _one("partition", wire.unsigned),
+            2: ("nodes", wire.varints, True),
+            3: _one("expected_version", wire.unsigned),
+        },
+    ),
+    7: (
+        "report_replicas",
+        {
+            1: _one("partition", wire.unsigned),
+            2: _one("replicas", _nested(_REPLICAS)),
+            3: _one("index", wire.unsigned),
+        },
+    ),
+}
 _OPERATIONS: dict[int, tuple[str, Layout]] = {
     1: ("put", _PUT),
     2: ("patch", _PATCH),
@@ -245,5 +324,6 @@ __all__ = [
     "read_command",
     "read_key",
     "read_record",
+    "read_replicas",
     "read_wal_record",
 ]

@@ -1,4 +1,5 @@
-"""Reads snapshot files: one partition's records and tombstones at one index of its log.
+"""Reads snapshot files: one group's records and tombstones, or the system group's state, at one
+index of its log.
 
     "AGNISNAP" [version:4]  block...  [crc32 of all that:4]                    all big-endian
     block = [kind:1][packed length:4][plain length:4][zstd payload][crc32 of the block:4]
@@ -18,7 +19,7 @@ from typing import Any
 
 from agniregistry.wal import wire
 from agniregistry.wal.errors import CorruptError, MissingError
-from agniregistry.wal.records import WireError, read_key, read_record
+from agniregistry.wal.records import WireError, read_key, read_record, read_replicas
 
 MAGIC = b"AGNISNAP"
 VERSION = 1
@@ -33,7 +34,8 @@ _HEADER, _RECORDS, _FOOTER = 1, 2, 3
 _START = struct.Struct(">8sI")
 _BLOCK = struct.Struct(">BII")
 _CRC = struct.Struct(">I")
-_NAME = re.compile(r"p(\d{4,})-(\d{20})\.snap")
+_NAME = re.compile(r"(?:p(\d{4})|system)-(\d{20})\.snap")
+_SYSTEM_PARTITION = (1 << 32) - 1
 
 
 @dataclass(slots=True)
@@ -52,8 +54,8 @@ class SnapshotHeader:
     """The partition's revision."""
     compacted_revision: int = 0
     """Removals at or below this revision are no longer known one by one."""
-    voters: list[int] = field(default_factory=list)
-    """The partition's voters at that index."""
+    replicas: dict[str, Any] = field(default_factory=dict)
+    """Who votes at that index: voters, learners and, in a joint configuration, more."""
 
 
 @dataclass(slots=True)
@@ -167,8 +169,8 @@ def _read_header(plain: memoryview) -> SnapshotHeader:
                 header.revision = wire.unsigned(value)
             case 6:
                 header.compacted_revision = wire.unsigned(value)
-            case 7:
-                header.voters += wire.varints(value)
+            case 8:
+                header.replicas = read_replicas(value)
     return header
 
 
@@ -210,7 +212,7 @@ def _decompressor() -> Callable[[bytes, int], bytes]:
 def find_snapshots(path: Path) -> list[Path]:
     """The snapshots of a data directory, of its snapshots/ folder, or one file.
 
-    Ordered by partition, newest first.
+    Ordered by partition, the system group last, newest first.
     """
     if path.is_file():
         return [path]
@@ -218,7 +220,7 @@ def find_snapshots(path: Path) -> list[Path]:
     if not folder.is_dir():
         raise MissingError(f"{path} does not exist", "give a node's data directory")
     found = [
-        (int(match[1]), -int(match[2]), file)
+        (int(match[1] or _SYSTEM_PARTITION), -int(match[2]), file)
         for file in folder.iterdir()
         if (match := _NAME.fullmatch(file.name))
     ]

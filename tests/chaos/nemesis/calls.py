@@ -6,6 +6,8 @@ refusal leaves any doubt about its effect counts as unknown.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, MutableMapping
+
 from history import REFUSALS, WRITES, Outcome, Reply, Request
 from lease_check import LEASE_LOST
 
@@ -19,8 +21,6 @@ HARMLESS = frozenset(
 )
 """Refusals that come before anything is proposed. NOT_LEADER, DISK_FULL and SHUTTING_DOWN may come
 after it, when another leader can still carry it out."""
-STALE = t.ReadOptions(t.Consistency.STALE)
-FRESH = t.ReadOptions(t.Consistency.LINEARIZABLE)
 
 
 def connect(address: str, timeout_ms: int) -> Client:
@@ -39,10 +39,29 @@ def spec_of(value: str) -> t.Spec:
     return t.Spec(region="global", ip="12.34.56.78", port=4000, payload=value.encode())
 
 
-def perform(client: Client, f: str, key: str, request: Request) -> tuple[Outcome, Reply]:
-    """Makes one call; never raises what the registry, or the way to it, answers."""
+def perform(
+    client: Client,
+    f: str,
+    key: str,
+    request: Request,
+    seen: MutableMapping[int, int] | None = None,
+) -> tuple[Outcome, Reply]:
+    """Makes one call; never raises what the registry, or the way to it, answers.
+
+    `seen` has the newest revision of each partition that this session has been shown, which no
+    stale read may fall behind; it is brought up to date.
+    """
+    outcome, reply = _perform(client, f, key, request, {} if seen is None else seen)
+    if seen is not None and reply.store_revision:
+        seen[reply.partition] = max(seen.get(reply.partition, 0), reply.store_revision)
+    return outcome, reply
+
+
+def _perform(
+    client: Client, f: str, key: str, request: Request, seen: Mapping[int, int]
+) -> tuple[Outcome, Reply]:
     try:
-        reply = _CALLS[f](client, key_of(key), request)
+        reply = _CALLS[f](client, key_of(key), request, seen)
     except NotFoundError as error:
         if f != "get":
             return Outcome.FAIL, Reply(node=client.target, reason=error.reason)
@@ -58,7 +77,7 @@ def perform(client: Client, f: str, key: str, request: Request) -> tuple[Outcome
     return Outcome.OK, reply
 
 
-def _register(client: Client, key: t.Key, request: Request) -> Reply:
+def _register(client: Client, key: t.Key, request: Request, _: object) -> Reply:
     done = client.put(
         key,
         spec_of(request.value),
@@ -80,7 +99,7 @@ def _register(client: Client, key: t.Key, request: Request) -> Reply:
     )
 
 
-def _update(client: Client, key: t.Key, request: Request) -> Reply:
+def _update(client: Client, key: t.Key, request: Request, _: object) -> Reply:
     done = client.update(
         key,
         spec_of(request.value),
@@ -94,7 +113,7 @@ def _update(client: Client, key: t.Key, request: Request) -> Reply:
     )
 
 
-def _deregister(client: Client, key: t.Key, request: Request) -> Reply:
+def _deregister(client: Client, key: t.Key, request: Request, _: object) -> Reply:
     done = client.deregister(
         key, incarnation=request.incarnation, expected_revision=request.expected_revision
     )
@@ -110,14 +129,16 @@ def _deregister(client: Client, key: t.Key, request: Request) -> Reply:
     )
 
 
-def _renew(client: Client, _: t.Key, request: Request) -> Reply:
+def _renew(client: Client, _key: t.Key, request: Request, _: object) -> Reply:
     lost = client.renew([request.lease_id]).lost_lease_ids
     reason = LEASE_LOST if lost else ""
     return Reply(node=client.target, lease_id=request.lease_id, reason=reason)
 
 
-def _get(client: Client, key: t.Key, request: Request) -> Reply:
-    found = client.get(key, read=STALE if request.consistency == "stale" else FRESH)
+def _get(client: Client, key: t.Key, request: Request, seen: Mapping[int, int]) -> Reply:
+    at_least = seen if request.consistency == "stale" else {}
+    read = t.ReadOptions(t.Consistency(request.consistency), at_least=at_least)
+    found = client.get(key, read=read)
     record, where = found.record, found.header or t.Header()
     return Reply(
         partition=where.partition,

@@ -48,6 +48,8 @@ class Shape:
     """The longest pause of a client between two operations; half of it on average."""
     stale: float = 0.1
     """The share of reads that may be stale."""
+    leader: float = 0.3
+    """The share of reads that the leader answers under its lease: as good as linearizable."""
     operations: tuple[tuple[str, int], ...] = (
         *(("register", 4), ("update", 3), ("deregister", 1), ("get", 8)),
     )
@@ -143,13 +145,14 @@ class Load:
         connections = _Connections(self._addresses, proc, self._shape.timeout_ms)
         names, weights = zip(*self._shape.operations, strict=True)
         number = 0
+        seen: dict[int, int] = {}
         while not self._ended.is_set():
             number += 1
             key = group.take(chance)
             f = chance.choices(names, weights)[0]
             request = self._request(f, chance, f"{proc}.{number}", group.known.get(key, (0, 0)))
             self._recorder.call(proc, key, f, request)
-            outcome, reply = perform(connections.get(), f, key, request)
+            outcome, reply = perform(connections.get(), f, key, request, seen)
             self._recorder.answer(proc, outcome, reply)
             with self._lock:
                 self.counts[reply.reason or outcome.value] += 1
@@ -164,8 +167,10 @@ class Load:
 
     def _request(self, f: str, chance: Random, value: str, known: tuple[int, int]) -> Request:
         if f == "get":
-            stale = chance.random() < self._shape.stale
-            return Request(consistency="stale" if stale else "linearizable")
+            lot = chance.random() - self._shape.stale
+            if lot < 0:
+                return Request(consistency="stale")
+            return Request(consistency="leader" if lot < self._shape.leader else "linearizable")
         revision, incarnation = known
         # Mostly unconditional; else what was seen last, which others may have changed.
         expected = chance.choice((None, None, None, revision, 0 if f == "register" else None))

@@ -8,6 +8,8 @@ pub const PARTITIONS_DEFAULT: u32 = 16;
 
 /// Replicas of a partition in a new cluster, as far as there are nodes.
 pub const REPLICATION_DEFAULT: u32 = 3;
+/// Most replicas that a partition may have.
+pub const REPLICATION_MAX: u32 = 7;
 /// Nodes that vote in the system group, at most; the others follow.
 pub const SYSTEM_VOTERS_MAX: usize = 5;
 /// Nodes that may ever join a cluster, those that left included.
@@ -97,3 +99,12 @@ pub const RENEWALS_PER_TTL: i64 = 3;
 pub const RENEWAL_JITTER_PERCENT: i64 = 20;
 /// What is answered when nothing was renewed, in milliseconds.
 pub const RENEWAL_DEFAULT_MS: i64 = 10_000;
+/// Time that a leader leads before it hands over to the voter that should, in microseconds.
+pub const PREFERRED_AFTER_US: u64 = 5_000_000;
+/// Time between two questions of a follower after how far everything is complete, in microseconds,
+/// while somebody reads stale data there.
+pub const AGE_USED_US: u64 = 100_000;
+/// The same while nobody does.
+pub const AGE_IDLE_US: u64 = 1_000_000;
+/// The age of a state of which nothing is known: as old as a number on the wire can say.
+pub const AGE_UNKNOWN_MS: u64 = i64::MAX as u64;

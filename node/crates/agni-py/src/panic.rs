@@ -4,7 +4,8 @@ use std::panic::PanicHookInfo;
 use std::sync::Once;
 
 /// Threads without which a node would answer from a state that nobody keeps.
-const VITAL_THREADS: [&str; 4] = ["agni-driver", "agni-log", "agni-snapshot", "agni-log-spare"];
+const VITAL_THREADS: [&str; 5] =
+    ["agni-driver", "agni-log", "agni-snapshot", "agni-log-spare", "agni-peer"];
 
 static INSTALLED: Once = Once::new();
 

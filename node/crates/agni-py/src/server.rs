@@ -5,6 +5,7 @@ use crate::panic;
 use crate::settings::Settings;
 use pyo3::prelude::*;
 use std::mem::ManuallyDrop;
+use std::sync::{Mutex, PoisonError};
 
 /// A running server. It owns its threads; `stop` or garbage collection ends them.
 #[pyclass(frozen, module = "agniregistry_node._core")]
@@ -15,14 +16,26 @@ pub struct Server {
 
 #[pymethods]
 impl Server {
-    /// Recovers the data directory, then serves it.
+    /// Recovers the data directory, then serves it. A node that waits for its cluster gives up when
+    /// a signal's handler raises something.
     #[staticmethod]
     fn start(py: Python<'_>, config: Settings) -> PyResult<Server> {
         panic::install();
         let config = config.into_server_config()?;
-        let inner = py
-            .detach(|| agni_server::Server::start(config))
-            .map_err(|error| AgniNodeError::new_err((error.code, error.message)))?;
+        let raised = Mutex::new(None);
+        let is_wanted = || {
+            let checked = Python::attach(|py| py.check_signals());
+            checked
+                .map_err(|error| {
+                    *raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error)
+                })
+                .is_ok()
+        };
+        let started = py.detach(|| agni_server::Server::start_while(config, &is_wanted));
+        if let Some(error) = raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let inner = started.map_err(|error| AgniNodeError::new_err((error.code, error.message)))?;
         Ok(Server { inner: ManuallyDrop::new(inner), pid: std::process::id() })
     }
 

@@ -1,6 +1,7 @@
 //! The settings as they cross the boundary, once: attributes of Python's `NodeConfig`.
 
 use crate::error::AgniNodeError;
+use agni_server::peer::ClusterConfig;
 use agni_server::{ServerConfig, TlsConfig};
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -25,6 +26,14 @@ pub struct Settings {
     region: String,
     cluster_id: String,
     partitions: u32,
+    name: String,
+    peer_listen: String,
+    peer_address: String,
+    client_address: String,
+    seeds: String,
+    zone: String,
+    replication: u32,
+    snapshot_bytes_per_s: u64,
     log_level: String,
     access_log: bool,
     runtimes: usize,
@@ -52,6 +61,16 @@ impl Settings {
         config.engine.snapshot_wal_bytes = self.snapshot_wal_bytes;
         config.engine.disk_reserve_bytes = self.disk_reserve_bytes;
         config.engine.mass_expiry_guard = self.mass_expiry_guard;
+        config.cluster = (!self.name.is_empty()).then(|| ClusterConfig {
+            name: self.name,
+            listen: self.peer_listen,
+            address: self.peer_address,
+            client_address: self.client_address,
+            seeds: self.seeds.split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
+            zone: self.zone,
+            replication: self.replication,
+            snapshot_bytes_per_s: self.snapshot_bytes_per_s,
+        });
         config.listen = self.listen;
         config.tls = self.tls_files.map(|files| TlsConfig {
             certificate_file: files.certificate,

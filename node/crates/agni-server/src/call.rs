@@ -5,6 +5,8 @@
 const REGISTRY: &str = "/agniregistry.api.v1.RegistryService/";
 /// Where the paths of the cluster's calls begin.
 const CLUSTER: &str = "/agniregistry.api.v1.ClusterService/";
+/// Where the paths of what nodes ask one another begin.
+const NODE: &str = "/agniregistry.node.v1.NodeService/";
 
 /// A call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +25,18 @@ pub enum Call {
     Status,
     Routing,
     Snapshot,
+    Members,
+    ChangeMember,
+    PlacePartition,
+    TransferLeader,
+    Ask,
     /// None of ours: health checks, the metrics themselves, mistakes.
     Other,
 }
 
 impl Call {
     /// All of them, in the order in which they are counted.
-    pub const ALL: [Call; 14] = [
+    pub const ALL: [Call; 19] = [
         Call::Register,
         Call::Get,
         Call::List,
@@ -43,6 +50,11 @@ impl Call {
         Call::Status,
         Call::Routing,
         Call::Snapshot,
+        Call::Members,
+        Call::ChangeMember,
+        Call::PlacePartition,
+        Call::TransferLeader,
+        Call::Ask,
         Call::Other,
     ];
 
@@ -62,6 +74,11 @@ impl Call {
             Call::Status => "Status",
             Call::Routing => "Routing",
             Call::Snapshot => "Snapshot",
+            Call::Members => "Members",
+            Call::ChangeMember => "ChangeMember",
+            Call::PlacePartition => "PlacePartition",
+            Call::TransferLeader => "TransferLeader",
+            Call::Ask => "Ask",
             Call::Other => "Other",
         }
     }
@@ -69,7 +86,14 @@ impl Call {
     fn service(self) -> Option<&'static str> {
         match self {
             Call::Other => None,
-            Call::Status | Call::Routing | Call::Snapshot => Some(CLUSTER),
+            Call::Ask => Some(NODE),
+            Call::Status
+            | Call::Routing
+            | Call::Snapshot
+            | Call::Members
+            | Call::ChangeMember
+            | Call::PlacePartition
+            | Call::TransferLeader => Some(CLUSTER),
             _ => Some(REGISTRY),
         }
     }
@@ -77,7 +101,8 @@ impl Call {
     /// The call that a gRPC path means: `Other` where the service is ours and the method isn't,
     /// none where the service isn't.
     pub fn of_path(path: &str) -> Option<Call> {
-        let service = [REGISTRY, CLUSTER].into_iter().find(|prefix| path.starts_with(prefix))?;
+        let service =
+            [REGISTRY, CLUSTER, NODE].into_iter().find(|prefix| path.starts_with(prefix))?;
         let name = &path[service.len()..];
         let meant = |call: &Call| call.service() == Some(service) && call.name() == name;
         Some(Call::ALL.into_iter().find(meant).unwrap_or(Call::Other))
@@ -104,7 +129,8 @@ mod tests {
                 }
             }
         }
-        assert_eq!(found, Call::ALL.len() - 1);
+        // Reflection shows neither `Ask` nor what is no call.
+        assert_eq!(found, Call::ALL.len() - 2);
     }
 
     #[test]

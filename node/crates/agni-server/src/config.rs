@@ -1,6 +1,7 @@
 //! How a server is set up. Python checks the same values first, with messages for people.
 
 use crate::limits;
+use crate::peer::ClusterConfig;
 use crate::tls::TlsConfig;
 use agni_core::engine::EngineConfig;
 use std::net::IpAddr;
@@ -18,6 +19,8 @@ pub struct ServerConfig {
     pub insecure: bool,
     /// Runtimes, each with a thread of its own; connections are dealt out in turn.
     pub runtimes: usize,
+    /// How the node takes part in a cluster; none for a node that stays alone.
+    pub cluster: Option<ClusterConfig>,
     /// The region that this cluster serves, shown in its status.
     pub region: String,
     /// The software's version, shown in its status.
@@ -55,6 +58,7 @@ impl Default for ServerConfig {
             insecure: false,
             // The driver and the log need a core of their own under load.
             runtimes: cores.div_ceil(2).min(limits::RUNTIMES_DEFAULT_MAX),
+            cluster: None,
             region: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             log_level: "info".to_owned(),
@@ -111,6 +115,20 @@ impl ServerConfig {
                 self.listen
             ));
         }
+        if let Some(cluster) = &self.cluster {
+            cluster.validate().or_else(fault)?;
+            if self.tls.is_some() {
+                let message = "nodes don't speak tls to each other yet; leave out tls, or name";
+                return fault(message.to_owned());
+            }
+            if !self.insecure && !is_loopback(&cluster.listen) {
+                return fault(format!(
+                    "peer_listen {} can be reached from other machines, and whoever reaches it may \
+                     speak as a node; listen on 127.0.0.1, or set insecure to true",
+                    cluster.listen
+                ));
+            }
+        }
         Ok(())
     }
 }
@@ -164,6 +182,31 @@ mod tests {
             let secure = ServerConfig { tls: Some(tls), ..config(listen) };
             assert!(secure.validate().is_ok(), "{listen}");
         }
+    }
+
+    #[test]
+    fn nodes_that_speak_no_tls_keep_to_this_machine() {
+        let cluster = |listen: &str| ServerConfig {
+            cluster: Some(ClusterConfig {
+                name: "a".into(),
+                listen: listen.into(),
+                ..ClusterConfig::default()
+            }),
+            ..Default::default()
+        };
+        assert!(cluster("127.0.0.1:0").validate().is_ok());
+        let error = cluster("0.0.0.0:7401").validate().expect_err("peer_listen");
+        assert!(error.message.contains("peer_listen"), "{}", error.message);
+        let insecure = ServerConfig { insecure: true, ..cluster("0.0.0.0:7401") };
+        assert!(insecure.validate().is_ok());
+        let tls = TlsConfig {
+            certificate_file: "a".into(),
+            key_file: "b".into(),
+            trust_file: "c".into(),
+            ..TlsConfig::default()
+        };
+        let both = ServerConfig { tls: Some(tls), ..cluster("127.0.0.1:0") };
+        assert!(both.validate().is_err());
     }
 
     #[test]

@@ -163,6 +163,7 @@ fn http1_builder(node: &Node) -> http1::Builder {
 mod tests {
     use super::*;
     use crate::config::ServerConfig;
+    use crate::metrics::ServerMetrics;
     use crate::runtime::{Delivery, Mailbox};
     use agni_core::engine::{Engine, NoPeers};
     use std::sync::OnceLock;
@@ -189,7 +190,13 @@ mod tests {
         let (mailbox, _receiver) = Mailbox::new();
         let delivery = Box::new(Delivery::new(vec![mailbox]));
         let engine = Engine::start(config.engine.clone(), delivery, Box::new(NoPeers));
-        let node = Node::new(config, engine.expect("engine"), ([127, 0, 0, 1], 1).into(), None);
+        let node = Node::new(
+            config,
+            engine.expect("engine"),
+            ([127, 0, 0, 1], 1).into(),
+            None,
+            ServerMetrics::default(),
+        );
         let note = |place: &'static OnceLock<Option<Identity>>| {
             axum::routing::get(move |request: axum::extract::Request| async move {
                 let _ = place.set(request.extensions().get::<Identity>().cloned());

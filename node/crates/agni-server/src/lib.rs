@@ -2,13 +2,15 @@
 //!
 //! A request's way: `accept` deals connections out to the runtimes, `connection` serves one,
 //! `router` tells gRPC from HTTP, `grpc` and `http` read the message, `ops` checks it and asks the
-//! engine, through `runtime` where something is written. Its answer goes back as a `body`, put
+//! engine, through `runtime` where something is written, or, by way of `route`, the node that leads
+//! the partition. Its answer goes back as a `body`, put
 //! together in `wire` and sent by `io`.
 //!
 //! Modules use one another downwards only:
 //! ```text
-//! server > accept, connection > router > grpc, http > watch > ops > runtime > node
-//!        > token, metrics > status > body > call, wire, io, tls > config, log, limits
+//! server > accept, connection > router > grpc, http > watch > ops > route > runtime > node
+//!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log, limits
+//! server > peer > runtime
 //! ```
 
 mod accept;
@@ -17,7 +19,9 @@ pub mod body;
 pub mod call;
 pub mod config;
 pub mod connection;
+mod dial;
 pub mod grpc;
+mod hints;
 pub mod http;
 mod io;
 pub mod limits;
@@ -25,6 +29,9 @@ pub mod log;
 pub mod metrics;
 pub mod node;
 pub mod ops;
+pub mod peer;
+mod random;
+pub mod route;
 mod router;
 pub mod runtime;
 mod server;
@@ -42,4 +49,10 @@ pub use tls::TlsConfig;
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod services {
     include!(concat!(env!("OUT_DIR"), "/agniregistry.api.v1.rs"));
+}
+
+/// The generated services between nodes.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod peer_services {
+    include!(concat!(env!("OUT_DIR"), "/agniregistry.node.v1.rs"));
 }

@@ -132,3 +132,76 @@ pub const WATCH_TICK_MS: u64 = 50;
 pub const WATCH_GATHER_US_EACH: u64 = 10;
 /// Most that changes wait for each other, in milliseconds.
 pub const WATCH_GATHER_MS_MAX: u64 = 40;
+
+/// Bytes that a node sends of snapshots in a second, to all others together.
+pub const SNAPSHOT_BYTES_PER_S: u64 = 64 << 20;
+/// Snapshots that a node sends at the same time.
+pub const SNAPSHOTS_SENT_AT_ONCE: usize = 2;
+/// Bytes of one piece of a snapshot.
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+/// Time in which a piece of a snapshot must have been taken by the other node, in milliseconds.
+pub const SNAPSHOT_PIECE_MS_MAX: u64 = 10_000;
+/// Time for a connection to another node, in milliseconds.
+pub const PEER_CONNECT_MS_MAX: u64 = 1_000;
+/// Time for an answer of another node to a question, in milliseconds.
+pub const PEER_ANSWER_MS_MAX: u64 = 3_000;
+/// Time between two HTTP/2 pings to another node, in milliseconds.
+pub const PEER_PING_INTERVAL_MS: u64 = 2_000;
+/// Time in which another node must answer a ping, in milliseconds.
+pub const PEER_PING_TIMEOUT_MS: u64 = 2_000;
+/// HTTP/2 flow-control window of one stream between nodes, in bytes.
+pub const PEER_STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// HTTP/2 flow-control window of a connection between nodes, in bytes.
+pub const PEER_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Time between two looks at whether the members have changed, in milliseconds.
+pub const PEER_MEMBERS_CHECK_MS: u64 = 100;
+/// Turns of the driver whose messages may wait for one node.
+pub const PEER_QUEUE_TURNS_MAX: usize = 4_096;
+/// Batches that may wait for one connection.
+pub const PEER_BATCHES_READY_MAX: usize = 2;
+/// Raft messages of one batch.
+pub const PEER_BATCH_MESSAGES_MAX: usize = 256;
+/// Bytes of Raft messages after which a batch is full.
+pub const PEER_BATCH_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one message between nodes: a full batch, and one Raft message of the largest size on
+/// top of it.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Least time before a connection is tried again, in milliseconds.
+pub const PEER_BACKOFF_MS_MIN: u64 = 50;
+/// Most time before a connection is tried again, in milliseconds.
+pub const PEER_BACKOFF_MS_MAX: u64 = 2_000;
+/// How often a request to join may be carried on to another node.
+pub const JOIN_HOPS_MAX: u32 = 3;
+/// Time between two attempts to found or to join a cluster, in milliseconds.
+pub const GATHER_PAUSE_MS: u64 = 200;
+/// Attempts after which the log says again what a node waits for.
+pub const GATHER_ATTEMPTS_A_LOG_LINE: u32 = 25;
+/// Seeds of a configuration.
+pub const SEEDS_MAX: usize = 16;
+/// Bytes of a node's name.
+pub const NODE_NAME_BYTES_MAX: usize = 63;
+/// Nodes that may be answered although they are not known yet.
+pub const PEER_GUESTS_MAX: usize = 64;
+/// Time that a request waits for a partition to have a leader that can be reached, in milliseconds.
+pub const ROUTE_WAIT_MS_MAX: u64 = 3_000;
+/// First pause before a partition's leader is looked for again, in milliseconds; it doubles.
+pub const ROUTE_PAUSE_MS_MIN: u64 = 5;
+/// Longest such pause, in milliseconds.
+pub const ROUTE_PAUSE_MS_MAX: u64 = 160;
+/// Redirects that are followed at once, without a pause.
+pub const ROUTE_REDIRECTS_MAX: u32 = 3;
+/// Records of one sample that another node may ask for.
+pub const SAMPLE_RECORDS_MAX: u32 = 3_200;
+/// Time in which a node that stops hands over what it leads, in milliseconds.
+pub const HAND_OVER_MS_MAX: u64 = 5_000;
+/// Time that is spent on finding a leader for a list of members, in milliseconds.
+pub const FIND_LEADER_MS_MAX: u64 = 500;
+/// Newest changes that a runtime keeps of a watched partition that is on another node.
+pub const REMOTE_EVENTS_MAX: usize = 8_192;
+/// Their bytes.
+pub const REMOTE_EVENTS_BYTES_MAX: usize = 4 << 20;
+/// Time that another node waits for a change before it answers that there is none, in milliseconds;
+/// well below `PEER_ANSWER_MS_MAX`.
+pub const REMOTE_WAIT_MS: u64 = 1_500;
+/// Pause before another node is asked again, in milliseconds.
+pub const REMOTE_PAUSE_MS: u64 = 100;

@@ -4,6 +4,7 @@
 use crate::call::Call;
 use crate::status::Code;
 use agni_core::metrics::Histogram;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 const CODES: usize = 17;
@@ -112,6 +113,32 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Kind::Gauge,
         "Regions that the mass-expiry guard spares, by partition.",
     ),
+    ("agni_leader", Kind::Gauge, "1 where this node leads the partition, else 0."),
+    ("agni_replica", Kind::Gauge, "1 where this node holds a replica of the partition, else 0."),
+    ("agni_term", Kind::Gauge, "Raft term, by partition."),
+    ("agni_commit_index", Kind::Gauge, "Newest committed log index, by partition."),
+    ("agni_applied_index", Kind::Gauge, "Newest applied log index, by partition."),
+    ("agni_peer_messages_sent_total", Kind::Counter, "Raft messages sent to other nodes."),
+    ("agni_peer_messages_received_total", Kind::Counter, "Raft messages of other nodes taken."),
+    (
+        "agni_peer_messages_dropped_total",
+        Kind::Counter,
+        "Raft messages that found no place or no connection; Raft repeats them.",
+    ),
+    (
+        "agni_peer_refused_total",
+        Kind::Counter,
+        "Messages of other nodes that were refused: wrong cluster, removed or wrong sender.",
+    ),
+    ("agni_peer_connects_total", Kind::Counter, "Connections made to other nodes."),
+    ("agni_peer_snapshots_sent_total", Kind::Counter, "Snapshots that another node has taken."),
+    (
+        "agni_peer_snapshots_failed_total",
+        Kind::Counter,
+        "Snapshots for another node that could not be sent to their end.",
+    ),
+    ("agni_peer_snapshot_bytes_sent_total", Kind::Counter, "Bytes of snapshots sent."),
+    ("agni_peer_snapshot_bytes_received_total", Kind::Counter, "Bytes of snapshots received."),
 ];
 
 /// One method's figures.
@@ -123,9 +150,34 @@ pub struct Method {
     pub codes: [AtomicU64; CODES],
 }
 
+/// What is counted of the traffic between nodes.
+#[derive(Default)]
+pub struct PeerMetrics {
+    /// Raft messages sent.
+    pub sent: AtomicU64,
+    /// Raft messages taken.
+    pub received: AtomicU64,
+    /// Raft messages that found no place.
+    pub dropped: AtomicU64,
+    /// What was refused of others.
+    pub refused: AtomicU64,
+    /// Connections made.
+    pub connects: AtomicU64,
+    /// Snapshots taken by others.
+    pub snapshots_sent: AtomicU64,
+    /// Snapshots that didn't arrive.
+    pub snapshots_failed: AtomicU64,
+    /// Bytes of snapshots sent.
+    pub snapshot_bytes_sent: AtomicU64,
+    /// Bytes of snapshots received.
+    pub snapshot_bytes_received: AtomicU64,
+}
+
 /// What the server counts.
 #[derive(Default)]
 pub struct ServerMetrics {
+    /// The traffic between nodes.
+    pub peer: Arc<PeerMetrics>,
     /// By method, in the order of `Call::ALL`.
     pub methods: [Method; Call::ALL.len()],
     /// Connections accepted.

@@ -1,6 +1,7 @@
 //! What all runtimes of a server share.
 
 use crate::config::ServerConfig;
+use crate::hints::Hints;
 use crate::metrics::ServerMetrics;
 use crate::status::RpcError;
 use crate::tls::Tls;
@@ -37,6 +38,8 @@ pub struct Node {
     pub tls: Option<Arc<Tls>>,
     /// What the server counts.
     pub metrics: ServerMetrics,
+    /// Who leads what this node doesn't hold.
+    pub hints: Hints,
     connections: AtomicUsize,
     arriving: AtomicUsize,
     phase: watch::Sender<Phase>,
@@ -49,15 +52,18 @@ impl Node {
         engine: Engine,
         address: SocketAddr,
         tls: Option<Arc<Tls>>,
+        metrics: ServerMetrics,
     ) -> Arc<Self> {
         let cluster_id = engine.cluster_id().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hints = Hints::new(engine.partition_count());
         Arc::new(Node {
             config,
             engine,
             cluster_id,
             address,
             tls,
-            metrics: ServerMetrics::default(),
+            metrics,
+            hints,
             connections: AtomicUsize::new(0),
             arriving: AtomicUsize::new(0),
             phase: watch::Sender::new(Phase::Serving),
@@ -88,6 +94,11 @@ impl Node {
     /// Whether requests should be sent here.
     pub fn ready(&self) -> bool {
         self.phase() == Phase::Serving && self.engine.is_ready()
+    }
+
+    /// Whether it ends.
+    pub fn is_stopping(&self) -> bool {
+        self.phase() == Phase::Stopping
     }
 
     /// How many connections are open.

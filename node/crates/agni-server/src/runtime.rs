@@ -70,15 +70,18 @@ impl Delivery {
 
 impl Deliver for Delivery {
     fn answers(&mut self, answers: &mut Vec<(Ticket, Answer)>) {
-        if let [only] = &self.mailboxes[..] {
+        let runtime_of = |ticket: Ticket| (ticket >> (SLOT_BITS + USE_BITS)) as usize;
+        let first = answers.first().map_or(0, |(ticket, _)| runtime_of(*ticket));
+        if answers.iter().all(|(ticket, _)| runtime_of(*ticket) == first)
+            && let Some(only) = self.mailboxes.get(first)
+        {
             let capacity = answers.len();
             let turn = std::mem::replace(answers, Vec::with_capacity(capacity));
             let _ = only.sender.send(Incoming::Answers(turn));
             return;
         }
         for (ticket, answer) in answers.drain(..) {
-            let runtime = (ticket >> (SLOT_BITS + USE_BITS)) as usize;
-            if let Some(sorted) = self.sorted.get_mut(runtime) {
+            if let Some(sorted) = self.sorted.get_mut(runtime_of(ticket)) {
                 sorted.push((ticket, answer));
             }
         }

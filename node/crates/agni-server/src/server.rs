@@ -6,15 +6,17 @@ use crate::connection;
 use crate::http::print;
 use crate::limits;
 use crate::log::{self, Level};
+use crate::metrics::ServerMetrics;
 use crate::node::{Node, Phase};
 use crate::ops::cluster;
+use crate::peer::{PeerSettings, PeerThread};
 use crate::router;
 use crate::runtime::{self, Delivery, Incoming, Mailbox};
 use crate::services::cluster_service_server::SERVICE_NAME as CLUSTER_SERVICE;
 use crate::services::registry_service_server::SERVICE_NAME as REGISTRY_SERVICE;
 use crate::tls::Tls;
 use crate::watch::dispatcher::{self, Hub};
-use agni_core::engine::{Engine, NoPeers};
+use agni_core::engine::{Beginning, Engine, NoPeers};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -29,6 +31,7 @@ const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// A running server.
 pub struct Server {
     node: Arc<Node>,
+    peers: Option<PeerThread>,
     threads: parking_lot::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -38,30 +41,52 @@ impl Server {
     /// # Errors
     /// When a setting, the directory or the address can't be used.
     pub fn start(config: ServerConfig) -> Result<Server, ServerError> {
+        Self::start_while(config, &|| true)
+    }
+
+    /// The same; a node that waits for a cluster gives up when `is_wanted` says no.
+    ///
+    /// # Errors
+    /// When a setting, the directory or an address can't be used, or no cluster was found.
+    pub fn start_while(
+        mut config: ServerConfig,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Server, ServerError> {
         config.validate()?;
         if let Some(level) = log::Level::parse(&config.log_level) {
             log::set_level(level);
         }
         // The address first: it is cheap to find out that it is taken.
-        let listener = listen(&config.listen)?;
-        let address =
-            listener.local_addr().map_err(|error| ServerError::new("LISTEN", error.to_string()))?;
+        let (listener, address) = listen("listen", &config.listen)?;
         let tls = config.tls.as_ref().map(Tls::load).transpose()?;
-        let (mailboxes, receivers): (Vec<_>, Vec<_>) =
+        let (mut mailboxes, mut receivers): (Vec<_>, Vec<_>) =
             (0..config.runtimes).map(|_| Mailbox::new()).unzip();
-        let delivery = Delivery::new(mailboxes.clone());
-        let engine = Engine::start(config.engine.clone(), Box::new(delivery), Box::new(NoPeers))
+        let metrics = ServerMetrics::default();
+        let mut peers = None;
+        let clients = mailboxes.clone();
+        if config.cluster.is_some() {
+            let (mailbox, receiver) = Mailbox::new();
+            mailboxes.push(mailbox);
+            let thread = join_others(&mut config, address, receiver, &metrics, is_wanted)?;
+            peers = Some(thread);
+        }
+        let outbox = peers.as_ref().map_or_else(|| Box::new(NoPeers) as Box<_>, |p| p.outbox());
+        let delivery = Box::new(Delivery::new(mailboxes));
+        let engine = Engine::start(config.engine.clone(), delivery, outbox)
             .map_err(|error| ServerError::new(error.code(), error.to_string()))?;
-        let node = Node::new(config, engine, address, tls);
+        if let Some(peers) = &peers {
+            peers.run(engine.clone())?;
+        }
+        let node = Node::new(config, engine, address, tls, metrics);
         let mut listener = Some(listener);
         let mut threads = Vec::new();
-        for (index, receiver) in receivers.into_iter().enumerate() {
+        for (index, receiver) in receivers.drain(..).enumerate() {
             let part = Part {
                 node: node.clone(),
                 index,
                 listener: listener.take(),
                 receiver,
-                mailboxes: mailboxes.clone(),
+                mailboxes: clients.clone(),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("agni-rt-{index}"))
@@ -76,6 +101,7 @@ impl Server {
                 ("address", address.to_string().into()),
                 ("tls", node.tls.is_some().into()),
                 ("cluster_id", node.cluster_id.as_str().into()),
+                ("node_id", node.engine.node_id().into()),
                 ("partitions", node.engine.partition_count().into()),
                 ("version", node.config.version.as_str().into()),
                 ("build_profile", cluster::build_profile().into()),
@@ -85,7 +111,7 @@ impl Server {
             let text = "no tls: whoever reaches this node may change anything";
             log::write(Level::Warn, text, &[("address", address.to_string().into())]);
         }
-        Ok(Server { node, threads: parking_lot::Mutex::new(threads) })
+        Ok(Server { node, peers, threads: parking_lot::Mutex::new(threads) })
     }
 
     /// Where it listens.
@@ -103,10 +129,14 @@ impl Server {
         print::status(&cluster::status(&self.node)).to_string()
     }
 
-    /// Takes no new connection, ends those that there are, and waits for them.
+    /// Hands over what it leads, takes no new connection, ends those that there are, and waits for
+    /// them.
     pub fn drain(&self, timeout_ms: u64) {
-        self.node.advance(Phase::Draining);
         let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+        if self.node.phase() == Phase::Serving && !self.node.engine.is_alone() {
+            self.hand_over(deadline);
+        }
+        self.node.advance(Phase::Draining);
         while self.node.open_connections() > 0 && Instant::now() < deadline {
             std::thread::sleep(DRAIN_POLL);
         }
@@ -114,10 +144,26 @@ impl Server {
         log::write(Level::Info, "drained", &[("connections_left", left.into())]);
     }
 
+    /// Waits until others lead what this node led. Its clients are served meanwhile.
+    fn hand_over(&self, deadline: Instant) {
+        let engine = &self.node.engine;
+        engine.step_down();
+        let limit = Duration::from_millis(limits::HAND_OVER_MS_MAX);
+        let deadline = deadline.min(Instant::now() + limit);
+        while engine.leads_any() && Instant::now() < deadline {
+            std::thread::sleep(DRAIN_POLL);
+        }
+        let fields = [("all", (!engine.leads_any()).into())];
+        log::write(Level::Info, "leaderships handed over", &fields);
+    }
+
     /// Ends everything; what was answered is durable. Safe to repeat.
     pub fn stop(&self) {
         self.node.advance(Phase::Draining);
         self.node.engine.stop();
+        if let Some(peers) = &self.peers {
+            peers.stop();
+        }
         self.node.advance(Phase::Stopping);
         let mut threads = self.threads.lock();
         if threads.is_empty() {
@@ -143,13 +189,47 @@ impl Drop for Server {
     }
 }
 
-fn listen(address: &str) -> Result<std::net::TcpListener, ServerError> {
+/// Listens for other nodes, and waits until this one belongs to a cluster.
+fn join_others(
+    config: &mut ServerConfig,
+    client_address: SocketAddr,
+    receiver: UnboundedReceiver<Incoming>,
+    metrics: &ServerMetrics,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<PeerThread, ServerError> {
+    let mut cluster = config.cluster.clone().unwrap_or_default();
+    let (listener, address) = listen("cluster listen", &cluster.listen)?;
+    if cluster.address.is_empty() {
+        cluster.address = address.to_string();
+    }
+    if cluster.client_address.is_empty() {
+        cluster.client_address = client_address.to_string();
+    }
+    config.cluster = Some(cluster.clone());
+    let peers = PeerThread::start(PeerSettings {
+        cluster,
+        region: config.region.clone(),
+        partition_count: config.engine.partitions,
+        data_dir: config.engine.data_dir.clone(),
+        listener,
+        runtime_index: config.runtimes,
+        receiver,
+        metrics: metrics.peer.clone(),
+    })?;
+    config.engine.beginning = match peers.gather(is_wanted)? {
+        Some(seed) => Beginning::Given(seed),
+        None => Beginning::Alone(peers.founder()),
+    };
+    Ok(peers)
+}
+
+fn listen(field: &str, address: &str) -> Result<(std::net::TcpListener, SocketAddr), ServerError> {
     let fault = |error: std::io::Error| {
-        ServerError::new("LISTEN", format!("listen {address} can't be used: {error}"))
+        ServerError::new("LISTEN", format!("{field} {address} can't be used: {error}"))
     };
     let resolved =
         address.to_socket_addrs().map_err(fault)?.next().ok_or_else(|| {
-            ServerError::new("LISTEN", format!("listen {address} has no address"))
+            ServerError::new("LISTEN", format!("{field} {address} has no address"))
         })?;
     let domain = Domain::for_address(resolved);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(fault)?;
@@ -158,7 +238,9 @@ fn listen(address: &str) -> Result<std::net::TcpListener, ServerError> {
     socket.bind(&resolved.into()).map_err(fault)?;
     socket.listen(limits::BACKLOG).map_err(fault)?;
     socket.set_nonblocking(true).map_err(fault)?;
-    Ok(socket.into())
+    let listener: std::net::TcpListener = socket.into();
+    let bound = listener.local_addr().map_err(fault)?;
+    Ok((listener, bound))
 }
 
 /// What one runtime's thread is given.

@@ -173,6 +173,9 @@ impl RpcError {
                 "another node leads this partition, ask that one",
             )
             .with("leader_id", leader.to_string()),
+            Refuse::Unknown { leader } => {
+                RpcError::outcome_unknown().with("leader_id", leader.to_string())
+            }
             Refuse::ShuttingDown => RpcError::shutting_down(),
             Refuse::NotVoter => RpcError::field("to", "must be another voter of the partition"),
             Refuse::NotReady | Refuse::RoundNeeded => {
@@ -184,6 +187,25 @@ impl RpcError {
                 "what this node has is older than max_staleness_ms allows",
             ),
         }
+    }
+
+    /// A write that was on its way when its leader was lost.
+    pub fn outcome_unknown() -> Self {
+        RpcError::new(
+            Code::Unavailable,
+            "OUTCOME_UNKNOWN",
+            "the partition's leader was lost on the way: the write may have been done, or may yet \
+             be; repeat it where that does no harm, else read first",
+        )
+    }
+
+    /// Nobody leads a partition, as far as this node can find out.
+    pub fn no_leader(partition: u32, waited_ms: u64) -> Self {
+        let text = format!(
+            "partition {partition} had no leader that this node can reach for {waited_ms} ms: a \
+             majority of its replicas is needed"
+        );
+        RpcError::new(Code::Unavailable, "NO_LEADER", text).with("partition", partition.to_string())
     }
 
     /// A limit of this server is reached.

@@ -194,7 +194,7 @@ async fn small_records_too_are_the_stored_ones_until_small_writes_gather() {
     };
 
     let request = api::GetRequest { key: Some(support::key("a")), read: None };
-    let found = read::get(node, request).expect("get");
+    let found = read::get(node, request).await.expect("get");
     let get = wire::get_response(node.header(found.partition, found.point), &found.instance);
     let mut chunk = Chunk::from(get);
     assert!(is_part(&chunk, &records[0]), "Get has copied");
@@ -203,7 +203,7 @@ async fn small_records_too_are_the_stored_ones_until_small_writes_gather() {
     let record = decoded.instance.and_then(|instance| instance.record).expect("record");
     assert_eq!(record.spec, Some(support::spec("eu")));
 
-    let page = read::list(node, api::ListRequest::default()).expect("list");
+    let page = read::list(node, api::ListRequest::default()).await.expect("list");
     let headers: Vec<_> = page.points.iter().map(|(p, point)| node.header(*p, *point)).collect();
     let list = wire::list_response(&headers, &page.instances, "next", b"resume");
     let mut chunk = Chunk::from(list);

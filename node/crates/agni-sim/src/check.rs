@@ -1,10 +1,12 @@
 //! What must be true at every step. A violation ends the run with a sentence that says what was
 //! seen and when.
 
+use agni_core::proto::node::SystemState;
 use agni_core::raft::cell::PartitionCell;
-use agni_core::store::Event;
+use agni_core::store::{Change, DifferenceCursor, Event, Store, key_bytes_of};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// One applied change, as the first node that applied it has it.
@@ -16,6 +18,13 @@ pub struct Applied {
     pub record: Option<Bytes>,
     /// Whether the record ran out.
     pub expired: bool,
+}
+
+impl Applied {
+    fn of(event: &Event) -> Self {
+        let expired = event.kind == agni_core::proto::api::EventType::Expired;
+        Applied { key: event.key_bytes(), record: event.record.clone(), expired }
+    }
 }
 
 /// A broken promise.
@@ -52,10 +61,15 @@ pub struct Promise {
     pub is_kept: bool,
 }
 
+/// The records of a partition, by key.
+pub type Records = BTreeMap<Bytes, Bytes>;
+
 /// All checks of a run.
 pub struct Checker {
     partitions: Vec<History>,
     promises: HashMap<Bytes, Promise>,
+    /// The system group's states by version, as the first node that had them has them.
+    system: BTreeMap<u64, Arc<SystemState>>,
 }
 
 fn violation(invariant: &'static str, message: String) -> Violation {
@@ -63,10 +77,10 @@ fn violation(invariant: &'static str, message: String) -> Violation {
 }
 
 impl Checker {
-    /// Nothing has been seen yet.
+    /// Nothing has been seen yet. The system group stands behind the partitions.
     pub fn new(partitions: u32) -> Self {
-        let partitions = (0..partitions).map(|_| History::default()).collect();
-        Checker { partitions, promises: HashMap::new() }
+        let partitions = (0..=partitions).map(|_| History::default()).collect();
+        Checker { partitions, promises: HashMap::new(), system: BTreeMap::new() }
     }
 
     /// Election safety: at most one leader a term.
@@ -87,9 +101,7 @@ impl Checker {
 
     /// State machine safety: every node applies the same changes at the same revisions.
     pub fn applied(&mut self, partition: usize, node: u64, event: &Event, now_us: u64) -> Checked {
-        let expired = event.kind == agni_core::proto::api::EventType::Expired;
-        let record = event.record.clone();
-        let applied = Applied { key: event.key_bytes(), record, expired };
+        let applied = Applied::of(event);
         let history = &mut self.partitions[partition];
         let position = event.revision as usize - 1;
         if let Some(known) = history.log.get(position) {
@@ -116,7 +128,7 @@ impl Checker {
             ));
         }
         history.log.push(applied.clone());
-        if expired { self.expired(&applied.key, now_us) } else { Ok(()) }
+        if applied.expired { self.expired(&applied.key, now_us) } else { Ok(()) }
     }
 
     /// No early expiry, and no expiry at all of what its owner keeps alive.
@@ -228,6 +240,90 @@ impl Checker {
         }
         history.told_revision = history.told_revision.max(revision);
         Ok(())
+    }
+
+    /// Every node that has a version of the cluster's state has the same.
+    pub fn cluster(&mut self, node: u64, state: Arc<SystemState>) -> Checked {
+        let known = self.system.entry(state.version).or_insert_with(|| state.clone());
+        // An index that was reported again is no change.
+        let plain = |state: &SystemState| {
+            let mut state = state.clone();
+            state.partitions.iter_mut().for_each(|placement| placement.reported_index = 0);
+            state
+        };
+        match Arc::ptr_eq(known, &state) || plain(known) == plain(&state) {
+            true => Ok(()),
+            false => Err(violation(
+                "I12",
+                format!("node {node} has {state:?}, but the first of this version was {known:?}"),
+            )),
+        }
+    }
+
+    /// What a partition held at a revision.
+    pub fn records_at(&self, partition: usize, revision: u64) -> Records {
+        let mut records = Records::new();
+        for applied in self.partitions[partition].log.iter().take(revision as usize) {
+            match &applied.record {
+                Some(record) => records.insert(applied.key.clone(), record.clone()),
+                None => records.remove(&applied.key),
+            };
+        }
+        records
+    }
+
+    /// A whole store holds what it must at its revision: after a snapshot, and at the end.
+    pub fn holds(&self, partition: usize, node: u64, store: &Store) -> Checked {
+        let revision = store.revision();
+        if revision > self.revision(partition) {
+            let what = format!("partition {partition} on node {node} is at revision {revision}");
+            let message =
+                format!("{what}, but no node has applied more than {}", self.revision(partition));
+            return Err(violation("I5", message));
+        }
+        let (mut records, mut cursor) = (Records::new(), DifferenceCursor::default());
+        while let Ok(page) = store.difference_after(0, cursor, usize::MAX) {
+            for change in page.changes {
+                if let Change::Put { record, .. } = change {
+                    records.insert(key_bytes_of(&record).unwrap_or_default(), record);
+                }
+            }
+            match page.next {
+                Some(next) => cursor = next,
+                None => break,
+            }
+        }
+        let expected = self.records_at(partition, revision);
+        if records == expected {
+            return Ok(());
+        }
+        let message = format!(
+            "partition {partition} on node {node} holds {records:?} at revision {revision}, not \
+             {expected:?}"
+        );
+        Err(violation("I12", message))
+    }
+
+    /// A watch that had seen everything up to `cursor` was told this next.
+    pub fn watched(&self, partition: usize, cursor: u64, event: &Event) -> Checked {
+        let told = |invariant, what: &str| {
+            let revision = event.revision;
+            let message = format!(
+                "partition {partition}: a watch at {cursor} was told of {revision}, {what}"
+            );
+            Err(violation(invariant, message))
+        };
+        if event.revision <= cursor {
+            return told("I14 unique", "again");
+        }
+        if event.revision != cursor + 1 {
+            return told("I16 reliable", "which leaves something out");
+        }
+        let known = self.partitions[partition].log.get(event.revision as usize - 1);
+        match known.is_some_and(|known| *known == Applied::of(event)) {
+            true => Ok(()),
+            false => told("I13 ordered", "which nobody has applied like this"),
+        }
     }
 
     /// The newest revision of a partition.

@@ -130,6 +130,11 @@ impl Clients {
         }
     }
 
+    /// There are so many machines now.
+    pub fn set_nodes(&mut self, nodes: usize) {
+        self.nodes = nodes;
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.clients.len()
@@ -139,7 +144,7 @@ impl Clients {
     pub fn pause_us(&mut self, client: usize) -> u64 {
         match self.clients[client].kindness {
             Kindness::Worker | Kindness::Wanderer => self.random.between(2_000, 60_000),
-            _ => self.random.between(150_000, 400_000),
+            _ => self.random.between(60_000, 250_000),
         }
     }
 
@@ -243,15 +248,17 @@ impl Clients {
     pub fn refused(&mut self, ticket: Ticket, leader: u64, _now_us: u64) {
         let Some(asked) = self.asked.remove(&ticket) else { return };
         self.done(asked.client, ticket);
+        // A node that was removed, or sleeps, may point to where nobody is any more.
         match leader {
             0 => self.forget_leader(asked.client, asked.partition),
+            _ if self.random.chance(150) => self.forget_leader(asked.client, asked.partition),
             leader => self.clients[asked.client].leaders[asked.partition] = leader as usize - 1,
         }
     }
 
     fn forget_leader(&mut self, client: usize, partition: usize) {
-        let leader = &mut self.clients[client].leaders[partition];
-        *leader = (*leader + 1) % self.nodes;
+        let anybody = self.random.below(self.nodes as u64) as usize;
+        self.clients[client].leaders[partition] = anybody;
     }
 
     fn done(&mut self, client: usize, ticket: Ticket) {
@@ -271,7 +278,10 @@ impl Clients {
         summary: &mut Summary,
     ) -> Checked {
         if let Answer::Refused(refuse) = &answer {
-            let leader = if let Refuse::NotLeader { leader } = refuse { *leader } else { 0 };
+            let leader = match refuse {
+                Refuse::NotLeader { leader } | Refuse::Unknown { leader } => *leader,
+                _ => 0,
+            };
             self.refused(ticket, leader, now_us);
             return Ok(());
         }

@@ -1,5 +1,5 @@
 //! A disk in memory that forgets, on a crash, what was never synced: each sector of an unsynced
-//! write survives or doesn't, in any combination.
+//! write survives or doesn't, in any combination. It can fail, and it can be full.
 
 use crate::random::Random;
 use agni_core::env::{Disk, DiskFile};
@@ -29,6 +29,7 @@ type File = Arc<Mutex<Image>>;
 struct State {
     files: BTreeMap<PathBuf, File>,
     fails: bool,
+    full: bool,
 }
 
 /// The disk of one node.
@@ -47,17 +48,43 @@ impl SimDisk {
         self.state().fails = true;
     }
 
+    /// Nothing can grow from now on.
+    pub fn fill(&self) {
+        self.state().full = true;
+    }
+
+    /// There is room again.
+    pub fn make_room(&self) {
+        self.state().full = false;
+    }
+
+    /// Whether there is no room.
+    pub fn is_full(&self) -> bool {
+        self.state().full
+    }
+
     /// It works again.
     pub fn heal(&self) {
-        self.state().fails = false;
+        let mut state = self.state();
+        (state.fails, state.full) = (false, false);
+    }
+
+    /// Whether a file is there in this size and durable.
+    pub fn holds(&self, path: &Path, bytes: u64) -> bool {
+        let Ok(file) = self.file(path) else { return false };
+        let image = lock(&file);
+        image.durable.len() as u64 == bytes && image.unsynced.is_empty()
     }
 
     /// The power goes.
     pub fn crash(&self, random: &mut Random) {
         let mut state = self.state();
         state.fails = false;
-        for file in state.files.values() {
-            lock(file).crash(random);
+        // Each file has a stream of its own: how far a thread got with a file that nobody has
+        // begun to use must not change what happens to the others.
+        let seed = random.next();
+        for (path, file) in &state.files {
+            lock(file).crash(&mut Random::new(seed ^ name_hash(path)));
         }
     }
 
@@ -81,8 +108,13 @@ impl SimDisk {
 
 impl Image {
     fn sync(&mut self) {
-        self.unsynced.clear();
-        self.durable.clone_from(&self.current);
+        for change in std::mem::take(&mut self.unsynced) {
+            match change {
+                Change::Cut(length) => self.durable.truncate(length),
+                Change::Written(start, end) => self.keep(start, end),
+            }
+        }
+        self.durable.resize(self.current.len(), 0);
     }
 
     fn crash(&mut self, random: &mut Random) {
@@ -116,12 +148,24 @@ impl Image {
     }
 }
 
+/// FNV-1a.
+fn name_hash(path: &Path) -> u64 {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn missing(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("{}: no such file", path.display()))
+}
+
+fn full() -> io::Error {
+    io::ErrorKind::StorageFull.into()
 }
 
 /// EIO, as Linux numbers it.
@@ -131,8 +175,12 @@ fn broken() -> io::Error {
 
 impl DiskFile for SimFile {
     fn write_some_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let is_full = self.disk.is_full();
         let mut image = lock(&self.file);
         let (start, end) = (offset as usize, offset as usize + bytes.len());
+        if is_full && end > image.current.len() {
+            return Err(full());
+        }
         if image.current.len() < end {
             image.current.resize(end, 0);
         }
@@ -142,6 +190,9 @@ impl DiskFile for SimFile {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
+        if self.disk.is_full() {
+            return Err(full());
+        }
         let mut image = lock(&self.file);
         let length = image.current.len().max(bytes as usize);
         image.current.resize(length, 0);
@@ -187,7 +238,11 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.state().files.remove(path);
+        let mut state = self.state();
+        if state.fails {
+            return Err(broken());
+        }
+        state.files.remove(path);
         Ok(())
     }
 
@@ -202,6 +257,6 @@ impl Disk for SimDisk {
     }
 
     fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
-        Ok(1 << 40)
+        Ok(if self.is_full() { 0 } else { 1 << 40 })
     }
 }

@@ -28,6 +28,12 @@ pub enum Fault {
     Transfer,
     /// The same, and the old leader doesn't hear of the new one for a while.
     TransferUnheard { from: usize, to: usize, for_us: u64 },
+    /// A disk takes nothing new.
+    FullDisk { node: usize, for_us: u64 },
+    /// A machine is gone for ever, with its disk.
+    Lose { node: usize },
+    /// Somebody asks a node for snapshots.
+    Snapshot { node: usize },
     /// A leader loses one voter from sight; when that one asks the other for its vote, the other
     /// has just restarted, and both are out of the leader's sight.
     Desertion,
@@ -40,7 +46,7 @@ impl Fault {
         let random = &mut world.random;
         let node = random.below(count) as usize;
         let other = (node + 1 + random.below(count - 1) as usize) % count as usize;
-        match random.below(20) {
+        match random.below(27) {
             0..=2 => Fault::Kill { node, power: random.chance(500) },
             3 => Fault::Blackout,
             4..=6 => Fault::Pause { node, for_us: random.between(100_000, 12_000_000) },
@@ -62,6 +68,9 @@ impl Fault {
             13 => Fault::WallJump { node, by_ms: random.below(7_200_000) as i64 - 3_600_000 },
             14 | 15 => Fault::Transfer,
             16 | 17 => Fault::Desertion,
+            18 | 19 => Fault::FullDisk { node, for_us: random.between(500_000, 8_000_000) },
+            20 | 21 => Fault::Lose { node },
+            22 | 23 => Fault::Snapshot { node },
             _ => Fault::TransferUnheard {
                 from: node,
                 to: other,
@@ -109,6 +118,17 @@ impl Fault {
                     world.nodes[node].disk.fail_syncs();
                 }
             }
+            Fault::FullDisk { node, for_us } => {
+                world.nodes[node].fill_disk();
+                world.plan(for_us, What::MakeRoom(node));
+            }
+            Fault::Lose { node } => {
+                if world.operator.is_restless && world.may_lose(node) {
+                    world.kill(node, true);
+                    world.nodes[node].is_lost = true;
+                }
+            }
+            Fault::Snapshot { node } => return world.snapshot(node),
             Fault::WallJump { node, by_ms } => world.nodes[node].clock.jump_wall(by_ms),
             Fault::Transfer => {
                 let count = world.nodes.len() as u64;

@@ -5,10 +5,15 @@ mod check;
 mod clients;
 mod clock;
 mod disk;
+mod ending;
 mod faults;
+mod membership;
 mod network;
 mod node;
 mod random;
+mod snapshots;
+mod transfers;
+mod watchers;
 mod world;
 
 use std::panic::AssertUnwindSafe;

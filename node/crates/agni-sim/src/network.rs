@@ -25,6 +25,11 @@ impl Network {
         self.cut.insert((from, to));
     }
 
+    /// Whether nothing from `from` reaches `to`.
+    pub fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut.contains(&(from, to))
+    }
+
     /// Everything is well again.
     pub fn heal(&mut self) {
         *self = Network::default();

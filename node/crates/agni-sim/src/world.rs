@@ -4,18 +4,24 @@ use crate::check::{Checked, Checker, Violation};
 use crate::clients::{Clients, Mood, Request};
 use crate::clock::SimClock;
 use crate::faults::Fault;
+use crate::membership::Operator;
 use crate::network::Network;
-use crate::node::{CLUSTER_ID, SimNode, Turn};
+use crate::node::{Appending, CLUSTER_ID, NodeSettings, SimNode, Turn};
 use crate::random::Random;
+use crate::snapshots::Transfer;
+use crate::watchers::{Place, Watchers};
 use agni_core::clock::Clock as _;
 use agni_core::proto::node::SystemState;
 use agni_core::raft::core::Event;
+use agni_core::raft::log_tail::TailLimits;
 use agni_core::raft::work::{Answer, PeerMessage, Submission, Ticket, Work};
-use agni_core::system::{self, Founder};
+use agni_core::store::StoreLimits;
+use agni_core::system::{self, Founder, SYSTEM_PARTITION};
 use raft::eraftpb::MessageType;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What a run is like.
 #[derive(Debug, Clone)]
@@ -53,8 +59,20 @@ pub enum What {
     Deliver { from: usize, to: usize, message: PeerMessage },
     /// An append ends.
     Appended { node: usize, life: u64 },
+    /// The snapshot thread of a node does a step.
+    Work { node: usize, life: u64 },
+    /// A piece of a snapshot is on its way.
+    Piece(Box<Transfer>),
+    /// The last piece of one has arrived.
+    Arrived(Box<Transfer>),
+    /// A sender learns how it ended.
+    Sent { node: usize, life: u64, partition: u32, to: usize, ok: bool },
     /// A client does its next step.
     Client(usize),
+    /// A watch takes what there is for it.
+    Watch(usize),
+    /// The operator does something.
+    Operate,
     /// A dead node starts.
     Start(usize),
     /// A paused node goes on.
@@ -63,6 +81,8 @@ pub enum What {
     Fault,
     /// The network, or one node's disk, is well again.
     Heal(Option<usize>),
+    /// There is room on a node's disk again.
+    MakeRoom(usize),
 }
 
 struct Item {
@@ -110,12 +130,26 @@ pub struct Summary {
     pub faults: u64,
     /// Highest term of any partition.
     pub term_max: u64,
+    /// Snapshots that one node got from another.
+    pub transfers: u64,
+    /// What the operator asked for.
+    pub orders: u64,
+    /// Machines that ever ran.
+    pub machines: u64,
+    /// Of these, gone for ever.
+    pub lost: u64,
+    /// Events that watches were told of.
+    pub watched: u64,
+    /// Differences that they were told instead.
+    pub differences: u64,
+    /// Appends that a full disk refused.
+    pub full: u64,
 }
 
 /// The whole world of a run.
 pub struct World {
     pub(crate) scenario: Scenario,
-    seed: u64,
+    settings: NodeSettings,
     /// What the cluster begins with.
     founding: Arc<SystemState>,
     pub(crate) now_us: u64,
@@ -126,19 +160,37 @@ pub struct World {
     pub(crate) append_us_max: Vec<u64>,
     pub(crate) network: Network,
     pub(crate) random: Random,
-    travel: Random,
+    pub(crate) travel: Random,
     pub(crate) checker: Checker,
     pub(crate) clients: Clients,
+    pub(crate) watchers: Watchers,
+    pub(crate) operator: Operator,
     pub(crate) summary: Summary,
     /// The revisions that everybody must have reached at the end.
-    settled: Vec<u64>,
+    pub(crate) settled: Vec<u64>,
+    /// The terms that nobody may end any more.
+    pub(crate) settled_terms: Vec<u64>,
     pub(crate) mood: Mood,
     /// A leader, and the last voter that it sees.
     pub(crate) deserting: Option<(usize, usize)>,
 }
 
 /// An append on a disk that is well.
-const APPEND_US: (u64, u64) = (100, 2_000);
+pub(crate) const APPEND_US: (u64, u64) = (100, 2_000);
+
+/// Small limits, so that in a short run logs are cut, snapshots needed and event logs outrun.
+fn settings(seed: u64, partitions: u32, random: &mut Random) -> NodeSettings {
+    let entries_max = random.between(5, 200);
+    let tail =
+        TailLimits { entries_max, catch_up_entries_max: entries_max + random.between(30, 300) };
+    let store = StoreLimits {
+        events_max: random.between(100, 800) as usize,
+        tombstones_max: random.between(1, 100) as usize,
+        ..StoreLimits::default()
+    };
+    let snapshot_wal_bytes = [4 << 10, 16 << 10, 64 << 10, u64::MAX][random.below(4) as usize];
+    NodeSettings { partitions, seed, store, tail, snapshot_wal_bytes }
+}
 
 impl World {
     /// The world of a seed.
@@ -157,10 +209,12 @@ impl World {
             ..Founder::default()
         };
         let founders: Vec<Founder> = nodes.iter().map(founder).collect();
+        let settings = settings(seed, scenario.partitions, &mut random);
+        let is_restless = random.chance(600);
         let replication = scenario.nodes as u32;
         let founding = system::found(CLUSTER_ID, scenario.partitions, replication, &founders);
         World {
-            seed,
+            settings,
             founding: Arc::new(founding),
             now_us: 0,
             order: 0,
@@ -171,8 +225,11 @@ impl World {
             travel: random.fork(),
             checker: Checker::new(scenario.partitions),
             clients: Clients::new(random.fork(), scenario.nodes, scenario.partitions),
+            watchers: Watchers::new(random.fork(), scenario.partitions),
+            operator: Operator::new(random.fork(), is_restless),
             summary: Summary::default(),
             settled: Vec::new(),
+            settled_terms: Vec::new(),
             mood: Mood::Faulty,
             deserting: None,
             random,
@@ -188,6 +245,10 @@ impl World {
         for client in 0..self.clients.count() {
             self.plan(1_000_000 + client as u64 * 1_000, What::Client(client));
         }
+        for watch in 0..self.watchers.count() {
+            self.plan(1_000_000 + watch as u64 * 1_000, What::Watch(watch));
+        }
+        self.plan(3_000_000, What::Operate);
         self.plan(3_000_000, What::Fault);
         self.live_until(self.scenario.faults_us)?;
         self.heal_all()?;
@@ -196,6 +257,8 @@ impl World {
         let writable_us = healed_us + 5_000_000;
         self.live_until(writable_us)?;
         self.clients.check_writable(healed_us, writable_us)?;
+        self.live_until(end_us - 4_000_000)?;
+        self.settled_terms = self.terms();
         self.live_until(end_us - 2_000_000)?;
         self.mood = Mood::Quiet;
         self.live_until(end_us - 1_000_000)?;
@@ -203,6 +266,10 @@ impl World {
         self.settled = partitions.map(|p| self.checker.revision(p)).collect();
         self.live_until(end_us)?;
         self.check_end()?;
+        let seen = self.watchers.seen;
+        (self.summary.watched, self.summary.differences) = (seen.events, seen.differences);
+        self.summary.machines = self.nodes.len() as u64;
+        self.summary.lost = self.nodes.iter().filter(|node| node.is_lost).count() as u64;
         Ok(self.summary)
     }
 
@@ -247,18 +314,50 @@ impl World {
                     return Ok(());
                 }
                 match self.nodes[node].appended(&mut turn) {
-                    Ok(()) => self.turn(node, turn),
-                    Err(error) => {
+                    Appending::Done => {}
+                    Appending::Full => {
+                        self.summary.full += 1;
+                        self.plan(100_000, What::Appended { node, life });
+                    }
+                    Appending::Failed(error) => {
                         if self.scenario.trace {
                             eprintln!("{} node {node} ends: {error}", self.now_us);
                         }
                         self.kill(node, false);
                         self.plan(500_000, What::Start(node));
-                        Ok(())
                     }
                 }
+                self.turn(node, turn)
             }
-            What::Tick { .. } | What::Appended { .. } => Ok(()),
+            What::Work { node, life } if self.nodes[node].lives == life => {
+                match self.nodes[node].paused {
+                    true => self.plan(10_000, What::Work { node, life }),
+                    false => self.nodes[node].work(&mut turn),
+                }
+                self.turn(node, turn)
+            }
+            What::Piece(transfer) => {
+                self.piece(transfer);
+                Ok(())
+            }
+            What::Arrived(transfer) => {
+                self.arrived(&transfer);
+                if self.travel.chance(self.network.twice_permille) {
+                    let in_us = self.travel.between(1_000, 1_000_000);
+                    self.plan(in_us, What::Arrived(transfer));
+                }
+                Ok(())
+            }
+            What::Sent { node, life, partition, to, ok } => {
+                self.sent(node, life, partition, to, ok)
+            }
+            What::Watch(watch) => self.watch(watch),
+            What::Operate => self.operate(),
+            What::MakeRoom(node) => {
+                self.nodes[node].disk.make_room();
+                Ok(())
+            }
+            What::Tick { .. } | What::Appended { .. } | What::Work { .. } => Ok(()),
             What::Deliver { from, to, message } => {
                 self.desert(to, &message)?;
                 if self.nodes[to].life.is_none() {
@@ -291,10 +390,14 @@ impl World {
     }
 
     /// Carries out what a node's turn led to, after looking at the node.
-    fn turn(&mut self, node: usize, turn: Turn) -> Checked {
+    pub(crate) fn turn(&mut self, node: usize, turn: Turn) -> Checked {
         self.observe(node)?;
         for message in turn.messages {
             let to = message.message.to as usize - 1;
+            if to >= self.nodes.len() {
+                // A member whose machine was never switched on.
+                continue;
+            }
             for in_us in self.network.arrivals(node, to, &mut self.travel) {
                 self.plan(in_us, What::Deliver { from: node, to, message: message.clone() });
             }
@@ -304,10 +407,23 @@ impl World {
             let life = self.nodes[node].lives;
             self.plan(in_us, What::Appended { node, life });
         }
+        if turn.work_begun {
+            self.plan_work(node);
+        }
+        for transfer in turn.transfers {
+            self.send_snapshot(node, transfer);
+        }
         for (ticket, answer) in turn.answers {
             self.answer(node, ticket, answer)?;
         }
         Ok(())
+    }
+
+    /// The snapshot thread of a node has something to do.
+    pub(crate) fn plan_work(&mut self, node: usize) {
+        let in_us = self.travel.between(200, 10_000);
+        let life = self.nodes[node].lives;
+        self.plan(in_us, What::Work { node, life });
     }
 
     fn observe(&mut self, node: usize) -> Checked {
@@ -316,38 +432,85 @@ impl World {
         for (partition, cell) in life.cells.iter().enumerate() {
             self.checker.leader(partition, id, cell)?;
             let store = cell.store.read();
+            let term = cell.term.load(Relaxed);
+            self.summary.term_max = self.summary.term_max.max(term);
+            if partition == self.scenario.partitions as usize {
+                if let Some(state) = store.system() {
+                    self.checker.cluster(id, state.clone())?;
+                }
+                continue;
+            }
             let seen = &mut life.seen_revision[partition];
             if *seen == store.revision() {
                 continue;
             }
-            // A fresh process may have compacted what came before.
-            if let Ok(events) = store.events_after(*seen, usize::MAX) {
-                for event in events {
-                    let was = self.checker.revision(partition);
-                    self.checker.applied(partition, id, event, self.now_us)?;
-                    let is_new = self.checker.revision(partition) > was;
-                    let expired = event.record.is_none()
-                        && event.kind == agni_core::proto::api::EventType::Expired;
-                    self.summary.expired += u64::from(is_new && expired);
+            let events = store.events_after(*seen, usize::MAX);
+            match events.ok().filter(|_| *seen < store.revision()) {
+                Some(events) => {
+                    for event in events {
+                        let was = self.checker.revision(partition);
+                        self.checker.applied(partition, id, event, self.now_us)?;
+                        let is_new = self.checker.revision(partition) > was;
+                        let expired = event.record.is_none()
+                            && event.kind == agni_core::proto::api::EventType::Expired;
+                        self.summary.expired += u64::from(is_new && expired);
+                    }
                 }
+                // It came as a snapshot, or was let go.
+                None => self.checker.holds(partition, id, &store)?,
             }
             *seen = store.revision();
-            let term = cell.term.load(std::sync::atomic::Ordering::Relaxed);
-            self.summary.term_max = self.summary.term_max.max(term);
         }
         Ok(())
     }
 
-    fn start(&mut self, node: usize) -> Checked {
-        if self.nodes[node].life.is_some() {
+    pub(crate) fn start(&mut self, node: usize) -> Checked {
+        if self.nodes[node].life.is_some() || self.nodes[node].is_lost {
             return Ok(());
         }
-        let founding = self.founding.clone();
-        let started = self.nodes[node].start(self.scenario.partitions, &founding, self.seed);
-        started.map_err(|message| Violation { invariant: "I1", message })?;
+        let is_founder = node < self.scenario.nodes;
+        let founding = is_founder.then_some(&self.founding);
+        match self.nodes[node].start(&self.settings, founding) {
+            Ok(()) => {}
+            Err(None) => {
+                // Its disk is full.
+                self.plan(500_000, What::Start(node));
+                return Ok(());
+            }
+            Err(Some(message)) => return Err(Violation { invariant: "I1", message }),
+        }
         let life = self.nodes[node].lives;
         self.plan(1_000, What::Tick { node, life });
         self.observe(node)
+    }
+
+    /// Another machine, switched off.
+    pub(crate) fn add_machine(&mut self, node: SimNode) {
+        self.nodes.push(node);
+        self.append_us_max.push(APPEND_US.1);
+        self.clients.set_nodes(self.nodes.len());
+    }
+
+    /// A watch takes what there is for it, where a replica is.
+    fn watch(&mut self, watch: usize) -> Checked {
+        let pause_us = self.watchers.pause_us(self.mood);
+        self.plan(pause_us, What::Watch(watch));
+        let partition = self.watchers.partition(watch);
+        let Some(state) = self.newest_state() else { return Ok(()) };
+        let mut places = Vec::new();
+        for (node, machine) in self.nodes.iter().enumerate() {
+            let held = machine
+                .life
+                .as_ref()
+                .is_some_and(|life| !machine.paused && life.cells[partition].is_held.load(Relaxed));
+            if held && self.takes_part(node, &state) {
+                places.push(Place { node, life: machine.lives });
+            }
+        }
+        let Some(place) = self.watchers.place(watch, &places) else { return Ok(()) };
+        let Some(life) = self.nodes[place.node].life.as_ref() else { return Ok(()) };
+        let store = life.cells[partition].store.read();
+        self.watchers.look(watch, &store, &self.checker)
     }
 
     pub(crate) fn kill(&mut self, node: usize, power: bool) {
@@ -381,7 +544,7 @@ impl World {
         let now_us = self.nodes[node].clock.boot_us();
         let Some(life) = self.nodes[node].life.as_ref() else { return Ok(false) };
         let cell = &life.cells[partition];
-        cell.lease_is_used.store(true, std::sync::atomic::Ordering::Relaxed);
+        cell.lease_is_used.store(true, Relaxed);
         if self.nodes[node].paused || !cell.leads_for_certain(now_us) {
             return Ok(false);
         }
@@ -425,53 +588,6 @@ impl World {
         Ok(())
     }
 
-    fn heal_all(&mut self) -> Checked {
-        self.mood = Mood::Healed;
-        self.deserting = None;
-        self.network.heal();
-        for node in 0..self.nodes.len() {
-            self.append_us_max[node] = APPEND_US.1;
-            self.nodes[node].disk.heal();
-            self.start(node)?;
-            let mut turn = Turn::default();
-            if self.nodes[node].paused {
-                self.nodes[node].resume(&mut turn);
-            }
-            self.turn(node, turn)?;
-        }
-        Ok(())
-    }
-
-    /// All replicas are equal, the living live, the dead are gone.
-    fn check_end(&self) -> Checked {
-        let failed = |invariant, message| Err(Violation { invariant, message });
-        for node in &self.nodes {
-            let Some(life) = &node.life else {
-                return failed("I27", format!("node {} is down", node.id));
-            };
-            for (partition, cell) in life.cells.iter().enumerate() {
-                let revision = cell.store.read().revision();
-                let newest = self.settled[partition];
-                if revision < newest {
-                    let what = format!(
-                        "node {} partition {partition} is at revision {revision} of {newest}: {}",
-                        node.id,
-                        life.describe(partition)
-                    );
-                    return failed("I27", what);
-                }
-            }
-        }
-        for (key, promise) in self.checker.survivors() {
-            let Some(promise) = promise else { continue };
-            let zombie_us = promise.alive_until_us + crate::clients::ZOMBIE_US;
-            if !promise.is_kept && zombie_us < self.now_us {
-                return failed("I7", format!("{key:?} is still there"));
-            }
-        }
-        Ok(())
-    }
-
     /// The last voter that a leader sees restarts just when it is asked for its vote.
     fn desert(&mut self, to: usize, message: &PeerMessage) -> Checked {
         let asked = message.message.get_msg_type() == MessageType::MsgRequestPreVote;
@@ -487,18 +603,29 @@ impl World {
         }
     }
 
-    /// A node that leads a partition.
+    /// Asks a node for snapshots of all that it holds.
+    pub(crate) fn snapshot(&mut self, node: usize) -> Checked {
+        for partition in (0..self.scenario.partitions).chain([SYSTEM_PARTITION]) {
+            let mut turn = Turn::default();
+            let submission = Submission { ticket: 0, partition, work: Work::Snapshot };
+            self.nodes[node].submit(submission, &mut turn);
+            self.turn(node, turn)?;
+        }
+        Ok(())
+    }
+
+    /// A node that leads a group; the system group stands behind the partitions.
     pub(crate) fn leader(&self, partition: usize) -> Option<usize> {
         let leads = |node: &SimNode| {
             let cell = node.life.as_ref().map(|life| &life.cells[partition]);
-            cell.is_some_and(|cell| cell.is_current.load(std::sync::atomic::Ordering::Relaxed))
+            cell.is_some_and(|cell| cell.is_current.load(Relaxed))
         };
         self.nodes.iter().position(leads)
     }
 
     /// Asks a node to hand over all that it leads.
     pub(crate) fn transfer(&mut self, from: usize, to: usize) -> Checked {
-        for partition in 0..self.scenario.partitions {
+        for partition in (0..self.scenario.partitions).chain([SYSTEM_PARTITION]) {
             let work = Work::Transfer { to: self.nodes[to].id };
             let mut turn = Turn::default();
             // Ticket 0 is nobody's.

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _MemberState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MemberStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MEMBER_STATE_UNSPECIFIED: _MemberState.ValueType  # 0
+    """Never sent."""
+    MEMBER_STATE_ACTIVE: _MemberState.ValueType  # 1
+    """It takes part."""
+    MEMBER_STATE_DRAINING: _MemberState.ValueType  # 2
+    """It takes part but leads nothing and is given nothing new."""
+    MEMBER_STATE_LEFT: _MemberState.ValueType  # 3
+    """It was removed or replaced."""
+
+class MemberState(_MemberState, metaclass=_MemberStateEnumTypeWrapper):
+    """Where a member is in its life."""
+
+MEMBER_STATE_UNSPECIFIED: MemberState.ValueType  # 0
+"""Never sent."""
+MEMBER_STATE_ACTIVE: MemberState.ValueType  # 1
+"""It takes part."""
+MEMBER_STATE_DRAINING: MemberState.ValueType  # 2
+"""It takes part but leads nothing and is given nothing new."""
+MEMBER_STATE_LEFT: MemberState.ValueType  # 3
+"""It was removed or replaced."""
+Global___MemberState: _TypeAlias = MemberState  # noqa: Y015
 
 @_typing.final
 class StatusRequest(_message.Message):
@@ -357,3 +386,307 @@ class SnapshotResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SnapshotResponse: _TypeAlias = SnapshotResponse  # noqa: Y015
+
+@_typing.final
+class MembersRequest(_message.Message):
+    """Asks for the members."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MembersRequest: _TypeAlias = MembersRequest  # noqa: Y015
+
+@_typing.final
+class ClusterMemberInfo(_message.Message):
+    """A member in full."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    PEER_ADDRESS_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
+    """Its identity, never given twice."""
+    name: _builtins.str
+    """What its configuration calls it."""
+    client_address: _builtins.str
+    """host:port for clients."""
+    peer_address: _builtins.str
+    """host:port for other nodes."""
+    region: _builtins.str
+    """The region that it serves."""
+    zone: _builtins.str
+    """The zone it runs in; may be empty."""
+    state: Global___MemberState.ValueType
+    """Where it is in its life."""
+    replaces: _builtins.int
+    """The member whose place it took because that one's data was gone; 0 for nobody."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.int = ...,
+        name: _builtins.str = ...,
+        client_address: _builtins.str = ...,
+        peer_address: _builtins.str = ...,
+        region: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        state: Global___MemberState.ValueType = ...,
+        replaces: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "name", b"name", "node_id", b"node_id", "peer_address", b"peer_address", "region", b"region", "replaces", b"replaces", "state", b"state", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterMemberInfo: _TypeAlias = ClusterMemberInfo  # noqa: Y015
+
+@_typing.final
+class Placement(_message.Message):
+    """Where one partition is wanted, and where it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    WANTED_VERSION_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    LEARNERS_FIELD_NUMBER: _builtins.int
+    LEADER_ID_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    """Which partition."""
+    wanted_version: _builtins.int
+    """Grows whenever `wanted` is set."""
+    leader_id: _builtins.int
+    """Who leads, as far as the asked node could find out; 0 for nobody."""
+    @_builtins.property
+    def wanted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The nodes that should hold it, the preferred leader first."""
+
+    @_builtins.property
+    def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Who votes, as its leader last reported."""
+
+    @_builtins.property
+    def learners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Who catches up, as its leader last reported."""
+
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        wanted: _abc.Iterable[_builtins.int] | None = ...,
+        wanted_version: _builtins.int = ...,
+        voters: _abc.Iterable[_builtins.int] | None = ...,
+        learners: _abc.Iterable[_builtins.int] | None = ...,
+        leader_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_id", b"leader_id", "learners", b"learners", "partition", b"partition", "voters", b"voters", "wanted", b"wanted", "wanted_version", b"wanted_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+@_typing.final
+class MembersResponse(_message.Message):
+    """The members and the placement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    AUTHOR_EPOCH_FIELD_NUMBER: _builtins.int
+    REPLICATION_FIELD_NUMBER: _builtins.int
+    SYSTEM_LEADER_ID_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Grows with every change of what follows."""
+    author_epoch: _builtins.int
+    """The highest epoch of an author that changed anything."""
+    replication: _builtins.int
+    """How many replicas a partition should have."""
+    system_leader_id: _builtins.int
+    """Who leads the group that keeps all this; 0 when unknown."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterMemberInfo]:
+        """Everybody who ever joined."""
+
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Placement]:
+        """All partitions in their order."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        author_epoch: _builtins.int = ...,
+        replication: _builtins.int = ...,
+        system_leader_id: _builtins.int = ...,
+        members: _abc.Iterable[Global___ClusterMemberInfo] | None = ...,
+        placements: _abc.Iterable[Global___Placement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_epoch", b"author_epoch", "members", b"members", "placements", b"placements", "replication", b"replication", "system_leader_id", b"system_leader_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MembersResponse: _TypeAlias = MembersResponse  # noqa: Y015
+
+@_typing.final
+class ChangeMemberRequest(_message.Message):
+    """Changes a member."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ChangeMemberRequest._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: ChangeMemberRequest._Action.ValueType  # 0
+        """Refused."""
+        ACTION_DRAIN: ChangeMemberRequest._Action.ValueType  # 1
+        """It hands over what it leads, and is given nothing new."""
+        ACTION_RETURN: ChangeMemberRequest._Action.ValueType  # 2
+        """It takes part again."""
+        ACTION_REMOVE: ChangeMemberRequest._Action.ValueType  # 3
+        """It leaves. Refused while it holds replicas."""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper):
+        """What to do with it."""
+
+    ACTION_UNSPECIFIED: ChangeMemberRequest.Action.ValueType  # 0
+    """Refused."""
+    ACTION_DRAIN: ChangeMemberRequest.Action.ValueType  # 1
+    """It hands over what it leads, and is given nothing new."""
+    ACTION_RETURN: ChangeMemberRequest.Action.ValueType  # 2
+    """It takes part again."""
+    ACTION_REMOVE: ChangeMemberRequest.Action.ValueType  # 3
+    """It leaves. Refused while it holds replicas."""
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    AUTHOR_EPOCH_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
+    """Which member."""
+    action: Global___ChangeMemberRequest.Action.ValueType
+    """What."""
+    author_epoch: _builtins.int
+    """The author's epoch; one lower than the highest seen is refused. 0 for a person."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.int = ...,
+        action: Global___ChangeMemberRequest.Action.ValueType = ...,
+        author_epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "author_epoch", b"author_epoch", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeMemberRequest: _TypeAlias = ChangeMemberRequest  # noqa: Y015
+
+@_typing.final
+class PlacePartitionRequest(_message.Message):
+    """Places a partition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    NODE_IDS_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    AUTHOR_EPOCH_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    """Which partition."""
+    expected_version: _builtins.int
+    """The `wanted_version` that the author has seen; another one is refused."""
+    author_epoch: _builtins.int
+    """The author's epoch, as in ChangeMemberRequest."""
+    @_builtins.property
+    def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The nodes, the preferred leader first."""
+
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        node_ids: _abc.Iterable[_builtins.int] | None = ...,
+        expected_version: _builtins.int | None = ...,
+        author_epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "author_epoch", b"author_epoch", "expected_version", b"expected_version", "node_ids", b"node_ids", "partition", b"partition"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___PlacePartitionRequest: _TypeAlias = PlacePartitionRequest  # noqa: Y015
+
+@_typing.final
+class TransferLeaderRequest(_message.Message):
+    """Moves a leadership."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    """Which partition."""
+    node_id: _builtins.int
+    """To which of its voters."""
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        node_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "partition", b"partition"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferLeaderRequest: _TypeAlias = TransferLeaderRequest  # noqa: Y015
+
+@_typing.final
+class ClusterChanged(_message.Message):
+    """It is agreed upon."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version of the members and the placement from then on; 0 where it has none."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterChanged: _TypeAlias = ClusterChanged  # noqa: Y015

@@ -50,6 +50,26 @@ class ClusterServiceStub:
                 request_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.SnapshotRequest.SerializeToString,
                 response_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.SnapshotResponse.FromString,
                 _registered_method=True)
+        self.Members = channel.unary_unary(
+                '/agniregistry.api.v1.ClusterService/Members',
+                request_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.MembersRequest.SerializeToString,
+                response_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.MembersResponse.FromString,
+                _registered_method=True)
+        self.ChangeMember = channel.unary_unary(
+                '/agniregistry.api.v1.ClusterService/ChangeMember',
+                request_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.ChangeMemberRequest.SerializeToString,
+                response_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.ClusterChanged.FromString,
+                _registered_method=True)
+        self.PlacePartition = channel.unary_unary(
+                '/agniregistry.api.v1.ClusterService/PlacePartition',
+                request_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.PlacePartitionRequest.SerializeToString,
+                response_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.ClusterChanged.FromString,
+                _registered_method=True)
+        self.TransferLeader = channel.unary_unary(
+                '/agniregistry.api.v1.ClusterService/TransferLeader',
+                request_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
+                response_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.ClusterChanged.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer:
@@ -77,6 +97,35 @@ class ClusterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Members(self, request, context):
+        """The members with their state, and where each partition is wanted and where it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeMember(self, request, context):
+        """Drains a member, takes that back, or removes it. Answers when it is agreed upon, not when
+        replicas have moved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlacePartition(self, request, context):
+        """Says where a partition is wanted. Its leader then moves it there step by step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferLeader(self, request, context):
+        """Hands a partition's leadership to another of its voters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +143,26 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.Snapshot,
                     request_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.SnapshotRequest.FromString,
                     response_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.SnapshotResponse.SerializeToString,
+            ),
+            'Members': grpc.unary_unary_rpc_method_handler(
+                    servicer.Members,
+                    request_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.MembersRequest.FromString,
+                    response_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.MembersResponse.SerializeToString,
+            ),
+            'ChangeMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeMember,
+                    request_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.ChangeMemberRequest.FromString,
+                    response_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.ClusterChanged.SerializeToString,
+            ),
+            'PlacePartition': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlacePartition,
+                    request_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.PlacePartitionRequest.FromString,
+                    response_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.ClusterChanged.SerializeToString,
+            ),
+            'TransferLeader': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLeader,
+                    request_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.TransferLeaderRequest.FromString,
+                    response_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.ClusterChanged.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +247,114 @@ class ClusterService:
             '/agniregistry.api.v1.ClusterService/Snapshot',
             agniregistry_dot_api_dot_v1_dot_cluster__pb2.SnapshotRequest.SerializeToString,
             agniregistry_dot_api_dot_v1_dot_cluster__pb2.SnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Members(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agniregistry.api.v1.ClusterService/Members',
+            agniregistry_dot_api_dot_v1_dot_cluster__pb2.MembersRequest.SerializeToString,
+            agniregistry_dot_api_dot_v1_dot_cluster__pb2.MembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agniregistry.api.v1.ClusterService/ChangeMember',
+            agniregistry_dot_api_dot_v1_dot_cluster__pb2.ChangeMemberRequest.SerializeToString,
+            agniregistry_dot_api_dot_v1_dot_cluster__pb2.ClusterChanged.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlacePartition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agniregistry.api.v1.ClusterService/PlacePartition',
+            agniregistry_dot_api_dot_v1_dot_cluster__pb2.PlacePartitionRequest.SerializeToString,
+            agniregistry_dot_api_dot_v1_dot_cluster__pb2.ClusterChanged.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferLeader(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agniregistry.api.v1.ClusterService/TransferLeader',
+            agniregistry_dot_api_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
+            agniregistry_dot_api_dot_v1_dot_cluster__pb2.ClusterChanged.FromString,
             options,
             channel_credentials,
             insecure,

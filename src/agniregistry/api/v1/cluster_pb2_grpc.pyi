@@ -39,6 +39,16 @@ class ClusterServiceStub:
     """The routing table: how keys map to partitions, and partitions to nodes."""
     Snapshot: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.SnapshotRequest, _cluster_pb2.SnapshotResponse]
     """Takes a snapshot of partitions now and answers when it is durable."""
+    Members: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.MembersRequest, _cluster_pb2.MembersResponse]
+    """The members with their state, and where each partition is wanted and where it is."""
+    ChangeMember: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ChangeMemberRequest, _cluster_pb2.ClusterChanged]
+    """Drains a member, takes that back, or removes it. Answers when it is agreed upon, not when
+    replicas have moved.
+    """
+    PlacePartition: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.PlacePartitionRequest, _cluster_pb2.ClusterChanged]
+    """Says where a partition is wanted. Its leader then moves it there step by step."""
+    TransferLeader: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.TransferLeaderRequest, _cluster_pb2.ClusterChanged]
+    """Hands a partition's leadership to another of its voters."""
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
@@ -51,6 +61,16 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     """The routing table: how keys map to partitions, and partitions to nodes."""
     Snapshot: _aio.UnaryUnaryMultiCallable[_cluster_pb2.SnapshotRequest, _cluster_pb2.SnapshotResponse]  # type: ignore[assignment]
     """Takes a snapshot of partitions now and answers when it is durable."""
+    Members: _aio.UnaryUnaryMultiCallable[_cluster_pb2.MembersRequest, _cluster_pb2.MembersResponse]  # type: ignore[assignment]
+    """The members with their state, and where each partition is wanted and where it is."""
+    ChangeMember: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ChangeMemberRequest, _cluster_pb2.ClusterChanged]  # type: ignore[assignment]
+    """Drains a member, takes that back, or removes it. Answers when it is agreed upon, not when
+    replicas have moved.
+    """
+    PlacePartition: _aio.UnaryUnaryMultiCallable[_cluster_pb2.PlacePartitionRequest, _cluster_pb2.ClusterChanged]  # type: ignore[assignment]
+    """Says where a partition is wanted. Its leader then moves it there step by step."""
+    TransferLeader: _aio.UnaryUnaryMultiCallable[_cluster_pb2.TransferLeaderRequest, _cluster_pb2.ClusterChanged]  # type: ignore[assignment]
+    """Hands a partition's leadership to another of its voters."""
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who is in the cluster, where each partition lives, how it does."""
@@ -78,5 +98,39 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.SnapshotResponse, _abc.Awaitable[_cluster_pb2.SnapshotResponse]]:
         """Takes a snapshot of partitions now and answers when it is durable."""
+
+    @_abc_1.abstractmethod
+    def Members(
+        self,
+        request: _cluster_pb2.MembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.MembersResponse, _abc.Awaitable[_cluster_pb2.MembersResponse]]:
+        """The members with their state, and where each partition is wanted and where it is."""
+
+    @_abc_1.abstractmethod
+    def ChangeMember(
+        self,
+        request: _cluster_pb2.ChangeMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ClusterChanged, _abc.Awaitable[_cluster_pb2.ClusterChanged]]:
+        """Drains a member, takes that back, or removes it. Answers when it is agreed upon, not when
+        replicas have moved.
+        """
+
+    @_abc_1.abstractmethod
+    def PlacePartition(
+        self,
+        request: _cluster_pb2.PlacePartitionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ClusterChanged, _abc.Awaitable[_cluster_pb2.ClusterChanged]]:
+        """Says where a partition is wanted. Its leader then moves it there step by step."""
+
+    @_abc_1.abstractmethod
+    def TransferLeader(
+        self,
+        request: _cluster_pb2.TransferLeaderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ClusterChanged, _abc.Awaitable[_cluster_pb2.ClusterChanged]]:
+        """Hands a partition's leadership to another of its voters."""
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

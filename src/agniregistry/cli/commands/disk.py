@@ -172,7 +172,7 @@ def _frames(reader: LogReader, everything: bool) -> Iterator[dict[str, Any]]:
             headers += 1
             yield _frame(entry, segment.path.name, batch.sequence - 1)
         for entry in batch.entries:
-            if everything or entry.frame.op.is_entry or entry.frame.op is Op.SNAPSHOT_MARK:
+            if everything or entry.frame.op.is_entry or entry.frame.op in _TELLING:
                 yield _frame(entry, batch.segment.path.name, batch.sequence)
         if everything:
             yield _commit(batch)
@@ -193,7 +193,13 @@ def _frame(entry: Entry, file: str, sequence: int) -> dict[str, Any]:
         return {**plain, **record.hard_state}
     plain.update(term=record.term, index=record.index)
     if op is Op.SNAPSHOT_MARK:
-        plain.update(snapshot_file=record.snapshot_file, voters=record.voters)
+        plain.update(snapshot_file=record.snapshot_file, replicas=record.replicas)
+        if record.installed:
+            plain["installed"] = True
+    elif op is Op.REPLICA_SET:
+        plain.update(replicas=record.replicas)
+    elif op is Op.DISCARD:
+        plain.pop("term")
     elif op is Op.CONF_CHANGE:
         plain["data"] = record.data.hex()
     elif len(record.data):
@@ -202,8 +208,13 @@ def _frame(entry: Entry, file: str, sequence: int) -> dict[str, Any]:
         except WireError as error:
             plain.update(unreadable=str(error), data=record.data.hex())
         else:
-            plain["key"] = command.key
-            plain.update(command.detail)
+            if op is Op.SYSTEM:
+                plain["change"] = command.operation
+            else:
+                plain["key"] = command.key
+            # An entry's own partition and index are those of its group.
+            renamed = {"partition": "of_partition", "index": "of_index"}
+            plain.update({renamed.get(n, n): value for n, value in command.detail.items()})
             plain["proposed_unix_ms"] = command.proposed_unix_ms
     return plain
 
@@ -217,6 +228,11 @@ def _commit(batch: Batch) -> dict[str, Any]:
         "frames": len(batch.entries),
     }
 
+
+_TELLING = (Op.SNAPSHOT_MARK, Op.REPLICA_SET, Op.DISCARD)
+"""Frames that are no entries, but say what became of a group."""
+
+_SYSTEM_PARTITION = (1 << 32) - 1
 
 _LAYOUT = "{:>8}  {:>14}  {:>4}  {:>6}  {:>8}  {:<14}  {:<36}  {}"
 _HEADING = _LAYOUT.format(
@@ -233,13 +249,19 @@ def _line(frame: dict[str, Any]) -> str:
     return _LAYOUT.format(
         frame["sequence"],
         f"{int(frame['file'].removesuffix('.wal'))}:{frame['offset']}",
-        frame.get("partition", render.NOTHING),
+        _group(frame.get("partition")),
         frame.get("term", render.NOTHING),
         frame.get("index", render.NOTHING),
         frame["op"],
         record,
         _detail(frame),
     ).rstrip()
+
+
+def _group(partition: int | None) -> str:
+    if partition is None:
+        return render.NOTHING
+    return "sys" if partition == _SYSTEM_PARTITION else str(partition)
 
 
 def _detail(frame: dict[str, Any]) -> str:
@@ -260,6 +282,8 @@ def _detail(frame: dict[str, Any]) -> str:
             words.append(f"{len(value)} leases")
         elif name == "paths":
             words.append("sets " + ",".join(value))
+        elif isinstance(value, dict):
+            words.append(" ".join(f"{part} {said}" for part, said in value.items()))
         else:
             words.append(f"{name} {value}")
     return ", ".join(word.strip() for word in words if word.strip())

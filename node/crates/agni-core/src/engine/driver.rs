@@ -113,7 +113,7 @@ impl Driver {
             self.core.handle(Event::Disk(state));
         }
         if let Some(done) = mail.snapshot.take() {
-            self.core.handle(Event::SnapshotDone(done));
+            self.core.handle(Event::SnapshotDone(Box::new(done)));
         }
         if !mail.work.is_empty() {
             let waited_us = now_us.saturating_sub(mail.first_us);

@@ -70,7 +70,7 @@ impl Meta {
                            or wipe the directory and join as a new member";
             return Err(fault(&path, message.into()));
         }
-        let mut random = [0_u8; 24];
+        let mut random = [0_u8; 40];
         let source = "/dev/urandom";
         File::open(source)
             .and_then(|mut file| file.read_exact(&mut random))
@@ -85,7 +85,12 @@ impl Meta {
         let seed = match &config.beginning {
             Beginning::Alone(founder) => {
                 let cluster_id = config.cluster_id.unwrap_or(chosen);
-                let state = system::alone(cluster_id, config.partitions, founder);
+                let mut founder = founder.clone();
+                // Others may join later: then it must be known by it, like any member.
+                if founder.nonce.is_empty() {
+                    founder.nonce = random[24..].to_vec();
+                }
+                let state = system::alone(cluster_id, config.partitions, &founder);
                 Seed { node_id: 1, is_founding: true, state }
             }
             Beginning::Given(seed) => seed.clone(),

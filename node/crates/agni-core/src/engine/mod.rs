@@ -20,6 +20,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::StartError;
 use crate::key::KeyRef;
 use crate::lease::LeaseClock;
+use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::proto::node::SystemState;
 use crate::raft::cell::PartitionCell;
@@ -35,7 +36,7 @@ use inbox::Inbox;
 use parking_lot::{Mutex, RwLock};
 use snapshot_thread::SnapshotSlot;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 /// How fresh a read has to be.
@@ -49,6 +50,8 @@ pub enum Freshness {
     Stale {
         /// The bound.
         max_ms: u64,
+        /// The revision that it must show at least.
+        at_least: u64,
     },
     /// Whatever is here: for watches, which order themselves by revision.
     Local,
@@ -61,7 +64,7 @@ pub struct ReadPoint {
     pub revision: u64,
     /// The Raft term.
     pub term: u64,
-    /// How old the state is, in milliseconds.
+    /// How old the state is at most, in milliseconds; `AGE_UNKNOWN_MS` where that isn't known.
     pub age_ms: u64,
 }
 
@@ -70,6 +73,8 @@ pub struct ReadPoint {
 pub struct PartitionState {
     /// The partition.
     pub partition: u32,
+    /// Whether this node holds a replica.
+    pub is_held: bool,
     /// The Raft term.
     pub term: u64,
     /// The leader; 0 when unknown.
@@ -122,6 +127,7 @@ pub(crate) struct Shared {
     system: Arc<PartitionCell>,
     system_state: RwLock<Arc<SystemState>>,
     system_version: AtomicU64,
+    is_alone: AtomicBool,
     inbox: Inbox,
     snapshots: Arc<SnapshotSlot>,
     metrics: Arc<EngineMetrics>,
@@ -144,6 +150,7 @@ impl Shared {
 
     fn set_system_state(&self, state: Arc<SystemState>) {
         let version = state.version;
+        self.is_alone.store(is_alone(&state, self.node_id), Relaxed);
         *self.system_state.write() = state;
         self.system_version.store(version, Relaxed);
     }
@@ -178,6 +185,7 @@ impl Engine {
             cells,
             system,
             system_version: AtomicU64::new(state.version),
+            is_alone: AtomicBool::new(self::is_alone(&state, opened.meta.node_id)),
             system_state: RwLock::new(state),
             snapshots: Arc::default(),
             inbox: Inbox::new(config.queue_limit),
@@ -235,20 +243,36 @@ impl Engine {
         f: impl FnOnce(&Store, ReadPoint, u64) -> T,
     ) -> Result<T, Refuse> {
         let cell = &self.shared.cells[partition as usize];
+        let now_us = self.shared.clock.boot_us();
+        let mut age_ms = 0;
         match freshness {
-            Freshness::Local | Freshness::Stale { max_ms: 0 } => {}
+            Freshness::Local => {}
             Freshness::Linearizable if cell.leads_alone() => {}
             Freshness::Linearizable => return Err(Refuse::RoundNeeded),
-            _ if cell.leads_for_certain(self.shared.clock.boot_us()) => {
+            _ if cell.leads_for_certain(now_us) => {
                 cell.lease_is_used.store(true, Relaxed);
             }
             Freshness::Leader => return Err(Refuse::RoundNeeded),
-            Freshness::Stale { .. } => return Err(Refuse::StalenessExceeded),
+            Freshness::Stale { max_ms, .. } => {
+                // A follower asks its leader from now on; a leader prolongs its lease.
+                cell.age_is_used.store(true, Relaxed);
+                cell.lease_is_used.store(true, Relaxed);
+                let age_us = cell.age_us(now_us);
+                age_ms = age_us.map_or(limits::AGE_UNKNOWN_MS, |age_us| age_us.div_ceil(1000));
+                if max_ms > 0 && age_ms > max_ms {
+                    return Err(Refuse::StalenessExceeded);
+                }
+            }
         }
         let store = cell.store.read();
+        if let Freshness::Stale { at_least, .. } = freshness
+            && store.revision() < at_least
+        {
+            return Err(Refuse::StalenessExceeded);
+        }
         let now_ms = self.shared.lease_clock.lease_ms();
         let term = cell.term.load(Relaxed);
-        Ok(f(&store, ReadPoint { revision: store.revision(), term, age_ms: 0 }, now_ms))
+        Ok(f(&store, ReadPoint { revision: store.revision(), term, age_ms }, now_ms))
     }
 
     /// Messages of other nodes arrived, from whom they say. Never blocks; answers how many found no
@@ -280,6 +304,11 @@ impl Engine {
     /// The version of what `system_state` answers: cheap to look at.
     pub fn system_version(&self) -> u64 {
         self.shared.system_version.load(Relaxed)
+    }
+
+    /// Whether the cluster is this node and nobody else.
+    pub fn is_alone(&self) -> bool {
+        self.shared.is_alone.load(Relaxed)
     }
 
     /// Who leads a group, as far as this node knows; 0 for nobody. A node that holds no replica
@@ -320,6 +349,17 @@ impl Engine {
         !self.shared.inbox.is_stopping() && self.shared.inbox.is_ready()
     }
 
+    /// The node is about to stop: it hands what it leads to others, while it goes on serving.
+    pub fn step_down(&self) {
+        self.shared.inbox.event(Event::StepDown);
+    }
+
+    /// Whether this node leads any group.
+    pub fn leads_any(&self) -> bool {
+        let cells = self.shared.cells.iter().chain([&self.shared.system]);
+        cells.into_iter().any(|cell| cell.leader.load(Relaxed) == self.node_id())
+    }
+
     /// Stops: refuses new work, makes durable what was accepted, joins the threads. Safe to
     /// repeat.
     pub fn stop(&self) {
@@ -331,10 +371,15 @@ impl Engine {
     }
 }
 
+fn is_alone(state: &SystemState, node_id: u64) -> bool {
+    crate::system::present(state).all(|member| member.node_id == node_id)
+}
+
 fn partition_state((partition, cell): (usize, &Arc<PartitionCell>)) -> PartitionState {
     let store = cell.store.read();
     PartitionState {
         partition: partition as u32,
+        is_held: cell.is_held.load(Relaxed),
         term: cell.term.load(Relaxed),
         leader_id: cell.leader.load(Relaxed),
         commit_index: cell.commit.load(Relaxed),

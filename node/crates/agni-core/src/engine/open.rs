@@ -10,9 +10,11 @@ use crate::error::StartError;
 use crate::lease::LeaseSettings;
 use crate::raft::cell::PartitionCell;
 use crate::raft::group::{Group, GroupSettings, Snapshots};
+use crate::raft::log_tail::TailLimits;
 use crate::raft::recovery::{GroupRecovery, RecoveredGroup, RecoverySettings};
 use crate::raft::restart::{NodeRecovery, group_numbers};
 use crate::snapshot::{self, SnapshotError, SnapshotItem, SnapshotMeta};
+use crate::store::StoreLimits;
 use crate::wal::{self, Identity, RecoverError, Recovered, WalWriter};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +43,8 @@ pub fn open(config: &EngineConfig, clock: &Arc<dyn Clock>) -> Result<Opened, Sta
         leases: LeaseSettings { guard: config.mass_expiry_guard, ..LeaseSettings::default() },
         now_ms: clock.boot_us() / 1000,
         founding: seed.is_founding.then(|| Arc::new(seed.state.clone())),
+        store: StoreLimits::default(),
+        tail: TailLimits::default(),
     };
     let (recoveries, kept) = restore_snapshots(config, &meta, &settings)?;
     let mut recovery = NodeRecovery::new(recoveries);
@@ -61,6 +65,7 @@ pub fn open(config: &EngineConfig, clock: &Arc<dyn Clock>) -> Result<Opened, Sta
             node_id: meta.node_id,
             seed: meta.salt,
             started_us: clock.boot_us(),
+            tail: TailLimits::default(),
         };
         let group = Group::new(settings, tail, applied, snapshots, cell);
         groups.push(group.map_err(|error| StartError::Inconsistent {

@@ -1,5 +1,5 @@
-//! The thread that writes and loads snapshots. It writes block by block: the partition's lock is held for one block
-//! at a time, and writes go on in between.
+//! The thread that writes and loads snapshots. It writes block by block: the partition's lock is
+//! held for one block at a time, and writes go on in between.
 
 use super::{Shared, open};
 use crate::env::{Disk, RealDisk};
@@ -9,10 +9,11 @@ use crate::limits;
 use crate::proto::node::{SnapshotFooter, SnapshotHeader};
 use crate::raft::core::Event;
 use crate::raft::group::ArrivedSnapshot;
+use crate::raft::log_tail::TailLimits;
 use crate::raft::recovery::{GroupRecovery, RecoveredGroup, RecoverySettings};
 use crate::raft::snapshots::{SnapshotDone, SnapshotJob};
 use crate::snapshot::{self, SnapshotError, SnapshotMeta, SnapshotWriter};
-use crate::store::SnapshotCursor;
+use crate::store::{SnapshotCursor, StoreLimits};
 use parking_lot::{Condvar, Mutex};
 use raft::eraftpb::Message;
 use std::collections::VecDeque;
@@ -181,6 +182,8 @@ impl SnapshotThread {
             leases: self.settings.leases.clone(),
             now_ms: self.shared.clock.boot_us() / 1000,
             founding: None,
+            store: StoreLimits::default(),
+            tail: TailLimits::default(),
         };
         let path = self.settings.dir.join(&file);
         let loaded = open::load(&path, GroupRecovery::new(partition, settings))
@@ -189,7 +192,9 @@ impl SnapshotThread {
         match loaded {
             Ok(RecoveredGroup { store, .. }) => {
                 let arrived = ArrivedSnapshot { message, file, store };
-                self.shared.inbox.event(Event::SnapshotArrived { partition, arrived });
+                self.shared
+                    .inbox
+                    .event(Event::SnapshotArrived { partition, arrived: Box::new(arrived) });
             }
             Err(error) => {
                 crate::fatal::warn("a snapshot of another node can't be used", &error);

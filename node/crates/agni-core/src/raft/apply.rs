@@ -57,7 +57,7 @@ impl Group {
     /// Forgets the part of the log that no follower is likely to need. One that is being sent a
     /// snapshot, or catches up behind one, must find what comes after it.
     fn compact(&mut self) {
-        let keep = if self.replicas_count() == 1 { 0 } else { limits::LOG_TAIL_ENTRIES_MAX };
+        let keep = if self.replicas_count() == 1 { 0 } else { self.tail_limits.entries_max };
         let mut until = self.applied.saturating_sub(keep);
         if self.leads() {
             let others = self.node.raft.prs().iter().filter(|(id, _)| **id != self.node_id);
@@ -68,7 +68,7 @@ impl Group {
                 };
                 until = until.min(needed);
             }
-            let least = self.applied.saturating_sub(limits::LOG_TAIL_ENTRIES_CATCH_UP_MAX);
+            let least = self.applied.saturating_sub(self.tail_limits.catch_up_entries_max);
             until = until.max(least);
         }
         self.node.mut_store().compact(until);

@@ -1,5 +1,6 @@
 //! What the driver of a partition and its readers share.
 
+use crate::limits;
 use crate::store::Store;
 use parking_lot::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -25,6 +26,11 @@ pub struct PartitionCell {
     /// clock-bound lease. 0 without one; `u64::MAX` where it is the only voter, because a
     /// ReadIndex round has nobody to ask then.
     pub leads_until_us: AtomicU64,
+    /// When everything was complete at the leader that is applied here at least, in microseconds
+    /// since boot; 0 before that is known. How old a stale read is counts from here.
+    pub complete_at_us: AtomicU64,
+    /// Somebody has made use of that, so it is worth renewing often.
+    pub age_is_used: AtomicBool,
     /// Somebody has made use of the lease, so it is worth prolonging.
     pub lease_is_used: AtomicBool,
 }
@@ -41,6 +47,8 @@ impl PartitionCell {
             is_held: AtomicBool::new(false),
             is_current: AtomicBool::new(false),
             leads_until_us: AtomicU64::new(0),
+            complete_at_us: AtomicU64::new(0),
+            age_is_used: AtomicBool::new(false),
             lease_is_used: AtomicBool::new(false),
         }
     }
@@ -48,6 +56,17 @@ impl PartitionCell {
     /// Whether this node leads beyond doubt at `now_us` and has applied all that was acknowledged.
     pub fn leads_for_certain(&self, now_us: u64) -> bool {
         self.is_current.load(Relaxed) && now_us < self.leads_until_us.load(Relaxed)
+    }
+
+    /// How old the state is at most, in microseconds; none when that isn't known. The clock-bound
+    /// lease counts from the moment at which a round confirmed the leader, too.
+    pub fn age_us(&self, now_us: u64) -> Option<u64> {
+        let confirmed_us = match self.is_current.load(Relaxed) {
+            true => self.leads_until_us.load(Relaxed).saturating_sub(limits::LEASE_US),
+            false => 0,
+        };
+        let known_us = self.complete_at_us.load(Relaxed).max(confirmed_us);
+        (known_us > 0).then(|| now_us.saturating_sub(known_us))
     }
 
     /// The same for ever: it is the only voter.

@@ -4,6 +4,7 @@
 
 use crate::proto::node::{MemberState, SystemState};
 use crate::raft::core::Core;
+use crate::raft::group::Group;
 use crate::raft::work::PeerMessage;
 use crate::system::{self, SYSTEM_PARTITION};
 use std::sync::Arc;
@@ -19,25 +20,35 @@ impl Core {
         let Some(state) = self.system_state() else { return };
         let now_us = self.clock.boot_us();
         let me = self.settings.node_id;
+        let is_leaving = self.is_leaving;
         let leads_freely = |id: u64| {
+            if id == me && is_leaving {
+                return false;
+            }
             let known = system::member(&state, id);
             known.is_some_and(|member| member.state() == MemberState::Active)
         };
         let mut reports = Vec::new();
         for group in &mut self.groups {
             let partition = group.partition();
+            let (wanted, learners) = wanted_replicas(&state, group);
             if group.leads() && !leads_freely(me) {
-                group.hand_over(leads_freely, now_us);
+                // Who isn't wanted would only hand it back.
+                group.hand_over(|id| leads_freely(id) && wanted.contains(&id), now_us);
+                if is_leaving {
+                    group.hand_over(leads_freely, now_us);
+                }
             }
             if partition == SYSTEM_PARTITION {
-                let voters = group.replicas().voters;
-                let (wanted, learners) = system::wanted_system_replicas(&state, &voters);
                 group.reconfigure(&wanted, &learners, now_us);
                 continue;
             }
             let Some(placement) = system::placement(&state, partition) else { continue };
             if group.leads() {
-                group.reconfigure(&placement.wanted, &[], now_us);
+                group.reconfigure(&wanted, &learners, now_us);
+                if let Some(preferred) = wanted.first().filter(|id| leads_freely(**id)) {
+                    group.prefer(*preferred, now_us);
+                }
                 reports.extend(group.report(placement.reported_index));
             } else if group.is_orphaned(placement.reported_index)
                 && !placement.wanted.contains(&me)
@@ -51,6 +62,20 @@ impl Core {
             let message = system.bring(report);
             let wrap = |message| PeerMessage { partition: SYSTEM_PARTITION, message };
             self.turn.messages.extend(message.map(wrap));
+        }
+    }
+}
+
+/// Who should vote in a group that is led here, the preferred leader first, and who should follow.
+fn wanted_replicas(state: &SystemState, group: &Group) -> (Vec<u64>, Vec<u64>) {
+    if !group.leads() {
+        return Default::default();
+    }
+    match group.partition() {
+        SYSTEM_PARTITION => system::wanted_system_replicas(state, &group.replicas().voters),
+        partition => {
+            let placement = system::placement(state, partition);
+            (placement.map_or_else(Vec::new, |placement| placement.wanted.clone()), Vec::new())
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::lease::LeaseClock;
 use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::planted::{Bug, is_planted};
+use crate::proto::node::ReplicaSet;
 use crate::raft::group::{ArrivedSnapshot, Group, Turn};
 use crate::raft::rounds::Claim;
 use crate::raft::snapshots::{SnapshotDone, SnapshotJob, SnapshotQueue};
@@ -36,13 +37,13 @@ pub enum Event {
     /// The disk's state was looked at.
     Disk(DiskState),
     /// A snapshot was written, or wasn't.
-    SnapshotDone(SnapshotDone),
+    SnapshotDone(Box<SnapshotDone>),
     /// A snapshot that the group's leader sent is durable and loaded.
     SnapshotArrived {
         /// The group.
         partition: u32,
         /// What arrived.
-        arrived: ArrivedSnapshot,
+        arrived: Box<ArrivedSnapshot>,
     },
     /// The sending of a snapshot ended.
     SnapshotSent {
@@ -55,6 +56,8 @@ pub enum Event {
     },
     /// No file of a group that was let go is left.
     Forgotten(u32),
+    /// The node is about to stop: it hands over what it leads, and leads nothing any more.
+    StepDown,
 }
 
 /// A batch to be appended.
@@ -116,6 +119,8 @@ pub struct Core {
     release_due: bool,
     /// Ticks since the groups' members were looked at.
     pub(super) membership_ticks: u64,
+    /// The node is about to stop, and leads nothing that another one can lead.
+    pub(super) is_leaving: bool,
 }
 
 /// What waits for one append.
@@ -123,6 +128,7 @@ struct InFlight {
     readies: Vec<(u32, u64)>,
     promises: Vec<PeerMessage>,
     marks: Vec<Option<(Ticket, Answer)>>,
+    forget: Vec<u32>,
 }
 
 impl Core {
@@ -145,6 +151,7 @@ impl Core {
             snapshots: SnapshotQueue::default(),
             release_due: false,
             membership_ticks: 0,
+            is_leaving: false,
         }
     }
 
@@ -176,11 +183,11 @@ impl Core {
             Event::ExpiryScan => self.scan_expiry(),
             Event::Appended { batch, bytes } => self.appended(batch, bytes),
             Event::Disk(state) => self.disk = state,
-            Event::SnapshotDone(done) => self.snapshot_done(done),
+            Event::SnapshotDone(done) => self.snapshot_done(*done),
             Event::SnapshotArrived { partition, arrived } => {
                 let now_us = self.clock.boot_us();
                 if let Some(group) = self.group(partition) {
-                    group.arrived(arrived, now_us);
+                    group.arrived(*arrived, now_us);
                 }
             }
             Event::SnapshotSent { partition, to, ok } => {
@@ -188,6 +195,7 @@ impl Core {
                     group.snapshot_sent(to, ok);
                 }
             }
+            Event::StepDown => self.is_leaving = true,
             Event::Forgotten(partition) => self.forgotten(partition),
         }
     }
@@ -233,7 +241,8 @@ impl Core {
         let readies = std::mem::take(&mut self.turn.readies);
         let promises = std::mem::take(&mut self.turn.promises);
         let marks = std::mem::take(&mut self.marks);
-        self.in_flight = Some(InFlight { readies, promises, marks });
+        let forget = std::mem::take(&mut self.turn.forget_once_durable);
+        self.in_flight = Some(InFlight { readies, promises, marks, forget });
         let entries = std::mem::take(&mut self.turn.entries);
         let sync = std::mem::take(&mut self.turn.sync) || even_if_lazy;
         Some(Append { batch: std::mem::take(&mut self.turn.batch), sync, entries })
@@ -250,9 +259,14 @@ impl Core {
         self.groups.iter().all(Group::is_led)
     }
 
-    /// How a group does, for people.
-    pub fn describe(&self, partition: usize) -> String {
-        self.groups[partition].describe()
+    /// How a group does, for people. The system group stands behind the partitions.
+    pub fn describe(&self, position: usize) -> String {
+        self.groups[position].describe()
+    }
+
+    /// Who votes in a group and who follows, as this node knows; nobody where it holds nothing.
+    pub fn replicas(&self, position: usize) -> ReplicaSet {
+        self.groups[position].replicas()
     }
 
     fn step(&mut self, messages: Vec<PeerMessage>) {
@@ -366,6 +380,7 @@ impl Core {
                 }
             }
             self.turn.messages.extend(in_flight.promises);
+            self.turn.forget.extend(in_flight.forget);
             self.release_due |= !in_flight.marks.is_empty();
             self.turn.answers.extend(in_flight.marks.into_iter().flatten());
         }

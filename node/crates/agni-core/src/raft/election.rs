@@ -28,9 +28,13 @@ impl Elections {
         now_us >= self.votes_from_us
     }
 
-    /// A tick passes.
-    pub fn tick<S: Storage>(&mut self, node: &mut RawNode<S>) {
+    /// A tick passes. A node that may not stand waits on, and votes for whoever does.
+    pub fn tick<S: Storage>(&mut self, node: &mut RawNode<S>, may_stand: bool) {
         let due = node.raft.election_elapsed + 1 >= node.raft.randomized_election_timeout();
+        if due && !may_stand && node.raft.state != StateRole::Leader {
+            node.raft.election_elapsed = ELECTION_TICKS;
+            return;
+        }
         self.campaigns += u64::from(due && node.raft.state != StateRole::Leader);
         node.tick();
         self.settle(node);

@@ -5,7 +5,7 @@ use crate::planted::{Bug, is_planted};
 use crate::proto::node::{Command, Expire, ExpiredLease, ReplicaSet, command::Operation};
 use crate::raft::cell::PartitionCell;
 use crate::raft::election::Elections;
-use crate::raft::log_tail::LogTail;
+use crate::raft::log_tail::{LogTail, TailLimits};
 use crate::raft::replicas;
 use crate::raft::rounds::{Claim, Rounds};
 use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer, Ticket};
@@ -37,6 +37,8 @@ pub struct Turn {
     pub transfers: Vec<SnapshotTransfer>,
     /// Groups whose snapshot files are to be removed.
     pub forget: Vec<u32>,
+    /// The same, once what says so in the batch is durable: until then the group is still held.
+    pub forget_once_durable: Vec<u32>,
     /// Answers to be delivered.
     pub answers: Vec<(Ticket, Answer)>,
     /// Partitions with new revisions.
@@ -63,6 +65,17 @@ pub struct Snapshots {
     pub file: Option<String>,
 }
 
+/// Files of a life of a group that was let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leftovers {
+    /// There may be some: somebody must remove them.
+    There,
+    /// They are being removed.
+    Going,
+    /// There are none.
+    Gone,
+}
+
 /// What a group needs besides its data.
 pub struct GroupSettings {
     /// The partition.
@@ -73,6 +86,8 @@ pub struct GroupSettings {
     pub seed: u64,
     /// The time, in microseconds since boot.
     pub started_us: u64,
+    /// How much of the log is kept in memory.
+    pub tail: TailLimits,
 }
 
 /// A snapshot that the leader sent: durable as a file, and loaded.
@@ -93,6 +108,7 @@ pub struct Group {
     pub(super) cell: Arc<PartitionCell>,
     pub(super) waiting: VecDeque<Waiting>,
     pub(super) applied: u64,
+    pub(super) tail_limits: TailLimits,
     pub(super) random: u64,
     /// Proof that this node leads, and who waits for it.
     pub(super) rounds: Rounds,
@@ -106,6 +122,12 @@ pub struct Group {
     pub(super) lease_void_term: u64,
     /// Readies are numbered on over all Raft nodes that this group had: what stands before the
     /// present one's numbers, and its newest.
+    /// The last moment at which this node didn't lead, in microseconds since boot.
+    pub(super) led_since_us: u64,
+    /// When this follower asked the leader how far everything was complete.
+    pub(super) age_asked_us: u64,
+    /// The index that answers it, and when it was asked; until that index is applied.
+    pub(super) complete_at: Option<(u64, u64)>,
     pub(super) ready_base: u64,
     pub(super) ready_newest: u64,
     /// Readies that must be durable before this group may promise anything.
@@ -113,8 +135,8 @@ pub struct Group {
     pub(super) synced: u64,
     /// Indexes of the newest snapshot and of the one before it; 0 without one.
     pub snapshots: (u64, u64),
-    /// No file is left of a life of this group that was let go.
-    pub(super) files_gone: bool,
+    /// What is left on disk of a life of this group that was let go.
+    pub(super) leftovers: Leftovers,
     /// The newest snapshot's file.
     pub(super) snapshot_file: Option<String>,
     /// A snapshot that the leader sent, until Raft takes or refuses it.
@@ -170,8 +192,8 @@ impl Group {
         snapshots: Snapshots,
         cell: Arc<PartitionCell>,
     ) -> raft::Result<Self> {
-        let GroupSettings { partition, node_id, seed, started_us } = settings;
-        let alone = is_alone(tail.conf_state(), node_id);
+        let GroupSettings { partition, node_id, seed, started_us, tail: tail_limits } = settings;
+        let alone = tail.newest() >= tail.floor() && is_alone(tail.conf_state(), node_id);
         let mut node = raft_node(node_id, applied, tail)?;
         let seed = seed ^ (node_id << 32) ^ u64::from(partition);
         let elections = Elections::new(seed, started_us);
@@ -182,6 +204,11 @@ impl Group {
         } else {
             cell.store.write().set_leading(false);
         }
+        let is_blank = applied == 0 && node.raft.raft_log.last_index() == 0;
+        let (snapshots, leftovers) = match is_blank && snapshots.newest > 0 {
+            true => (Snapshots::default(), Leftovers::There),
+            false => (snapshots, Leftovers::Gone),
+        };
         cell.snapshot_index.store(snapshots.newest, Relaxed);
         cell.is_held.store(replicas::contains(node.store().conf_state(), node_id), Relaxed);
         Ok(Group {
@@ -191,18 +218,22 @@ impl Group {
             cell,
             waiting: VecDeque::new(),
             applied,
+            tail_limits,
             random: seed,
             rounds: Rounds::default(),
             confirmed_reads: VecDeque::new(),
             elections,
             led_term: 0,
             lease_void_term: 0,
+            led_since_us: started_us,
+            age_asked_us: 0,
+            complete_at: None,
             ready_base: 0,
             ready_newest: 0,
             unsynced: 0,
             synced: 0,
             snapshots: (snapshots.newest, snapshots.older),
-            files_gone: true,
+            leftovers,
             snapshot_file: snapshots.file,
             arrived: None,
             installing: None,
@@ -283,7 +314,7 @@ impl Group {
     /// is kept back to the older one.
     pub fn keep_from(&self) -> u64 {
         match self.is_blank() {
-            true if self.files_gone => DISCARD_INDEX + 1,
+            true if self.leftovers == Leftovers::Gone => DISCARD_INDEX + 1,
             true => 0,
             false => self.snapshots.1 + 1,
         }
@@ -309,7 +340,12 @@ impl Group {
 
     /// Time passes: heartbeats and elections.
     pub fn tick(&mut self, now_us: u64) {
-        self.elections.tick(&mut self.node);
+        if !self.leads() {
+            self.led_since_us = now_us;
+        }
+        let may_stand = self.may_stand();
+        self.elections.tick(&mut self.node, may_stand);
+        self.ask_age(now_us);
         let remaining_us = self.cell.leads_until_us.load(Relaxed).saturating_sub(now_us);
         let low = remaining_us < limits::LEASE_US * 2 / 3;
         if low && self.is_current() && self.cell.lease_is_used.swap(false, Relaxed) {
@@ -328,7 +364,8 @@ impl Group {
             kind == MsgPropose && !is_planted(Bug::ExpiryWithoutProof) && !self.is_report(&message);
         // A snapshot comes as a file, by way of `arrived`.
         let unfit = message.to != self.node_id || foreign || kind == MsgSnapshot;
-        if unfit || (is_vote && !self.elections.may_vote(now_us)) {
+        let too_early = is_vote && !self.elections.may_vote(now_us);
+        if unfit || too_early || self.is_out_of_reach(&message) {
             return;
         }
         self.heard_us.insert(message.from, now_us);

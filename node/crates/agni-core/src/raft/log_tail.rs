@@ -1,11 +1,30 @@
 //! The part of a partition's log that Raft still needs, in memory. The durable log behind it is
 //! the WAL, which is written by another thread; this is what Raft reads.
 
+use crate::limits;
 use crate::raft::replicas;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::cell::Cell;
 use std::collections::VecDeque;
+
+/// How many applied entries are kept for followers that lag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TailLimits {
+    /// Ordinarily.
+    pub entries_max: u64,
+    /// While a follower is being sent a snapshot or catches up behind one.
+    pub catch_up_entries_max: u64,
+}
+
+impl Default for TailLimits {
+    fn default() -> Self {
+        TailLimits {
+            entries_max: limits::LOG_TAIL_ENTRIES_MAX,
+            catch_up_entries_max: limits::LOG_TAIL_ENTRIES_CATCH_UP_MAX,
+        }
+    }
+}
 
 /// Entries from `first` on, and the term just before them.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +37,8 @@ pub struct LogTail {
     entries: VecDeque<Entry>,
     /// What the newest durable snapshot file is of; none without a file.
     snapshot: Option<SnapshotMetadata>,
+    /// The term and index of the newest entry that this node had when it let go of the group.
+    floor: (u64, u64),
     /// Somebody needs a newer snapshot than there is.
     snapshot_wanted: Cell<bool>,
 }
@@ -32,6 +53,11 @@ impl LogTail {
     /// The index of the newest entry.
     pub fn last(&self) -> u64 {
         self.base_index + self.entries.len() as u64
+    }
+
+    /// The term and index of the newest entry.
+    pub fn newest(&self) -> (u64, u64) {
+        (self.entries.back().map_or(self.base_term, |entry| entry.term), self.last())
     }
 
     /// The index before the first entry.
@@ -90,6 +116,17 @@ impl LogTail {
     /// The term of what the log begins behind.
     pub fn base_term(&self) -> u64 {
         self.base_term
+    }
+
+    /// Notes what this node had when it let go of the group.
+    pub fn set_floor(&mut self, floor: (u64, u64)) {
+        self.floor = floor;
+    }
+
+    /// The term and index of the newest entry that this node had when it let go of the group;
+    /// zeros if it never did.
+    pub fn floor(&self) -> (u64, u64) {
+        self.floor
     }
 
     /// Notes the newest durable snapshot file.

@@ -84,8 +84,10 @@ impl Observed<'_> {
     }
 
     fn is_caught_up(&self, id: u64) -> bool {
-        self.peer(id)
-            .is_some_and(|peer| peer.is_alive && peer.matched + CAUGHT_UP_ENTRIES >= self.last)
+        // A node that has nothing yet can't vote, however little there is.
+        self.peer(id).is_some_and(|peer| {
+            peer.is_alive && peer.matched > 0 && peer.matched + CAUGHT_UP_ENTRIES >= self.last
+        })
     }
 
     /// Whether a wanted learner has come so far that it may vote.

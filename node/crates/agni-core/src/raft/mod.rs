@@ -3,6 +3,7 @@
 //! A partition is always a Raft group; a node that is alone runs groups of one voter on the same
 //! path. The threads of `crate::engine` are the shell around this.
 
+mod age;
 mod apply;
 pub mod cell;
 mod cluster;

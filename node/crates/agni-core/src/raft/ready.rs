@@ -4,7 +4,7 @@ use crate::lease::LeaseClock;
 use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::planted::{Bug, is_planted};
-use crate::raft::group::{Group, Turn};
+use crate::raft::group::{Group, Leftovers, Turn};
 use crate::raft::outbox;
 use crate::raft::rounds::Claim;
 use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer};
@@ -31,6 +31,10 @@ impl Group {
     /// Moves the group as far as it goes without waiting: collects what must become durable and
     /// what is to be sent, applies what is committed, answers who waited for it.
     pub fn advance(&mut self, turn: &mut Turn, metrics: &EngineMetrics, clock: &LeaseClock) {
+        if self.leftovers == Leftovers::There {
+            self.leftovers = Leftovers::Going;
+            turn.forget.push(self.partition);
+        }
         loop {
             self.begin_round(turn, metrics, clock);
             if !self.node.has_ready() {
@@ -51,6 +55,9 @@ impl Group {
             self.node.advance_append_async(ready);
             self.elections.settle(&mut self.node);
             for read in reads {
+                if self.age_answered(&read.request_ctx, read.index) {
+                    continue;
+                }
                 if let Some(confirmed) = self.rounds.confirmed(&read.request_ctx) {
                     self.prolong_lease(confirmed.started_us);
                     let claims = self.forgive(confirmed, clock);
@@ -59,6 +66,7 @@ impl Group {
             }
             if !committed.is_empty() {
                 self.apply(committed, turn, metrics, clock);
+                self.note_age();
             }
         }
         // Raft has found it out of date.
@@ -131,7 +139,7 @@ impl Group {
         }
         turn.entries += ready.entries().len() as u64;
         if let Some(hs) = ready.hs() {
-            turn.batch.hard_state(self.partition, hs.term, hs.vote, hs.commit);
+            turn.batch.whole_hard_state(self.partition, self.hard_state(hs));
             self.cell.term.store(hs.term, Relaxed);
             self.cell.commit.store(hs.commit, Relaxed);
         }
@@ -160,10 +168,12 @@ impl Group {
         self.cell.is_current.store(false, Relaxed);
         self.cell.leads_until_us.store(0, Relaxed);
         self.cell.store.write().set_leading(false);
+        // Whether they will be applied is no longer known here: the client must look.
+        let unknown = Answer::Refused(Refuse::Unknown { leader });
+        let given_up = self.waiting.drain(..).filter_map(|waiting| waiting.ticket);
+        turn.answers.extend(given_up.map(|ticket| (ticket, unknown.clone())));
         let refused = Answer::Refused(Refuse::NotLeader { leader });
         let mut refuse = |ticket| turn.answers.push((ticket, refused.clone()));
-        // Whether they will be applied is no longer known here: the client asks again.
-        self.waiting.drain(..).filter_map(|waiting| waiting.ticket).for_each(&mut refuse);
         self.confirmed_reads.drain(..).for_each(|(_, ticket)| refuse(ticket));
         for claim in self.rounds.fail() {
             match claim {

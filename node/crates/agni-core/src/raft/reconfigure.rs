@@ -2,8 +2,10 @@
 //! snapshots that the leader sent, and letting go of a group.
 
 use crate::limits;
-use crate::proto::node::{Command, ReportReplicas, SystemCommand, command, system_command};
-use crate::raft::group::{ArrivedSnapshot, Group, Turn, raft_node};
+use crate::proto::node::{
+    Command, HardState as DurableHardState, ReportReplicas, SystemCommand, command, system_command,
+};
+use crate::raft::group::{ArrivedSnapshot, Group, Leftovers, Turn, raft_node};
 use crate::raft::log_tail::LogTail;
 use crate::raft::membership::{self, Observed, Peer, Step};
 use crate::raft::replicas;
@@ -32,9 +34,21 @@ impl Group {
         // A change that the library refuses is refused everywhere, and changes nothing.
         if let Ok(state) = self.node.apply_conf_change(&change) {
             self.set_replicas(state, entry.index);
+            self.step_down_if_removed();
         }
         let set = self.replicas();
         turn.batch.replica_set(self.partition, entry.index, entry.term, set);
+    }
+
+    /// A leader does not hand over before every change that removes it: one that an earlier leader
+    /// began may take effect while it leads. The library would go on, and end in a panic.
+    fn step_down_if_removed(&mut self) {
+        let members = self.node.store().conf_state();
+        let votes = [&members.voters, &members.voters_outgoing];
+        if self.leads() && !votes.iter().any(|half| half.contains(&self.node_id)) {
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        }
     }
 
     /// Other members are in force. A lease that rests on the old ones is void.
@@ -103,6 +117,15 @@ impl Group {
         };
         if let Some(to) = best.filter(|to| is_near(*to)) {
             let _ = self.transfer(to);
+        }
+    }
+
+    /// Hands the leadership to the voter that should have it, once this node has led for a while: a
+    /// leader that has just been elected has other things to do.
+    pub fn prefer(&mut self, preferred: u64, now_us: u64) {
+        let rested = now_us.saturating_sub(self.led_since_us) >= limits::PREFERRED_AFTER_US;
+        if preferred != self.node_id && rested {
+            self.hand_over(|id| id == preferred, now_us);
         }
     }
 
@@ -225,20 +248,56 @@ impl Group {
         self.node.report_snapshot(to, if ok { Finish } else { Failure });
     }
 
+    /// The term and index of the newest entry of the log.
+    fn newest_entry(&self) -> (u64, u64) {
+        let log = &self.node.raft.raft_log;
+        (log.last_term(), log.last_index())
+    }
+
+    /// Whether this node has what it once had of the group. One that let go of it and got it again
+    /// may have begun with an older state. Until it has caught up with itself it must not elect
+    /// anybody: a quorum of the members of that time would forget what they had acknowledged.
+    pub(super) fn may_stand(&self) -> bool {
+        self.newest_entry() >= self.node.store().floor()
+    }
+
+    /// Whether a message can ask this node for something that it must not give: its vote for a log
+    /// that lacks what it once had, its candidacy, or entries that it has let go of.
+    pub(super) fn is_out_of_reach(&self, message: &Message) -> bool {
+        use MessageType::{MsgHeartbeat, MsgRequestPreVote, MsgRequestVote, MsgTimeoutNow};
+        match message.get_msg_type() {
+            MsgRequestVote | MsgRequestPreVote => {
+                let offered = (message.log_term, message.index);
+                self.is_blank() || offered < self.node.store().floor()
+            }
+            MsgTimeoutNow => !self.may_stand(),
+            MsgHeartbeat => message.commit > self.node.raft.raft_log.last_index(),
+            _ => false,
+        }
+    }
+
+    /// What is made durable of a hard state.
+    pub(super) fn hard_state(&self, state: &HardState) -> DurableHardState {
+        durable_hard_state(self.node.store(), state)
+    }
+
     /// Whether the group, as the system group knows it at `reported_index`, goes on without this
     /// node.
     pub fn is_orphaned(&self, reported_index: u64) -> bool {
         !self.is_blank() && !self.leads() && reported_index > self.replicas_index
     }
 
-    /// Lets go of the group. The vote stays, since the node may be asked for it again.
+    /// Lets go of the group. The vote stays, since the node may be asked for it again, and so does
+    /// how far its log went: others may have counted on that, see `may_stand`.
     pub fn discard(&mut self, turn: &mut Turn) {
         let HardState { term, vote, .. } = self.node.store().hard_state().clone();
+        let floor = self.node.store().floor().max(self.newest_entry());
         turn.batch.discard(self.partition, self.applied);
-        turn.batch.hard_state(self.partition, term, vote, 0);
-        turn.sync = true;
         let mut tail = LogTail::new(ConfState::default(), 0, 0);
         tail.set_hard_state(HardState { term, vote, ..HardState::default() });
+        tail.set_floor(floor);
+        turn.batch.whole_hard_state(self.partition, durable_hard_state(&tail, tail.hard_state()));
+        turn.sync = true;
         // Readies of the old node are still on their way to the disk.
         self.ready_base += self.ready_newest;
         self.ready_newest = 0;
@@ -264,8 +323,15 @@ impl Group {
         for flag in [&cell.is_held, &cell.is_current] {
             flag.store(false, Relaxed);
         }
-        self.files_gone = false;
-        turn.forget.push(self.partition);
+        self.leftovers = Leftovers::Going;
+        turn.forget_once_durable.push(self.partition);
         turn.changed.push(self.partition);
     }
+}
+
+/// What is made durable in place of the library's hard state.
+fn durable_hard_state(tail: &LogTail, state: &HardState) -> DurableHardState {
+    let (floor_term, floor_index) = tail.floor();
+    let HardState { term, vote, commit, .. } = *state;
+    DurableHardState { term, vote, commit, floor_index, floor_term }
 }

@@ -2,11 +2,10 @@
 
 use crate::error::StartError;
 use crate::lease::LeaseSettings;
-use crate::limits;
 use crate::proto::node::{Command, ReplicaSet, SnapshotBlock, SnapshotHeader, SystemState};
-use crate::raft::log_tail::LogTail;
+use crate::raft::log_tail::{LogTail, TailLimits};
 use crate::raft::replicas;
-use crate::store::{RestoreError, Store};
+use crate::store::{RestoreError, Store, StoreLimits};
 use crate::system::{FOUNDING_INDEX, SYSTEM_PARTITION};
 use crate::wal::Op;
 use bytes::Bytes;
@@ -26,6 +25,10 @@ pub struct RecoverySettings {
     pub now_ms: u64,
     /// What the system group begins with, for the founding entry.
     pub founding: Option<Arc<SystemState>>,
+    /// What a store keeps besides its records.
+    pub store: StoreLimits,
+    /// How much of the log is kept in memory.
+    pub tail: TailLimits,
 }
 
 /// One group while it is put together again. It begins blank.
@@ -40,6 +43,9 @@ pub struct GroupRecovery {
     /// What doesn't fit together. It is forgiven if the node stopped holding the group later on:
     /// its snapshots are gone then, while the log may still begin in the middle.
     fault: Option<StartError>,
+    /// The node has let go of the group, and the log doesn't say (yet) that it holds it again.
+    is_discarded: bool,
+    floor: (u64, u64),
 }
 
 /// A group that can run.
@@ -55,10 +61,20 @@ pub struct RecoveredGroup {
 impl GroupRecovery {
     /// A blank group.
     pub fn new(partition: u32, settings: RecoverySettings) -> Self {
-        let store = Store::with_settings(partition, settings.leases.clone());
+        let (leases, limits) = (settings.leases.clone(), settings.store.clone());
+        let store = Store::with_limits(partition, leases, limits);
         let tail = LogTail::new(ConfState::default(), 0, 0);
-        let (known_replicas, fault) = (None, None);
-        GroupRecovery { settings, partition, store, tail, applied: 0, known_replicas, fault }
+        GroupRecovery {
+            settings,
+            partition,
+            store,
+            tail,
+            applied: 0,
+            known_replicas: None,
+            fault: None,
+            is_discarded: false,
+            floor: (0, 0),
+        }
     }
 
     /// Starts from a snapshot; its blocks follow.
@@ -101,6 +117,11 @@ impl GroupRecovery {
             entry.set_entry_type(EntryType::EntryConfChangeV2);
         }
         self.tail.append(std::slice::from_ref(&entry));
+    }
+
+    /// What the node had of the group when it let go of it: the entry's term and index.
+    pub fn floor(&mut self, floor: (u64, u64)) {
+        self.floor = self.floor.max(floor);
     }
 
     /// A hard state of the log: what it says to be committed is applied at once, so that replay
@@ -162,22 +183,35 @@ impl GroupRecovery {
         self.apply_committed()
     }
 
-    /// A snapshot file became durable. One that the leader sent has replaced the log.
+    /// A snapshot file became durable. One that the leader sent has replaced the log, and a group
+    /// that was let go is held again.
     pub fn snapshot_mark(&mut self, index: u64, installed: bool) {
-        if installed && index == self.tail.base() {
-            self.tail.cut_behind(index);
-        }
-    }
-
-    /// The node stopped holding the group when it had applied `index`; its vote is kept. A snapshot
-    /// of a later time, when the node held the group again, stands.
-    pub fn discard(&mut self, index: u64) {
-        if self.tail.base() > index {
+        if !installed {
             return;
         }
-        let HardState { term, vote, .. } = self.tail.hard_state().clone();
-        *self = GroupRecovery::new(self.partition, self.settings.clone());
-        self.tail.set_hard_state(HardState { term, vote, ..HardState::default() });
+        if std::mem::take(&mut self.is_discarded) && self.applied < index {
+            self.fault = Some(self.inconsistent(format!(
+                "its snapshot of entry {index} is missing; restore it, or wipe the data directory \
+                 and join as a new member"
+            )));
+        }
+        // Raft has thrown away what it had not applied by then.
+        self.tail.cut_behind(self.applied);
+    }
+
+    /// The node stopped holding the group; its vote is kept.
+    ///
+    /// What was applied until here is not forgotten yet. The snapshot that this began with may be
+    /// one that the leader sent later on, when the node got the group again, and that one may be
+    /// older than what the node had before. What is committed is the same in every life, so the
+    /// group goes on from the further one.
+    pub fn discard(&mut self) {
+        self.is_discarded = true;
+        self.fault = None;
+        self.known_replicas = None;
+        self.tail.cut_behind(self.applied);
+        let commit = self.applied;
+        self.tail.set_hard_state(HardState { commit, ..self.tail.hard_state().clone() });
     }
 
     /// Applies what is committed, up to a configuration change of which the log does not say (yet)
@@ -194,7 +228,11 @@ impl GroupRecovery {
 
     /// Applied entries that are kept for followers that lag.
     fn kept_entries(&self) -> u64 {
-        if self.tail.voters() == [self.settings.node_id] { 0 } else { limits::LOG_TAIL_ENTRIES_MAX }
+        if self.tail.voters() == [self.settings.node_id] {
+            0
+        } else {
+            self.settings.tail.entries_max
+        }
     }
 
     fn apply_next(&mut self) -> Result<bool, StartError> {
@@ -228,11 +266,18 @@ impl GroupRecovery {
     /// # Errors
     /// When files or a part of the log are missing.
     pub fn finish(mut self) -> Result<RecoveredGroup, StartError> {
+        if self.is_discarded {
+            let HardState { term, vote, .. } = self.tail.hard_state().clone();
+            let floor = self.floor;
+            self = GroupRecovery { floor, ..GroupRecovery::new(self.partition, self.settings) };
+            self.tail.set_hard_state(HardState { term, vote, ..HardState::default() });
+        }
         if let Some(fault) = self.fault {
             return Err(fault);
         }
         debug_assert!(self.tail.first_index().is_ok_and(|first| first <= self.applied + 1));
         self.tail.detach();
+        self.tail.set_floor(self.floor);
         self.store.grant_all(self.settings.now_ms);
         Ok(RecoveredGroup { store: self.store, tail: self.tail, applied: self.applied })
     }

@@ -31,7 +31,8 @@ impl NodeRecovery {
             Recovered::Entry { partition, term, index, op, data } => {
                 self.group(partition)?.entry(term, index, op, data);
             }
-            Recovered::HardState { partition, term, vote, commit } => {
+            Recovered::HardState { partition, term, vote, commit, floor } => {
+                self.group(partition)?.floor(floor);
                 self.group(partition)?.hard_state(term, vote, commit)?;
             }
             Recovered::ReplicaSet { partition, index, term, replicas } => {
@@ -40,7 +41,7 @@ impl NodeRecovery {
             Recovered::SnapshotMark { partition, index, installed, .. } => {
                 self.group(partition)?.snapshot_mark(index, installed);
             }
-            Recovered::Discard { partition, index } => self.group(partition)?.discard(index),
+            Recovered::Discard { partition, .. } => self.group(partition)?.discard(),
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use crate::limits;
 use crate::proto::node::SnapshotHeader;
 use crate::raft::core::{Core, Effects};
+use crate::raft::group::Leftovers;
 use crate::raft::replicas;
 use crate::raft::work::{Answer, Refuse, Ticket};
 use crate::snapshot::SnapshotMeta;
@@ -133,7 +134,7 @@ impl Core {
     /// No file of a group that was let go is left, so its part of the log may go, too.
     pub(super) fn forgotten(&mut self, partition: u32) {
         if let Some(group) = self.group(partition) {
-            group.files_gone = true;
+            group.leftovers = Leftovers::Gone;
         }
     }
 }

@@ -87,6 +87,11 @@ pub enum Refuse {
         /// The leader as far as known; 0 when unknown.
         leader: u64,
     },
+    /// The leadership was lost on the way: it may have been done, and may yet be.
+    Unknown {
+        /// The leader as far as known; 0 when unknown.
+        leader: u64,
+    },
     /// The node named is no other voter of the partition.
     NotVoter,
     /// The node is stopping.

@@ -92,7 +92,7 @@ pub(crate) fn file_name(partition: u32, index: u64) -> String {
 }
 
 /// The partition and index in a file's name.
-pub(crate) fn parse_name(name: &str) -> Option<(u32, u64)> {
+pub fn parse_name(name: &str) -> Option<(u32, u64)> {
     let (group, index) = name.strip_suffix(".snap")?.split_once('-')?;
     let partition = match group {
         "system" => SYSTEM_PARTITION,

@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::record;
 use super::{PageExpired, Store};
+use crate::proto::node::DifferencePlace;
 
 /// Where a difference goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,24 @@ pub struct DifferenceCursor {
     after_tombstone: Option<u64>,
     /// Whether the unchanged records are named, too.
     present: bool,
+}
+
+impl DifferenceCursor {
+    /// For another node.
+    pub fn place(self) -> DifferencePlace {
+        let DifferenceCursor { until, after_slot, after_tombstone, present } = self;
+        DifferencePlace { until, after_slot, after_tombstone, present }
+    }
+
+    /// As another node sent it.
+    pub fn of_place(place: &DifferencePlace) -> Self {
+        DifferenceCursor {
+            until: place.until,
+            after_slot: place.after_slot,
+            after_tombstone: place.after_tombstone,
+            present: place.present,
+        }
+    }
 }
 
 /// One thing that changed.
@@ -78,10 +97,10 @@ impl Store {
         let mut at = cursor;
         let until = *at.until.get_or_insert(self.revision);
         if cursor.until.is_none() {
-            // At revision 0 a client holds nothing that could be gone.
-            at.present = revision != 0 && revision < self.compacted_revision();
+            // At revision 0, too: an earlier difference may have been broken off in the middle.
+            at.present = revision < self.compacted_revision();
         }
-        if !at.present && revision != 0 && revision < self.compacted_revision() {
+        if !at.present && revision < self.compacted_revision() {
             return Err(PageExpired);
         }
         let mut page = DifferencePage {
@@ -96,7 +115,7 @@ impl Store {
                 page.next = Some(next);
                 return Ok(page);
             }
-            if at.present || revision == 0 {
+            if at.present {
                 return Ok(page);
             }
             at.after_tombstone = Some(revision);

@@ -26,6 +26,17 @@ pub struct SystemRefusal {
     pub message: String,
 }
 
+/// The reasons that a refusal may have.
+pub const REASONS: [&str; 7] = [
+    "EPOCH_OUTDATED",
+    "INVALID_FIELD",
+    "MEMBER_LEFT",
+    "MEMBER_IN_USE",
+    "MEMBERS_FULL",
+    "NOT_FOUND",
+    "VERSION_MISMATCH",
+];
+
 fn refuse<T>(reason: &'static str, message: String) -> Result<T, SystemRefusal> {
     Err(SystemRefusal { reason, message })
 }
@@ -144,6 +155,7 @@ fn update_member(state: &mut SystemState, update: &UpdateMember) -> Result<u64, 
         (&update.client_address, &mut member.client_address),
         (&update.peer_address, &mut member.peer_address),
         (&update.zone, &mut member.zone),
+        (&update.name, &mut member.name),
     ];
     for (new, stored) in fields {
         if !new.is_empty() {

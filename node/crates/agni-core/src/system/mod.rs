@@ -9,7 +9,7 @@ mod founding;
 mod tests;
 mod voters;
 
-pub use apply::{SystemOutcome, SystemRefusal, apply};
+pub use apply::{REASONS, SystemOutcome, SystemRefusal, apply};
 pub use founding::{FOUNDING_INDEX, FOUNDING_TERM, Founder, alone, found, founding_replicas};
 pub use voters::wanted_system_replicas;
 

@@ -11,7 +11,7 @@ pub fn wanted_system_replicas(state: &SystemState, current: &[u64]) -> (Vec<u64>
     let members: Vec<&ClusterMember> = present(state).collect();
     let most = limits::SYSTEM_VOTERS_MAX.min(members.len());
     // An even number survives no more failures than the odd one below it.
-    let count = if most % 2 == 0 { most.saturating_sub(1) } else { most };
+    let count = if most.is_multiple_of(2) { most.saturating_sub(1) } else { most };
     let mut voters: Vec<&ClusterMember> = Vec::with_capacity(count);
     let mut candidates: Vec<&ClusterMember> = members.clone();
     // Stable nodes first, those who vote already before others, older before younger.

@@ -65,7 +65,11 @@ impl Batch {
 
     /// Adds a partition's hard state.
     pub fn hard_state(&mut self, partition: u32, term: u64, vote: u64, commit: u64) {
-        let hard_state = HardState { term, vote, commit };
+        self.whole_hard_state(partition, HardState { term, vote, commit, ..HardState::default() });
+    }
+
+    /// The same with the floor of a group that was let go.
+    pub fn whole_hard_state(&mut self, partition: u32, hard_state: HardState) {
         self.hard_states.push((partition, hard_state));
         let hard_state = Some(hard_state);
         self.record(Op::HardState, &WalRecord { partition, hard_state, ..WalRecord::default() });
@@ -95,7 +99,8 @@ impl Batch {
     }
 
     /// Says that this node no longer holds a group, of which it had applied `index`. It is kept
-    /// until `keep_from` names `DISCARD_INDEX + 1`: no file of the group is there any more.
+    /// while `keep_from` is 0: until no file of the group is there any more, or a snapshot is that
+    /// the leader sent later.
     pub fn discard(&mut self, partition: u32, index: u64) {
         self.note_index(partition, DISCARD_INDEX);
         self.record(Op::Discard, &WalRecord { partition, index, ..WalRecord::default() });

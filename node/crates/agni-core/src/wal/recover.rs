@@ -41,6 +41,8 @@ pub enum Recovered<'a> {
         vote: u64,
         /// The committed index.
         commit: u64,
+        /// The term and index of the newest entry that the node had when it let go of the group.
+        floor: (u64, u64),
     },
     /// A snapshot has become durable.
     SnapshotMark {
@@ -329,8 +331,9 @@ fn recover_record(
         Op::HardState => {
             let state = record.hard_state.ok_or("a hard state is empty")?;
             hard_states.insert(partition, state);
-            let HardState { term, vote, commit } = state;
-            visit(Recovered::HardState { partition, term, vote, commit });
+            let HardState { term, vote, commit, floor_index, floor_term } = state;
+            let floor = (floor_term, floor_index);
+            visit(Recovered::HardState { partition, term, vote, commit, floor });
         }
         Op::SnapshotMark => {
             let file = &record.snapshot_file;

@@ -1,6 +1,6 @@
 //! Appends batches: one write and one fdatasync each.
 
-use super::batch::Batch;
+use super::batch::{Batch, DISCARD_INDEX};
 use super::error::WalError;
 use super::frame::Op;
 use super::segment::{self, Active, Sealed};
@@ -165,7 +165,7 @@ impl WalWriter {
         let header = segment::header(number, &self.identity, self.sequence);
         let mut states = Batch::new();
         for (partition, state) in &self.hard_states {
-            states.hard_state(*partition, state.term, state.vote, state.commit);
+            states.whole_hard_state(*partition, *state);
         }
         let needed = needed + (header.len() + states.len()) as u64 + COMMIT_BYTES_MAX;
         let path = segment::path(&self.dir, number);
@@ -229,7 +229,12 @@ impl WalWriter {
     /// `keep_from(partition)` on. What fails is tried again the next time.
     pub fn release(&mut self, keep_from: &dyn Fn(u32) -> u64) -> io::Result<()> {
         while let Some(oldest) = self.sealed.first() {
-            let needed = |(partition, last): (&u32, &u64)| *last >= keep_from(*partition);
+            // Where the group is held again, or no file of it is left, nothing needs to be told
+            // that it was let go before.
+            let needed = |(partition, last): (&u32, &u64)| match *last {
+                DISCARD_INDEX => keep_from(*partition) == 0,
+                last => last >= keep_from(*partition),
+            };
             if oldest.last_indexes.iter().any(needed) {
                 break;
             }

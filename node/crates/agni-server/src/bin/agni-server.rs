@@ -1,10 +1,12 @@
 //! The server without Python around it: for benchmarks, profilers and tests of the data path.
 
+use agni_server::peer::ClusterConfig;
 use agni_server::{Server, ServerConfig};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: agni-server [--listen HOST:PORT] [--data-dir DIR] [--partitions N] \
-[--runtimes N] [--streams N] [--log-level LEVEL]";
+[--runtimes N] [--streams N] [--log-level LEVEL] [--name NAME --peer-listen HOST:PORT \
+[--seeds HOST:PORT,…]]";
 
 fn config() -> Result<ServerConfig, String> {
     let mut config = ServerConfig::default();
@@ -19,10 +21,22 @@ fn config() -> Result<ServerConfig, String> {
             "--runtimes" => config.runtimes = number()? as usize,
             "--streams" => config.max_concurrent_streams = number()?,
             "--log-level" => config.log_level = value,
+            "--name" => cluster(&mut config).name = value,
+            "--peer-listen" => {
+                cluster(&mut config).address.clone_from(&value);
+                cluster(&mut config).listen = value;
+            }
+            "--seeds" => {
+                cluster(&mut config).seeds = value.split(',').map(str::to_owned).collect();
+            }
             _ => return Err(format!("{flag} is unknown")),
         }
     }
     Ok(config)
+}
+
+fn cluster(config: &mut ServerConfig) -> &mut ClusterConfig {
+    config.cluster.get_or_insert_default()
 }
 
 fn main() -> ExitCode {

@@ -22,7 +22,7 @@ pub async fn serve(node: &Node, messages: Messages) -> Result<WatchStream, RpcEr
     let limit = Duration::from_millis(node.config.header_timeout_ms);
     let bytes =
         tokio::time::timeout(limit, messages.only()).await.map_err(|_| RpcError::too_slow())??;
-    Ok(WatchStream { handle: Handle::open(decode(bytes)?)?, ended: false })
+    Ok(WatchStream { handle: Handle::open(node, decode(bytes)?).await?, ended: false })
 }
 
 impl Stream for WatchStream {

@@ -1,7 +1,7 @@
 //! What is counted, told to Prometheus in its text format.
 
 use crate::call::Call;
-use crate::metrics::{Kind, METRICS, ServerMetrics};
+use crate::metrics::{Kind, METRICS, PeerMetrics, ServerMetrics};
 use crate::node::Node;
 use crate::status::{Code, code_word};
 use crate::tls::{Reason, Tls, TlsMetrics};
@@ -77,6 +77,7 @@ pub fn text(node: &Node) -> String {
     text.single("agni_watch_rounds_total", metrics.watch_rounds.load(Relaxed));
     text.single("agni_watch_gaps_total", metrics.watch_gaps.load(Relaxed));
     state(&mut text, node);
+    peers(&mut text, &metrics.peer);
     text.out
 }
 
@@ -147,6 +148,23 @@ fn engine(text: &mut Text, metrics: &EngineMetrics) {
     text.value("agni_stalled_seconds_total", "", stalled_s);
 }
 
+fn peers(text: &mut Text, metrics: &PeerMetrics) {
+    let counters = [
+        ("agni_peer_messages_sent_total", &metrics.sent),
+        ("agni_peer_messages_received_total", &metrics.received),
+        ("agni_peer_messages_dropped_total", &metrics.dropped),
+        ("agni_peer_refused_total", &metrics.refused),
+        ("agni_peer_connects_total", &metrics.connects),
+        ("agni_peer_snapshots_sent_total", &metrics.snapshots_sent),
+        ("agni_peer_snapshots_failed_total", &metrics.snapshots_failed),
+        ("agni_peer_snapshot_bytes_sent_total", &metrics.snapshot_bytes_sent),
+        ("agni_peer_snapshot_bytes_received_total", &metrics.snapshot_bytes_received),
+    ];
+    for (name, counter) in counters {
+        text.single(name, counter.load(Relaxed));
+    }
+}
+
 fn state(text: &mut Text, node: &Node) {
     let status = node.engine.status();
     text.single("agni_ready", u64::from(node.ready()));
@@ -154,19 +172,25 @@ fn state(text: &mut Text, node: &Node) {
     text.single("agni_wal_bytes", status.wal_bytes);
     text.head("agni_uptime_seconds");
     text.value("agni_uptime_seconds", "", status.uptime_ms as f64 / 1000.0);
-    type Read = fn(&PartitionState) -> u64;
-    let gauges: [(&str, Read); 5] = [
-        ("agni_records", |p| p.records),
-        ("agni_leases", |p| p.leases),
-        ("agni_revision", |p| p.revision),
-        ("agni_store_bytes", |p| p.memory_bytes),
-        ("agni_suspect_domains", |p| u64::from(p.suspect_domains)),
+    let me = node.engine.node_id();
+    type Read = fn(&PartitionState, u64) -> u64;
+    let gauges: [(&str, Read); 10] = [
+        ("agni_records", |p, _| p.records),
+        ("agni_leases", |p, _| p.leases),
+        ("agni_revision", |p, _| p.revision),
+        ("agni_store_bytes", |p, _| p.memory_bytes),
+        ("agni_suspect_domains", |p, _| u64::from(p.suspect_domains)),
+        ("agni_leader", |p, me| u64::from(p.leader_id == me)),
+        ("agni_replica", |p, _| u64::from(p.is_held)),
+        ("agni_term", |p, _| p.term),
+        ("agni_commit_index", |p, _| p.commit_index),
+        ("agni_applied_index", |p, _| p.applied_index),
     ];
     for (name, read) in gauges {
         text.head(name);
         for partition in &status.partitions {
             let labels = format!("{{partition=\"{}\"}}", partition.partition);
-            text.value(name, &labels, read(partition) as f64);
+            text.value(name, &labels, read(partition, me) as f64);
         }
     }
 }

@@ -138,7 +138,8 @@ impl Query {
             }
         } as i32;
         let max_staleness_ms = self.number("max_staleness_ms")?.unwrap_or_default();
-        Ok(Some(api::ReadOptions { consistency, max_staleness_ms }))
+        // What a client has seen is for clients that keep it: over HTTP there is no such one.
+        Ok(Some(api::ReadOptions { consistency, max_staleness_ms, ..api::ReadOptions::default() }))
     }
 }
 

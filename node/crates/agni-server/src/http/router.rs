@@ -104,7 +104,7 @@ async fn allowed(node: &Arc<Node>, route: Route, request: Request<Incoming>) -> 
             Ok(observe(node, &route))
         }
         _ if node.phase() == Phase::Stopping => Err(RpcError::shutting_down()),
-        Route::Watch => watch(query, &request),
+        Route::Watch => sse::open(node, watch_request(query, &request)?).await,
         Route::Records(_)
         | Route::Record(..)
         | Route::Discover
@@ -221,9 +221,9 @@ async fn without_body(node: &Node, route: Route, method: &Method, mut query: Que
         Route::Record(kind, name) if *method == Method::DELETE => {
             delete(node, kind, name, query).await
         }
-        Route::Record(kind, name) => get(node, kind, name, query),
-        Route::Records(kind) => list(node, kind, query),
-        Route::Discover => discover_records(node, query),
+        Route::Record(kind, name) => get(node, kind, name, query).await,
+        Route::Records(kind) => list(node, kind, query).await,
+        Route::Discover => discover_records(node, query).await,
         Route::Status => {
             query.end()?;
             Ok(ok(&print::status(&cluster::status(node))))
@@ -249,20 +249,23 @@ async fn delete(node: &Node, kind: Kind, name: String, mut query: Query) -> Answ
     Ok(ok(&json!({ "existed": response.existed, "revision": response.revision })))
 }
 
-fn get(node: &Node, kind: Kind, name: String, mut query: Query) -> Answered {
+async fn get(node: &Node, kind: Kind, name: String, mut query: Query) -> Answered {
     let namespace = query.text("namespace")?;
     let key = Some(api::Key { namespace, kind: kind as i32, name });
     let request = api::GetRequest { key, read: query.read()? };
     query.end()?;
-    let found = read::get(node, request)?;
+    let found = read::get(node, request).await?;
     let mut response = ok(&print::instance(&found.instance));
     let headers = response.headers_mut();
     headers.insert("x-agni-revision", HeaderValue::from(found.point.revision));
     headers.insert("x-agni-partition", HeaderValue::from(found.partition));
+    if found.point.age_ms > 0 {
+        headers.insert("x-agni-age-ms", HeaderValue::from(found.point.age_ms));
+    }
     Ok(response)
 }
 
-fn list(node: &Node, kind: Kind, mut query: Query) -> Answered {
+async fn list(node: &Node, kind: Kind, mut query: Query) -> Answered {
     let request = api::ListRequest {
         filter: Some(query.filter(kind as i32, "region")?),
         page_size: query.number("page_size")?.unwrap_or_default(),
@@ -270,7 +273,7 @@ fn list(node: &Node, kind: Kind, mut query: Query) -> Answered {
         read: query.read()?,
     };
     query.end()?;
-    let page = read::list(node, request)?;
+    let page = read::list(node, request).await?;
     Ok(ok(&json!({
         "instances": page.instances.iter().map(print::instance).collect::<Vec<_>>(),
         "next_page_token": page.next_page_token,
@@ -278,7 +281,7 @@ fn list(node: &Node, kind: Kind, mut query: Query) -> Answered {
     })))
 }
 
-fn discover_records(node: &Node, mut query: Query) -> Answered {
+async fn discover_records(node: &Node, mut query: Query) -> Answered {
     let kind = query.kind()?;
     let request = api::DiscoverRequest {
         filter: Some(query.filter(kind, "require_region")?),
@@ -290,7 +293,7 @@ fn discover_records(node: &Node, mut query: Query) -> Answered {
         read: query.read()?,
     };
     query.end()?;
-    let found = discover::discover(node, &request)?;
+    let found = discover::discover(node, &request).await?;
     let candidate = |(instance, score): &(InstanceOwned, api::Score)| {
         let (instance, score) = (print::instance(instance), print::score(score));
         json!({ "instance": instance, "score": score })
@@ -302,12 +305,15 @@ fn discover_records(node: &Node, mut query: Query) -> Answered {
     })))
 }
 
-fn watch(mut query: Query, request: &Request<Incoming>) -> Answered {
+fn watch_request(
+    mut query: Query,
+    request: &Request<Incoming>,
+) -> Result<api::WatchRequest, RpcError> {
     let kind = query.kind()?;
     let written = query.one("resume_token")?;
     // A browser that connects again says where it was; that is newer than what the address says.
     let resume = sse::last_event_id(request.headers()).or(written).unwrap_or_default();
-    let request = api::WatchRequest {
+    let wanted = api::WatchRequest {
         filter: Some(query.filter(kind, "region")?),
         resume_token: token::from_text(&resume).ok_or_else(token::invalid_resume)?.into(),
         include_current: query.flag("include_current")?,
@@ -315,5 +321,5 @@ fn watch(mut query: Query, request: &Request<Incoming>) -> Answered {
         progress_interval_ms: query.number("progress_interval_ms")?.unwrap_or_default(),
     };
     query.end()?;
-    sse::open(request)
+    Ok(wanted)
 }

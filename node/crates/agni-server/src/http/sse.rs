@@ -2,6 +2,7 @@
 
 use crate::body::{Body, BoxError, Chunk, Stream};
 use crate::http::print;
+use crate::node::Node;
 use crate::status::RpcError;
 use crate::token;
 use crate::watch::encode::WatchMessage;
@@ -29,8 +30,9 @@ pub fn last_event_id(headers: &HeaderMap) -> Option<String> {
 }
 
 /// Opens a watch for an HTTP client.
-pub fn open(request: api::WatchRequest) -> Result<Response<Body>, RpcError> {
-    let events = Events { handle: Handle::open(request)?, begun: false, ended: false };
+pub async fn open(node: &Node, request: api::WatchRequest) -> Result<Response<Body>, RpcError> {
+    let handle = Handle::open(node, request).await?;
+    let events = Events { handle, begun: false, ended: false };
     let mut response = Response::new(Body::Stream(Box::new(events)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

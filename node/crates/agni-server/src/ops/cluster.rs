@@ -1,10 +1,13 @@
 //! The cluster as operators see it: status, routing, snapshots.
 
 use crate::node::{Node, Phase};
+use crate::route;
 use crate::runtime::{Pending, ask};
 use crate::status::{Code, RpcError};
 use agni_core::proto::api;
+use agni_core::proto::node::{ClusterMember, PartitionPlacement};
 use agni_core::raft::work::{Answer, Work};
+use agni_core::system;
 use agni_core::wal::DiskState;
 
 /// How this node and its partitions do.
@@ -47,24 +50,28 @@ pub fn build_profile() -> &'static str {
     if cfg!(debug_assertions) { "debug" } else { "release" }
 }
 
-/// The routing table of a cluster that is this node alone.
+/// Who is in the cluster, and where each partition is, as far as this node knows.
 pub fn routing(node: &Node) -> api::RoutingResponse {
-    let node_id = node.engine.node_id();
-    let partition_count = node.engine.partition_count();
-    let route = |partition| api::PartitionRoute {
-        partition,
-        replica_ids: vec![node_id],
-        leader_id: node_id,
+    let state = node.engine.system_state();
+    let lone_address = || node.address.to_string();
+    let member = |member: &ClusterMember| api::Member {
+        node_id: member.node_id,
+        client_address: match member.client_address.is_empty() {
+            true => lone_address(),
+            false => member.client_address.clone(),
+        },
+        zone: member.zone.clone(),
+    };
+    let route = |placement: &PartitionPlacement| api::PartitionRoute {
+        partition: placement.partition,
+        replica_ids: placement.reported.as_ref().map_or(Vec::new(), |set| set.voters.clone()),
+        leader_id: route::leader(node, placement.partition),
     };
     api::RoutingResponse {
-        epoch: 1,
-        partition_count,
-        members: vec![api::Member {
-            node_id,
-            client_address: node.address.to_string(),
-            zone: String::new(),
-        }],
-        partitions: (0..partition_count).map(route).collect(),
+        epoch: state.version,
+        partition_count: node.engine.partition_count(),
+        members: system::present(&state).map(member).collect(),
+        partitions: state.partitions.iter().map(route).collect(),
     }
 }
 

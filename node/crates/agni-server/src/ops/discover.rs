@@ -3,15 +3,16 @@
 
 use crate::limits;
 use crate::node::Node;
-use crate::ops::read::{freshness, named};
+use crate::ops::read::{demand, named};
+use crate::random::random;
+use crate::route::question::{Demand, Draw, Explain, read, read_all};
 use crate::status::RpcError;
-use agni_core::engine::{Freshness, ReadPoint};
+use agni_core::engine::ReadPoint;
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{self, ExclusionReason};
 use agni_core::store::{CompiledFilter, InstanceOwned, RankRequest, key_bytes_of, rank};
 use bytes::Bytes;
 use prost::Message;
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 
 /// What was found.
@@ -27,39 +28,23 @@ pub struct Discovered {
 }
 
 struct Question {
-    filter: CompiledFilter,
+    filter: api::Filter,
+    compiled: CompiledFilter,
     everybody: api::Filter,
     region: String,
     limit: usize,
     choices: usize,
-    freshness: Freshness,
-}
-
-thread_local! {
-    static RANDOM: Cell<u64> = Cell::new(random_seed());
-}
-
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::thread::current().id())
-}
-
-/// SplitMix64 (Steele et al., OOPSLA 2014): spreads clients, guards nothing.
-pub fn random() -> u64 {
-    RANDOM.with(|state| {
-        state.set(state.get().wrapping_add(0x9E37_79B9_7F4A_7C15));
-        let mut z = state.get();
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    })
+    demand: Demand,
 }
 
 fn question(request: &api::DiscoverRequest) -> Result<Question, RpcError> {
     let filter = named(request.filter.clone());
     let compiled = CompiledFilter::for_discover(&filter)?;
-    let everybody =
-        api::Filter { kind: filter.kind, namespace: filter.namespace, ..api::Filter::default() };
+    let everybody = api::Filter {
+        kind: filter.kind,
+        namespace: filter.namespace.clone(),
+        ..api::Filter::default()
+    };
     if request.region.len() > limits::REGION_BYTES_MAX {
         let message = format!("has more than {} bytes", limits::REGION_BYTES_MAX);
         return Err(RpcError::field("region", message));
@@ -89,9 +74,9 @@ fn question(request: &api::DiscoverRequest) -> Result<Question, RpcError> {
         let message = "can't be used with namespace *, a name needs its namespace";
         return Err(RpcError::field("explain_names", message));
     }
-    let freshness = freshness(request.read.as_ref())?;
-    let (filter, region) = (compiled, request.region.clone());
-    Ok(Question { filter, everybody, region, limit, choices, freshness })
+    let demand = demand(request.read.as_ref())?;
+    let region = request.region.clone();
+    Ok(Question { filter, compiled, everybody, region, limit, choices, demand })
 }
 
 /// Random records that match, over all partitions, each equally likely.
@@ -101,20 +86,11 @@ struct Drawn {
     points: Vec<(u32, ReadPoint)>,
 }
 
-fn draw(
-    node: &Node,
-    filter: &CompiledFilter,
-    want: usize,
-    freshness: Freshness,
-) -> Result<Drawn, RpcError> {
+async fn draw(node: &Node, question: &Draw<'_>, demand: &Demand) -> Result<Drawn, RpcError> {
+    let want = question.records_max;
     let (mut pools, mut points, mut matched) = (Vec::new(), Vec::new(), 0);
-    for partition in 0..node.engine.partition_count() {
-        let (point, sample) = node
-            .engine
-            .read(partition, freshness, |store, point, now_ms| {
-                (point, store.sample(filter, want, &mut random, now_ms))
-            })
-            .map_err(RpcError::refused)?;
+    let answers = read_all(node, demand, question).await?;
+    for (partition, (point, sample)) in (0..).zip(answers) {
         points.push((partition, point));
         matched += sample.matched;
         if !sample.instances.is_empty() {
@@ -148,20 +124,26 @@ fn draw(
 }
 
 /// Finds the best records for a need.
-pub fn discover(node: &Node, request: &api::DiscoverRequest) -> Result<Discovered, RpcError> {
+pub async fn discover(node: &Node, request: &api::DiscoverRequest) -> Result<Discovered, RpcError> {
     let question = question(request)?;
     let want = question.limit * question.choices;
+    let Question { filter, demand, .. } = &question;
     let here = match question.region.is_empty() {
         true => None,
-        false => question.filter.narrowed_to(&question.region),
+        false => question.compiled.narrowed_to(&question.region),
     };
-    let mut candidates = match here {
-        Some(here) => draw(node, &here, want, question.freshness)?.instances,
+    let mut candidates = match &here {
+        Some(here) => {
+            let region = &*question.region;
+            let near = Draw { filter, compiled: here, region, records_max: want };
+            draw(node, &near, demand).await?.instances
+        }
         None => Vec::new(),
     };
     // Others are only drawn when the preferred region hasn't enough; they are counted always.
     let others = if candidates.len() < question.limit { want + candidates.len() } else { 0 };
-    let drawn = draw(node, &question.filter, others, question.freshness)?;
+    let all = Draw { filter, compiled: &question.compiled, region: "", records_max: others };
+    let drawn = draw(node, &all, demand).await?;
     let known: HashSet<Bytes> = candidates.iter().filter_map(|i| key_bytes_of(&i.record)).collect();
     let unknown = |instance: &InstanceOwned| {
         key_bytes_of(&instance.record).is_none_or(|key| !known.contains(&key))
@@ -171,14 +153,14 @@ pub fn discover(node: &Node, request: &api::DiscoverRequest) -> Result<Discovere
         RankRequest { region: &question.region, limit: question.limit, choices: question.choices };
     let winners = rank(candidates, &rank_request, &mut random);
     let exclusions = match request.explain {
-        true => explain(node, &question, request, &winners)?,
+        true => explain(node, &question, request, &winners).await?,
         false => Vec::new(),
     };
     Ok(Discovered { points: drawn.points, winners, exclusions, matched: drawn.matched })
 }
 
 /// The keys to explain: those named, or some of those left out.
-fn keys_to_explain(
+async fn keys_to_explain(
     node: &Node,
     question: &Question,
     names: &[String],
@@ -193,13 +175,15 @@ fn keys_to_explain(
         return Ok(names.iter().map(|name| (name.clone(), key(name))).collect());
     }
     let want = limits::EXPLAIN_SAMPLE + question.limit;
-    let drawn = draw(node, &CompiledFilter::new(everybody)?, want, question.freshness)?;
+    let compiled = CompiledFilter::for_discover(everybody)?;
+    let any = Draw { filter: everybody, compiled: &compiled, region: "", records_max: want };
+    let drawn = draw(node, &any, &question.demand).await?;
     let key = |instance: &InstanceOwned| api::Record::decode(instance.record.clone()).ok()?.key;
     let keys = drawn.instances.iter().filter_map(key);
     Ok(keys.map(|key| (format!("{}/{}", key.namespace, key.name), key)).collect())
 }
 
-fn explain(
+async fn explain(
     node: &Node,
     question: &Question,
     request: &api::DiscoverRequest,
@@ -207,19 +191,16 @@ fn explain(
 ) -> Result<Vec<api::Exclusion>, RpcError> {
     let found: HashSet<Bytes> =
         winners.iter().filter_map(|(i, _)| key_bytes_of(&i.record)).collect();
+    let keys = keys_to_explain(node, question, &request.explain_names).await?;
     let mut exclusions = Vec::new();
-    for key in keys_to_explain(node, question, &request.explain_names)?.into_values() {
+    for key in keys.into_values() {
         if found.contains(&Bytes::from(key.encode_to_vec())) {
             continue;
         }
-        let key_ref = KeyRef::of(&key);
-        let partition = node.engine.partition_of(&key_ref);
-        let reason = node
-            .engine
-            .read(partition, question.freshness, |store, _, now_ms| {
-                store.explain(&key_ref, &question.filter, now_ms)
-            })
-            .map_err(RpcError::refused)?;
+        let partition = node.engine.partition_of(&KeyRef::of(&key));
+        let Question { filter, compiled, demand, .. } = question;
+        let asked = Explain { filter, compiled, key: &key };
+        let (_, reason) = read(node, partition, demand.of(partition), &asked).await?;
         let (reason, detail) = reason.unwrap_or_else(|| {
             (ExclusionReason::Outranked, "it matches, others ranked higher or were drawn".into())
         });

@@ -2,13 +2,13 @@
 
 use crate::limits;
 use crate::node::Node;
+use crate::route::question::{self, Demand, Get, Point, read, read_all};
 use crate::status::RpcError;
 use crate::token::{self, PagePosition};
 use agni_core::engine::{Freshness, ReadPoint};
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{self, Consistency};
-use agni_core::raft::work::Refuse;
-use agni_core::store::{CompiledFilter, InstanceOwned, ListPosition, Store};
+use agni_core::store::{CompiledFilter, InstanceOwned, ListPosition};
 use agni_core::validate;
 use prost::Message;
 
@@ -44,8 +44,8 @@ pub fn named(filter: Option<api::Filter>) -> api::Filter {
 }
 
 /// How fresh an answer has to be.
-pub fn freshness(options: Option<&api::ReadOptions>) -> Result<Freshness, RpcError> {
-    let Some(options) = options else { return Ok(Freshness::Linearizable) };
+pub fn demand(options: Option<&api::ReadOptions>) -> Result<Demand, RpcError> {
+    let Some(options) = options else { return Ok(Freshness::Linearizable.into()) };
     let Ok(consistency) = Consistency::try_from(options.consistency) else {
         let message = "must be linearizable, leader or stale";
         return Err(RpcError::field("read.consistency", message));
@@ -56,41 +56,41 @@ pub fn freshness(options: Option<&api::ReadOptions>) -> Result<Freshness, RpcErr
     if options.max_staleness_ms > 0 && consistency != Consistency::Stale {
         return Err(RpcError::field("read.max_staleness_ms", "is only for stale reads"));
     }
-    Ok(match consistency {
+    if options.at_least.len() > agni_core::limits::PARTITIONS_MAX as usize {
+        return Err(RpcError::field("read.at_least", "has more entries than partitions can be"));
+    }
+    let freshness = match consistency {
+        // Everything else shows the newest state anyway.
         Consistency::Unspecified | Consistency::Linearizable => Freshness::Linearizable,
         Consistency::Leader => Freshness::Leader,
-        Consistency::Stale => Freshness::Stale { max_ms: options.max_staleness_ms as u64 },
-    })
+        Consistency::Stale => {
+            Freshness::Stale { max_ms: options.max_staleness_ms as u64, at_least: 0 }
+        }
+    };
+    Ok(Demand { freshness, at_least: options.at_least.clone() })
 }
 
 /// Reads one record.
-pub fn get(node: &Node, request: api::GetRequest) -> Result<Found, RpcError> {
+pub async fn get(node: &Node, request: api::GetRequest) -> Result<Found, RpcError> {
     let key = validate::validate_key(request.key.as_ref(), "")?;
-    let freshness = freshness(request.read.as_ref())?;
-    let key_ref = KeyRef::of(&key);
-    let partition = node.engine.partition_of(&key_ref);
-    let read = node.engine.read(partition, freshness, |store, point, now_ms| {
-        store.get(&key_ref, now_ms).map(|view| (point, view.to_owned()))
-    });
-    match read {
-        Ok(Some((point, instance))) => Ok(Found { partition, point, instance }),
-        Ok(None) => Err(RpcError::not_found(&key)),
-        Err(refuse) => Err(RpcError::refused(refuse)),
-    }
+    let demand = demand(request.read.as_ref())?;
+    let partition = node.engine.partition_of(&KeyRef::of(&key));
+    let (point, found) = read(node, partition, demand.of(partition), &Get { key: &key }).await?;
+    let instance = found.ok_or_else(|| RpcError::not_found(&key))?;
+    Ok(Found { partition, point, instance })
 }
 
-/// The revisions that all pages of a list will show.
-fn pin(node: &Node, freshness: Freshness) -> Result<Vec<u64>, Refuse> {
-    (0..node.engine.partition_count())
-        .map(|partition| node.engine.read(partition, freshness, |_, point, _| point.revision))
-        .collect()
+/// The revisions of all partitions as they are now, as fresh as is demanded.
+pub async fn pin(node: &Node, demand: &Demand) -> Result<Vec<u64>, RpcError> {
+    let points = read_all(node, demand, &Point).await?;
+    Ok(points.into_iter().map(|(point, ())| point.revision).collect())
 }
 
 /// Reads one page of the records that match.
-pub fn list(node: &Node, request: api::ListRequest) -> Result<Page, RpcError> {
+pub async fn list(node: &Node, request: api::ListRequest) -> Result<Page, RpcError> {
     let filter = named(request.filter);
     let compiled = CompiledFilter::new(&filter)?;
-    let freshness = freshness(request.read.as_ref())?;
+    let demand = demand(request.read.as_ref())?;
     let page_size = match request.page_size as usize {
         0 => limits::PAGE_RECORDS_DEFAULT,
         size if size <= limits::PAGE_RECORDS_MAX => size,
@@ -103,7 +103,7 @@ pub fn list(node: &Node, request: api::ListRequest) -> Result<Page, RpcError> {
     let filter_hash = xxhash_rust::xxh3::xxh3_64(&filter.encode_to_vec());
     let mut at = match request.page_token.is_empty() {
         true => PagePosition {
-            revisions: pin(node, freshness).map_err(RpcError::refused)?,
+            revisions: pin(node, &demand).await?,
             filter_hash,
             partition: 0,
             after_slot: None,
@@ -116,7 +116,8 @@ pub fn list(node: &Node, request: api::ListRequest) -> Result<Page, RpcError> {
         next_page_token: String::new(),
         resume_token: Vec::new(),
     };
-    let finished = fill(node, &compiled, page_size, &mut at, &mut page)?;
+    let wanted = (&filter, &compiled);
+    let finished = fill(node, wanted, page_size, &mut at, &mut page).await?;
     match finished {
         true => page.resume_token = token::resume(&cluster_id, &at.revisions),
         false => page.next_page_token = token::page(&cluster_id, &at),
@@ -125,9 +126,9 @@ pub fn list(node: &Node, request: api::ListRequest) -> Result<Page, RpcError> {
 }
 
 /// Fills a page from its position on; says whether it is the last.
-fn fill(
+async fn fill(
     node: &Node,
-    filter: &CompiledFilter,
+    (filter, compiled): (&api::Filter, &CompiledFilter),
     page_size: usize,
     at: &mut PagePosition,
     page: &mut Page,
@@ -137,15 +138,16 @@ fn fill(
         let revision = at.revisions[at.partition as usize];
         let position = ListPosition { revision: Some(revision), after_slot: at.after_slot };
         let limit = page_size - page.instances.len();
-        let read = |store: &Store, point: ReadPoint, now_ms| {
-            // The header shows the state of the page, not that of the moment.
-            (
-                ReadPoint { revision, ..point },
-                store.list(filter, position, limit, bytes_left, now_ms),
-            )
+        let question = question::Page {
+            filter,
+            compiled,
+            position,
+            records_max: limit,
+            bytes_max: bytes_left,
         };
-        let (point, list) =
-            node.engine.read(at.partition, Freshness::Local, read).map_err(RpcError::refused)?;
+        let (point, list) = read(node, at.partition, Freshness::Local, &question).await?;
+        // The header shows the state of the page, not that of the moment.
+        let point = ReadPoint { revision, ..point };
         let list = list.map_err(|_| token::page_expired())?;
         page.points.push((at.partition, point));
         let bytes: usize = list.instances.iter().map(|instance| instance.record.len()).sum();

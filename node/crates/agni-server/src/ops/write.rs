@@ -2,16 +2,17 @@
 
 use crate::limits;
 use crate::node::{Node, unix_ms};
-use crate::runtime::{Pending, ask};
+use crate::route::{self, Going};
 use crate::status::{Code, RpcError};
 use agni_core::engine::ReadPoint;
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{self, write_operation, write_result};
 use agni_core::proto::node::{Command, Delete, Drain, Patch, Put, command::Operation};
-use agni_core::raft::work::{Answer, Work};
+use agni_core::raft::work::Answer;
 use agni_core::store::{Outcome, Refusal};
 use agni_core::validate;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use prost::Message;
 use std::collections::BTreeMap;
 
@@ -23,7 +24,7 @@ struct Sent {
     key: api::Key,
     partition: u32,
     draining: bool,
-    pending: Pending,
+    writing: Going,
 }
 
 /// A write that was answered.
@@ -39,13 +40,13 @@ fn send(node: &Node, key: api::Key, operation: Operation) -> Sent {
     let partition = node.engine.partition_of(&KeyRef::of(&key));
     let draining = matches!(operation, Operation::Drain(_));
     let command = Command { proposed_unix_ms: unix_ms(), operation: Some(operation) };
-    Sent { key, partition, draining, pending: ask(partition, Work::Write(command)) }
+    Sent { key, partition, draining, writing: route::write(node, partition, command) }
 }
 
 impl Sent {
-    async fn answer(self) -> Result<Written, RpcError> {
-        let Sent { key, partition, draining, pending } = self;
-        match pending.await {
+    async fn answer(self, node: &Node) -> Result<Written, RpcError> {
+        let Sent { key, partition, draining, writing } = self;
+        match writing.answer(node).await? {
             Answer::Written {
                 outcome: Outcome::Refused(refusal), term, store_revision, ..
             } => {
@@ -166,7 +167,7 @@ pub async fn register(
     request: api::RegisterRequest,
 ) -> Result<api::RegisterResponse, RpcError> {
     let sent = send_register(node, request)?;
-    registered(node, sent.answer().await?)
+    registered(node, sent.answer(node).await?)
 }
 
 /// Changes some fields of a record.
@@ -175,7 +176,7 @@ pub async fn update(
     request: api::UpdateRequest,
 ) -> Result<api::UpdateResponse, RpcError> {
     let sent = send_update(node, request)?;
-    updated(node, sent.answer().await?)
+    updated(node, sent.answer(node).await?)
 }
 
 /// Removes a record, at once or after a time of draining.
@@ -184,7 +185,7 @@ pub async fn deregister(
     request: api::DeregisterRequest,
 ) -> Result<api::DeregisterResponse, RpcError> {
     let sent = send_deregister(node, request)?;
-    deregistered(node, sent.answer().await?)
+    deregistered(node, sent.answer(node).await?)
 }
 
 enum OperationKind {
@@ -216,15 +217,15 @@ pub async fn batch(
             None => Err(RpcError::field("operations", "has one that says not what to do")),
         });
     }
-    let mut results = Vec::with_capacity(count);
-    for sent in sent {
-        let result = match sent {
-            Ok((kind, sent)) => sent.answer().await.and_then(|w| result_of(node, kind, w)),
-            Err(error) => Err(error),
-        };
-        let result = result.unwrap_or_else(|e| write_result::Result::Error(e.write_error()));
-        results.push(api::WriteResult { result: Some(result) });
-    }
+    let answers = sent.into_iter().map(|sent| async {
+        let (kind, sent) = sent?;
+        sent.answer(node).await.and_then(|written| result_of(node, kind, written))
+    });
+    let result = |answer: Result<_, RpcError>| {
+        let result = answer.unwrap_or_else(|e| write_result::Result::Error(e.write_error()));
+        api::WriteResult { result: Some(result) }
+    };
+    let results = join_all(answers).await.into_iter().map(result).collect();
     Ok(api::BatchResponse { results })
 }
 
@@ -275,13 +276,14 @@ pub async fn renew(
     request: api::RenewRequest,
 ) -> Result<api::RenewResponse, RpcError> {
     let (by_partition, mut lost) = leases_by_partition(node, &request)?;
-    let asked: Vec<Pending> = by_partition
-        .into_iter()
-        .map(|(partition, leases)| ask(partition, Work::Renew(leases)))
-        .collect();
+    let asked = by_partition.into_iter().map(|(partition, leases)| {
+        let renewal = route::renew(node, partition, leases);
+        renewal.answer(node)
+    });
+    // All are on their way before the first is waited for.
     let (mut renewed, mut next_renewal_ms) = (0, i64::MAX);
-    for pending in asked {
-        match pending.await {
+    for answer in join_all(asked).await {
+        match answer? {
             Answer::Renewed { renewed: count, lost: gone, next_renewal_ms: next } => {
                 renewed += count;
                 lost.extend(gone);

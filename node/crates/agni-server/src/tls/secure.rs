@@ -201,15 +201,15 @@ impl Tls {
         secured.inspect_err(|refusal| self.refused(refusal, address, "client"))
     }
 
-    /// Speaks to the node with this name, and to no other, within a time limit. Refusals are
-    /// counted and logged here.
+    /// Speaks to the node with this name and to no other, or to any node where the name isn't
+    /// known yet, within a time limit. Refusals are counted and logged here.
     ///
     /// # Errors
     /// Why nothing came of it.
     pub async fn connect(
         &self,
         stream: TcpStream,
-        expected: &PeerName,
+        expected: Option<&PeerName>,
         port: Port,
         limit: Duration,
     ) -> Result<Secured<client::TlsStream<TcpStream>>, Refusal> {
@@ -228,12 +228,14 @@ impl Tls {
         secured.inspect_err(|refusal| self.refused(refusal, address, "node"))
     }
 
-    fn connector(&self, expected: &PeerName, port: Port) -> Result<TlsConnector, Refusal> {
+    fn connector(&self, expected: Option<&PeerName>, port: Port) -> Result<TlsConnector, Refusal> {
         let current = self.now();
-        let verifier = verify::OneNode {
+        let trust_domain = &self.config.trust_domain;
+        let verifier = verify::Nodes {
             roots: current.material.roots.clone(),
             algorithms: self.provider.signature_verification_algorithms,
-            expected: Identity::of_node(&self.config.trust_domain, expected),
+            trust_domain: trust_domain.as_str().into(),
+            expected: expected.map(|name| Identity::of_node(trust_domain, name)),
         };
         let mut config = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])

@@ -66,18 +66,20 @@ impl ClientCertVerifier for Clients {
     }
 }
 
-/// Checks that whom we connect to is the very node that we mean.
+/// Checks that whom we connect to is a node, and the very one that we mean.
 #[derive(Debug)]
-pub struct OneNode {
+pub struct Nodes {
     /// The CA certificates that are trusted.
     pub roots: Arc<RootCertStore>,
     /// What signatures are understood.
     pub algorithms: WebPkiSupportedAlgorithms,
-    /// Who it must be.
-    pub expected: Identity,
+    /// Of which every node must be.
+    pub trust_domain: Arc<str>,
+    /// Which one it must be; none where any node will do.
+    pub expected: Option<Identity>,
 }
 
-impl ServerCertVerifier for OneNode {
+impl ServerCertVerifier for Nodes {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -89,9 +91,15 @@ impl ServerCertVerifier for OneNode {
         let parsed = ParsedCertificate::try_from(certificate)?;
         let all = self.algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, all)?;
-        let identity = identity(certificate, self.expected.trust_domain())?;
-        if identity != self.expected {
-            let message = format!("it is {identity}, not {}", self.expected);
+        let identity = identity(certificate, &self.trust_domain)?;
+        if identity.node_name().is_none() {
+            let message = format!("{identity} is no node");
+            return Err(Refusal::new(Reason::Identity, message).into_error());
+        }
+        if let Some(expected) = &self.expected
+            && identity != *expected
+        {
+            let message = format!("it is {identity}, not {expected}");
             return Err(Refusal::new(Reason::WrongNode, message).into_error());
         }
         Ok(ServerCertVerified::assertion())

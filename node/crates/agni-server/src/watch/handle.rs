@@ -1,19 +1,40 @@
 //! One watch as the protocols hold it: opened, asked for its next message, closed when dropped.
 
+use crate::node::Node;
 use crate::status::RpcError;
 use crate::watch::dispatcher::with_hub;
 use crate::watch::encode::WatchMessage;
+use crate::watch::request;
 use agni_core::proto::api;
 use std::task::{Context, Poll};
 
 /// A watch of this runtime, closed when it is dropped.
 pub struct Handle(usize);
 
+/// A watch that is counted already but not there yet.
+struct Counted;
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        with_hub(|hub| hub.uncount());
+    }
+}
+
 impl Handle {
     /// Opens a watch.
-    pub fn open(request: api::WatchRequest) -> Result<Handle, RpcError> {
-        let opened = with_hub(|hub| hub.open(request)).ok_or_else(RpcError::shutting_down)?;
-        opened.map(Handle)
+    ///
+    /// # Errors
+    /// When there are too many, or what it asks for can't be.
+    pub async fn open(node: &Node, request: api::WatchRequest) -> Result<Handle, RpcError> {
+        let counted = with_hub(|hub| hub.count()).ok_or_else(RpcError::shutting_down)?;
+        counted?;
+        let counted = Counted;
+        // The runtime is told of changes from here on, so that none falls in between.
+        let spec = request::check(node, request).await?;
+        let id = with_hub(|hub| hub.open(spec)).ok_or_else(RpcError::shutting_down)?;
+        // From here on the watch counts itself.
+        std::mem::forget(counted);
+        Ok(Handle(id))
     }
 
     /// The next message; none at the end.

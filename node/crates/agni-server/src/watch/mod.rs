@@ -3,4 +3,6 @@
 pub mod dispatcher;
 pub mod encode;
 pub mod handle;
+mod remote;
 pub mod request;
+pub mod wait;

@@ -2,7 +2,7 @@
 
 use crate::limits;
 use crate::node::Node;
-use crate::ops::read::named;
+use crate::ops::read::{named, pin};
 use crate::status::RpcError;
 use crate::token;
 use agni_core::engine::Freshness;
@@ -22,6 +22,8 @@ pub enum Start {
 pub struct WatchSpec {
     /// What it is about.
     pub filter: CompiledFilter,
+    /// The same as a message, for other nodes.
+    pub message: api::Filter,
     /// The same as bytes: watches with equal bytes share their chunks.
     pub filter_bytes: Vec<u8>,
     /// Where it begins.
@@ -34,7 +36,7 @@ pub struct WatchSpec {
 
 /// Checks a watch and finds where it begins. Call it only after the runtime has begun to count
 /// the watch, so that no change falls in between.
-pub fn check(node: &Node, request: api::WatchRequest) -> Result<WatchSpec, RpcError> {
+pub async fn check(node: &Node, request: api::WatchRequest) -> Result<WatchSpec, RpcError> {
     let filter = named(request.filter);
     let compiled = CompiledFilter::new(&filter)?;
     if filter.min_free.is_some() {
@@ -54,12 +56,7 @@ pub fn check(node: &Node, request: api::WatchRequest) -> Result<WatchSpec, RpcEr
             return Err(RpcError::field("progress_interval_ms", message));
         }
     };
-    let now = (0..node.engine.partition_count())
-        .map(|partition| {
-            node.engine.read(partition, Freshness::Linearizable, |_, point, _| point.revision)
-        })
-        .collect::<Result<Vec<u64>, _>>()
-        .map_err(RpcError::refused)?;
+    let now = pin(node, &Freshness::Linearizable.into()).await?;
     let start = if !request.resume_token.is_empty() {
         let cluster_id = node.engine.cluster_id();
         let revisions =
@@ -77,6 +74,7 @@ pub fn check(node: &Node, request: api::WatchRequest) -> Result<WatchSpec, RpcEr
     Ok(WatchSpec {
         filter: compiled,
         filter_bytes: filter.encode_to_vec(),
+        message: filter,
         start,
         previous: request.include_previous,
         progress_ms: progress_ms as u64,

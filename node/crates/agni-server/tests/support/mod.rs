@@ -6,6 +6,7 @@ use agni_core::key::KeyRef;
 use agni_core::proto::api::{self, Kind};
 use agni_core::proto::node::{Command, Put, command::Operation};
 use agni_core::raft::work::{Answer, Work};
+use agni_server::metrics::ServerMetrics;
 use agni_server::node::Node;
 use agni_server::runtime::{self, Delivery, Mailbox};
 use agni_server::services::registry_service_client::RegistryServiceClient;
@@ -15,7 +16,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::Channel;
@@ -40,7 +41,8 @@ impl Alone {
         let delivery = Box::new(Delivery::new(vec![mailbox]));
         let engine =
             Engine::start(config.engine.clone(), delivery, Box::new(NoPeers)).expect("engine");
-        let node = Node::new(config, engine.clone(), ([127, 0, 0, 1], 1).into(), None);
+        let address = ([127, 0, 0, 1], 1).into();
+        let node = Node::new(config, engine.clone(), address, None, ServerMetrics::default());
         runtime::enter(0);
         tokio::spawn(runtime::flush(engine));
         tokio::spawn(runtime::receive(receiver, |_| (), |_, _| ()));
@@ -113,23 +115,34 @@ impl Running {
         body: &str,
         more: &str,
     ) -> (u16, String, String) {
-        let mut stream = TcpStream::connect(self.server.local_address()).expect("connect");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
-        let length = body.len();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\
-             connection: close\r\n{more}\r\n"
-        );
-        stream.write_all(head.as_bytes()).expect("write");
-        // A server that refuses early closes before it has read all.
-        let _ = stream.write_all(body.as_bytes());
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-        (status, head.to_ascii_lowercase(), body.to_owned())
+        http_raw(self.server.local_address(), method, path, body, more)
     }
+}
+
+/// One HTTP/1 request to whoever listens there: status, headers in lower case, body.
+pub fn http_raw(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+    more: &str,
+) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\
+         connection: close\r\n{more}\r\n"
+    );
+    stream.write_all(head.as_bytes()).expect("write");
+    // A server that refuses early closes before it has read all.
+    let _ = stream.write_all(body.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+    (status, head.to_ascii_lowercase(), body.to_owned())
 }
 
 pub struct RawAnswer {

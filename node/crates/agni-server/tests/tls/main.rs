@@ -345,6 +345,9 @@ fn node(authority: &Authority, name: &str) -> (Arc<Tls>, tempfile::TempDir) {
     (Tls::load(&files.config()).expect("load"), folder)
 }
 
+/// No node is expected in particular.
+const ANY: &str = "";
+
 /// A connection from one node to another: what each side says of it.
 async fn meet(
     from: &Tls,
@@ -360,8 +363,8 @@ async fn meet(
     };
     let connecting = async {
         let stream = TcpStream::connect(address).await.expect("connect");
-        let name = PeerName::new(expected).expect("name");
-        let secured = from.connect(stream, &name, Port::Peer, PATIENCE).await;
+        let name = (expected != ANY).then(|| PeerName::new(expected).expect("name"));
+        let secured = from.connect(stream, name.as_ref(), Port::Peer, PATIENCE).await;
         secured.map(|secured| secured.identity.to_string()).map_err(|refusal| refusal.reason)
     };
     tokio::join!(connecting, accepting)
@@ -379,6 +382,8 @@ async fn nodes_know_each_other_by_their_ids() {
     let (stranger, _stranger) = node(&foreign, "2");
     let id = |name: &str| Ok(format!("spiffe://{TRUST_DOMAIN}/registry/node/{name}"));
     assert_eq!(meet(&one, &two, "2").await, (id("2"), id("1")));
+    assert_eq!(meet(&one, &two, ANY).await, (id("2"), id("1")));
+    refused(meet(&one, &stranger, ANY).await.0, Reason::Untrusted);
     let (said, heard) = meet(&one, &two, "3").await;
     refused(said, Reason::WrongNode);
     refused(heard, Reason::RefusedByPeer);

@@ -1,0 +1,113 @@
+//! What a node tells others about itself, before and after it belongs to a cluster.
+
+use super::config::ClusterConfig;
+use crate::peer_services::peer_service_client::PeerServiceClient;
+use agni_core::engine::Engine;
+use agni_core::proto::node::{ClusterMember, HelloRequest, HelloResponse, SystemState};
+use agni_core::system::Founder;
+use bytes::Bytes;
+use std::sync::OnceLock;
+use tonic::transport::Channel;
+
+/// A node as others see it.
+pub struct Face {
+    /// Its settings, with the addresses filled in.
+    pub config: ClusterConfig,
+    /// The region that it serves.
+    pub region: String,
+    /// How many partitions it would give to a new cluster.
+    pub partition_count: u32,
+    /// The random bytes of its data directory.
+    pub nonce: Vec<u8>,
+    /// Its engine, once it belongs to a cluster.
+    engine: OnceLock<Engine>,
+    /// What its cluster began with, if it was there.
+    founding: OnceLock<SystemState>,
+}
+
+impl Face {
+    /// A node that belongs to no cluster yet.
+    pub fn new(
+        config: ClusterConfig,
+        region: String,
+        partition_count: u32,
+        nonce: Vec<u8>,
+    ) -> Self {
+        let (engine, founding) = (OnceLock::new(), OnceLock::new());
+        Face { config, region, partition_count, nonce, engine, founding }
+    }
+
+    /// From here on it belongs to a cluster; `founding` if it was there from the start.
+    pub fn belongs(&self, engine: Engine, founding: Option<SystemState>) {
+        if let Some(founding) = founding {
+            let _ = self.founding.set(founding);
+        }
+        let _ = self.engine.set(engine);
+    }
+
+    /// The engine; none before the node belongs to a cluster.
+    pub fn engine(&self) -> Option<&Engine> {
+        self.engine.get()
+    }
+
+    /// The node as one of a new cluster.
+    pub fn founder(&self) -> Founder {
+        self.config.founder(&self.region, &self.nonce)
+    }
+
+    /// The node as a member; the identity is the cluster's to give.
+    pub fn member(&self) -> ClusterMember {
+        ClusterMember {
+            name: self.config.name.clone(),
+            client_address: self.config.client_address.clone(),
+            peer_address: self.config.address.clone(),
+            region: self.region.clone(),
+            zone: self.config.zone.clone(),
+            nonce: Bytes::copy_from_slice(&self.nonce),
+            ..ClusterMember::default()
+        }
+    }
+
+    /// Its first words.
+    pub fn hello(&self) -> HelloRequest {
+        HelloRequest {
+            name: self.config.name.clone(),
+            nonce: Bytes::copy_from_slice(&self.nonce),
+            seeds: self.config.seeds.clone(),
+        }
+    }
+
+    /// What it answers to somebody's first words. The founding state is for founders alone.
+    pub fn answer(&self, request: &HelloRequest) -> HelloResponse {
+        let engine = self.engine.get();
+        let named =
+            |state: &&SystemState| state.members.iter().any(|member| member.nonce == request.nonce);
+        HelloResponse {
+            name: self.config.name.clone(),
+            nonce: Bytes::copy_from_slice(&self.nonce),
+            cluster_id: engine.map(|e| Bytes::copy_from_slice(&e.cluster_id())).unwrap_or_default(),
+            node_id: engine.map_or(0, Engine::node_id),
+            founding: engine.and(self.founding.get()).filter(named).cloned(),
+            client_address: self.config.client_address.clone(),
+            zone: self.config.zone.clone(),
+            seeds: self.config.seeds.clone(),
+            region: self.region.clone(),
+            partition_count: self.partition_count,
+        }
+    }
+
+    /// Says hello to whoever listens at an address.
+    ///
+    /// # Errors
+    /// Says what stands against it.
+    pub async fn greet(&self, address: &str) -> Result<HelloResponse, String> {
+        let mut client = client(address).await?;
+        let answer = crate::dial::answer(client.hello(self.hello())).await?;
+        Ok(answer.into_inner())
+    }
+}
+
+/// A connection for questions.
+pub async fn client(address: &str) -> Result<PeerServiceClient<Channel>, String> {
+    Ok(PeerServiceClient::new(crate::dial::dial(address).await?))
+}

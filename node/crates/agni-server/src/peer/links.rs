@@ -1,0 +1,337 @@
+//! The way to each other node: a bounded queue, and a task that keeps one call open over which
+//! everything goes.
+
+use super::convert;
+use super::send_snapshot::{self, Sending};
+use crate::dial::dial;
+use crate::limits;
+use crate::log::{self, Level};
+use crate::metrics::PeerMetrics;
+use crate::peer_services::peer_service_client::PeerServiceClient;
+use agni_core::engine::{Engine, Peers};
+use agni_core::proto::node::{RaftBatch, SystemState};
+use agni_core::raft::work::{PeerMessage, SnapshotTransfer};
+use agni_core::system;
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{channel, unbounded_channel};
+use tokio::sync::watch;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+/// A message on its way; a batch of one turn of the driver.
+type Batch = Vec<PeerMessage>;
+
+struct Link {
+    address: String,
+    queue: Sender<Batch>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// What the driver's thread and the peer thread share.
+pub struct Links {
+    links: RwLock<BTreeMap<u64, Link>>,
+    /// Who has called without being known here yet, and where it listens. A node that was away for
+    /// long meets a leader that joined meanwhile: it must be able to answer it, or it never learns.
+    guests: Mutex<BTreeMap<u64, String>>,
+    /// Where this node listens, for those who don't know it yet.
+    own_address: String,
+    metrics: Arc<PeerMetrics>,
+    transfers: UnboundedSender<SnapshotTransfer>,
+    engine: OnceLock<Engine>,
+}
+
+/// The driver's end.
+struct Outbox(Arc<Links>);
+
+impl Links {
+    /// No link yet. The receiver is for `run`.
+    pub fn new(
+        own_address: String,
+        metrics: Arc<PeerMetrics>,
+    ) -> (Arc<Links>, UnboundedReceiver<SnapshotTransfer>) {
+        // Bounded by Raft: one snapshot a follower and group at a time.
+        let (transfers, receiver) = unbounded_channel();
+        let links = Links {
+            links: RwLock::default(),
+            guests: Mutex::default(),
+            own_address,
+            metrics,
+            transfers,
+            engine: OnceLock::new(),
+        };
+        (Arc::new(links), receiver)
+    }
+
+    /// What the engine is given.
+    pub fn outbox(self: &Arc<Self>) -> Box<dyn Peers> {
+        Box::new(Outbox(self.clone()))
+    }
+
+    /// Where a node listens for others; none when it isn't known.
+    pub fn address(&self, node_id: u64) -> Option<String> {
+        self.links.read().get(&node_id).map(|link| link.address.clone())
+    }
+
+    /// A node says where it listens. Of a member the cluster's word counts.
+    pub fn guest(&self, node_id: u64, address: &str) {
+        let mut guests = self.guests.lock();
+        if guests.len() < limits::PEER_GUESTS_MAX || guests.contains_key(&node_id) {
+            guests.insert(node_id, address.to_owned());
+        }
+    }
+
+    fn unreachable(&self, node_id: u64) {
+        if let Some(engine) = self.engine.get() {
+            engine.unreachable(node_id);
+        }
+    }
+
+    /// Keeps a link to every other member, for ever; called on the peer thread.
+    pub async fn run(
+        self: Arc<Self>,
+        engine: Engine,
+        sending: Arc<Sending>,
+        mut transfers: UnboundedReceiver<SnapshotTransfer>,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        let _ = self.engine.set(engine.clone());
+        let mut known = None;
+        let period = Duration::from_millis(limits::PEER_MEMBERS_CHECK_MS);
+        loop {
+            let now = (engine.system_version(), self.guests.lock().len());
+            if known != Some(now) {
+                known = Some(now);
+                self.follow(&engine, &engine.system_state());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(period) => {}
+                transfer = transfers.recv() => {
+                    let Some(transfer) = transfer else { return };
+                    let address = self.address(transfer.to);
+                    let (engine, sending) = (engine.clone(), sending.clone());
+                    tokio::spawn(send_snapshot::send(engine, sending, transfer, address));
+                }
+                _ = stopping.wait_for(|stop| *stop) => break,
+            }
+        }
+        for link in self.links.write().values() {
+            link.task.abort();
+        }
+    }
+
+    /// Links to those who take part, at their present addresses.
+    fn follow(self: &Arc<Self>, engine: &Engine, state: &SystemState) {
+        let me = engine.node_id();
+        let mut guests = self.guests.lock();
+        guests.retain(|id, _| system::member(state, *id).is_none());
+        let members = system::present(state)
+            .filter(|member| member.node_id != me)
+            .map(|member| (member.node_id, member.peer_address.as_str()));
+        let guests = guests.iter().map(|(id, address)| (*id, address.as_str()));
+        let wanted: BTreeMap<u64, &str> = members.chain(guests).collect();
+        let mut links = self.links.write();
+        links.retain(|id, link| {
+            let stays = wanted.get(id) == Some(&link.address.as_str());
+            if !stays {
+                link.task.abort();
+            }
+            stays
+        });
+        for (id, address) in wanted {
+            links.entry(id).or_insert_with(|| {
+                let (queue, receiver) = channel(limits::PEER_QUEUE_TURNS_MAX);
+                let address = address.to_owned();
+                let runner = LinkTask {
+                    node_id: id,
+                    address: address.clone(),
+                    engine: engine.clone(),
+                    own_address: self.own_address.clone(),
+                    metrics: self.metrics.clone(),
+                    queue: receiver,
+                    left: None,
+                };
+                Link { address, queue, task: tokio::spawn(runner.run()) }
+            });
+        }
+    }
+}
+
+impl Peers for Outbox {
+    fn send(&mut self, messages: &mut Vec<PeerMessage>) {
+        let mut sorted: BTreeMap<u64, Batch> = BTreeMap::new();
+        for message in messages.drain(..) {
+            sorted.entry(message.message.to).or_default().push(message);
+        }
+        let links = self.0.links.read();
+        for (to, batch) in sorted {
+            let count = batch.len() as u64;
+            let sent = links.get(&to).is_some_and(|link| link.queue.try_send(batch).is_ok());
+            if !sent {
+                self.0.metrics.dropped.fetch_add(count, Relaxed);
+                self.0.unreachable(to);
+            }
+        }
+    }
+
+    fn send_snapshot(&mut self, transfer: SnapshotTransfer) {
+        let (partition, to) = (transfer.partition, transfer.to);
+        if self.0.transfers.send(transfer).is_err()
+            && let Some(engine) = self.0.engine.get()
+        {
+            engine.snapshot_sent(partition, to, false);
+        }
+    }
+}
+
+/// How long a call must last to count as one that works.
+const STEADY: Duration = Duration::from_secs(1);
+
+struct LinkTask {
+    node_id: u64,
+    address: String,
+    own_address: String,
+    engine: Engine,
+    metrics: Arc<PeerMetrics>,
+    queue: Receiver<Batch>,
+    /// What found no place in the last batch.
+    left: Option<Batch>,
+}
+
+impl LinkTask {
+    /// Connects, sends until the connection breaks, and again, waiting longer each time. Only what
+    /// changes is logged, not each attempt.
+    async fn run(mut self) {
+        let mut failures: u32 = 0;
+        loop {
+            let begun = Instant::now();
+            let (what, error) = match dial(&self.address).await {
+                Ok(channel) => {
+                    self.metrics.connects.fetch_add(1, Relaxed);
+                    ("the connection to a node broke", self.serve(channel, failures > 0).await)
+                }
+                Err(error) => ("a node can't be reached", error),
+            };
+            if begun.elapsed() >= STEADY {
+                failures = 0;
+            }
+            if failures == 0 {
+                self.log(what, &error);
+            }
+            failures = failures.saturating_add(1);
+            // What waited is out of date; Raft says it anew.
+            self.drop_queue();
+            self.engine.unreachable(self.node_id);
+            tokio::time::sleep(backoff(self.node_id, failures - 1)).await;
+        }
+    }
+
+    fn log(&self, what: &str, error: &str) {
+        let fields = [
+            ("node_id", self.node_id.into()),
+            ("address", self.address.as_str().into()),
+            ("error", error.into()),
+        ];
+        log::write(Level::Warn, what, &fields);
+    }
+
+    fn drop_queue(&mut self) {
+        let mut dropped = self.left.take().map_or(0, |batch| batch.len() as u64);
+        while let Ok(batch) = self.queue.try_recv() {
+            dropped += batch.len() as u64;
+        }
+        self.metrics.dropped.fetch_add(dropped, Relaxed);
+    }
+
+    /// Sends over one call until it ends; says why.
+    async fn serve(&mut self, connection: Channel, is_back: bool) -> String {
+        let (batches, receiver) = channel(limits::PEER_BATCHES_READY_MAX);
+        let mut client = PeerServiceClient::new(connection)
+            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        let begun = Instant::now();
+        let mut untold = is_back;
+        let call = client.raft(ReceiverStream::new(receiver));
+        tokio::pin!(call);
+        let why = |ended: Result<_, tonic::Status>| {
+            let ended_by_peer = || "the other node ended it".to_owned();
+            ended.err().map_or_else(ended_by_peer, |status| status.message().to_owned())
+        };
+        let mut peer_address = self.own_address.clone();
+        loop {
+            let mut next = tokio::select! {
+                batch = self.next() => batch,
+                ended = &mut call => return why(ended),
+            };
+            next.peer_address = std::mem::take(&mut peer_address);
+            let count = next.frames.len() as u64;
+            tokio::select! {
+                sent = batches.send(next) => {
+                    if sent.is_err() {
+                        return "the call ended".to_owned();
+                    }
+                    self.metrics.sent.fetch_add(count, Relaxed);
+                    if untold && begun.elapsed() >= STEADY {
+                        untold = false;
+                        self.log("a node can be reached again", "");
+                    }
+                }
+                ended = &mut call => {
+                    self.metrics.dropped.fetch_add(count, Relaxed);
+                    return why(ended);
+                }
+            }
+        }
+    }
+
+    /// Everything that waits, as far as it fits into one batch.
+    async fn next(&mut self) -> RaftBatch {
+        let mut frames = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let batch = match self.left.take() {
+                Some(batch) => batch,
+                None if frames.is_empty() => match self.queue.recv().await {
+                    Some(batch) => batch,
+                    // The link is being given up.
+                    None => std::future::pending().await,
+                },
+                None => match self.queue.try_recv() {
+                    Ok(batch) => batch,
+                    Err(_) => break,
+                },
+            };
+            let mut batch = batch.into_iter();
+            for message in batch.by_ref() {
+                bytes += convert::size(&message);
+                frames.push(convert::frame(message));
+                if frames.len() >= limits::PEER_BATCH_MESSAGES_MAX
+                    || bytes >= limits::PEER_BATCH_BYTES_MAX
+                {
+                    break;
+                }
+            }
+            let rest: Batch = batch.collect();
+            if !rest.is_empty() {
+                self.left = Some(rest);
+                break;
+            }
+        }
+        let from = self.engine.node_id();
+        let cluster_id = bytes::Bytes::copy_from_slice(&self.engine.cluster_id());
+        RaftBatch { from, cluster_id, frames, peer_address: String::new() }
+    }
+}
+
+/// Longer after each failure, and never the same for two nodes at once.
+fn backoff(node_id: u64, failures: u32) -> Duration {
+    let longest = limits::PEER_BACKOFF_MS_MIN << failures.min(6);
+    let longest = longest.min(limits::PEER_BACKOFF_MS_MAX);
+    let mut state = node_id ^ u64::from(failures) << 32 ^ u64::from(std::process::id());
+    let spread = agni_core::random::next(&mut state) % (longest / 2 + 1);
+    Duration::from_millis(longest - spread)
+}

@@ -1,0 +1,20 @@
+//! How nodes talk to each other: Raft messages in batches over one call a direction, snapshots on
+//! connections of their own, and a new node's first words.
+//!
+//! All of it lives on a thread of its own, so that clients, however many, never delay a heartbeat.
+
+mod announce;
+pub mod config;
+mod convert;
+mod face;
+mod gather;
+mod join;
+mod links;
+mod nonce;
+mod receive_snapshot;
+mod send_snapshot;
+mod service;
+mod thread;
+
+pub use config::ClusterConfig;
+pub use thread::{PeerSettings, PeerThread};

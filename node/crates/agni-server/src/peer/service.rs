@@ -1,0 +1,117 @@
+//! What a node answers to other nodes.
+
+use super::convert;
+use super::face::Face;
+use super::join;
+use super::links::Links;
+use super::receive_snapshot::Receiving;
+use crate::metrics::PeerMetrics;
+use crate::peer_services::peer_service_server::PeerService;
+use agni_core::engine::Engine;
+use agni_core::proto::node::{
+    HelloRequest, HelloResponse, JoinRequest, JoinResponse, RaftBatch, RaftDone, SnapshotChunk,
+    SnapshotOffsetRequest, SnapshotOffsetResponse, SnapshotReceived,
+};
+use agni_core::system;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tonic::{Request, Response, Status, Streaming};
+
+/// The service.
+pub struct Service {
+    /// This node.
+    pub face: Arc<Face>,
+    /// The ways to others.
+    pub links: Arc<Links>,
+    /// Where snapshots go.
+    pub receiving: Arc<Receiving>,
+    /// What is counted.
+    pub metrics: Arc<PeerMetrics>,
+}
+
+impl Service {
+    fn engine(&self) -> Result<&Engine, Status> {
+        self.face.engine().ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))
+    }
+
+    /// Whether a node may speak here. One that isn't known yet may: it can have joined while this
+    /// node was away. One that was removed may not.
+    fn expect(&self, engine: &Engine, from: u64, cluster_id: &[u8]) -> Result<(), Status> {
+        let refused = |message: &str| {
+            self.metrics.refused.fetch_add(1, Relaxed);
+            Err(Status::permission_denied(message))
+        };
+        if *cluster_id != engine.cluster_id()[..] {
+            return refused("this node belongs to another cluster; look at the addresses");
+        }
+        match system::member(&engine.system_state(), from) {
+            Some(member) if !system::takes_part(member) => {
+                refused("the sender was removed from the cluster")
+            }
+            _ if from == engine.node_id() => refused("the sender says that it is this node"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for Service {
+    async fn raft(
+        &self,
+        request: Request<Streaming<RaftBatch>>,
+    ) -> Result<Response<RaftDone>, Status> {
+        let engine = self.engine()?;
+        let mut batches = request.into_inner();
+        while let Some(batch) = batches.message().await? {
+            let RaftBatch { from, cluster_id, frames, peer_address } = batch;
+            self.expect(engine, from, &cluster_id)?;
+            if !peer_address.is_empty() {
+                self.links.guest(from, &peer_address);
+            }
+            let count = frames.len();
+            let messages: Vec<_> = frames
+                .into_iter()
+                .filter_map(convert::message)
+                .filter(|message| message.message.from == from)
+                .collect();
+            let strange = (count - messages.len()) as u64;
+            let overflow = engine.receive(messages) as u64;
+            self.metrics.refused.fetch_add(strange, Relaxed);
+            self.metrics.received.fetch_add(count as u64 - strange - overflow, Relaxed);
+            self.metrics.dropped.fetch_add(overflow, Relaxed);
+        }
+        Ok(Response::new(RaftDone {}))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<SnapshotReceived>, Status> {
+        let engine = self.engine()?;
+        let expect = |from: u64, cluster_id: &bytes::Bytes| self.expect(engine, from, cluster_id);
+        self.receiving.receive(engine, request.into_inner(), expect).await?;
+        Ok(Response::new(SnapshotReceived {}))
+    }
+
+    async fn snapshot_offset(
+        &self,
+        request: Request<SnapshotOffsetRequest>,
+    ) -> Result<Response<SnapshotOffsetResponse>, Status> {
+        let request = request.into_inner();
+        self.expect(self.engine()?, request.from, &request.cluster_id)?;
+        Ok(Response::new(SnapshotOffsetResponse { offset: self.receiving.offset(&request) }))
+    }
+
+    async fn hello(
+        &self,
+        request: Request<HelloRequest>,
+    ) -> Result<Response<HelloResponse>, Status> {
+        Ok(Response::new(self.face.answer(&request.into_inner())))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let engine = self.engine()?;
+        let answer = join::admit(&self.face, engine, &self.links, request.into_inner()).await?;
+        Ok(Response::new(answer))
+    }
+}

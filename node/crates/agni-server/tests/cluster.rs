@@ -1,0 +1,348 @@
+//! Several servers that are one registry.
+
+mod support;
+
+use agni_core::proto::api::{self, WatchPhase};
+use agni_server::peer::ClusterConfig;
+use agni_server::services::registry_service_client::RegistryServiceClient;
+use agni_server::{Server, ServerConfig};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Long enough for an election on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Cluster {
+    directory: tempfile::TempDir,
+    seeds: Vec<String>,
+    ports: Vec<String>,
+    servers: Vec<Option<Server>>,
+}
+
+/// A port that was free a moment ago.
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    listener.local_addr().expect("address").to_string()
+}
+
+impl Cluster {
+    /// Founds a cluster of so many.
+    fn found(count: usize) -> Cluster {
+        let directory = tempfile::tempdir().expect("directory");
+        let seeds: Vec<String> = (0..count).map(|_| free_address()).collect();
+        let ports = seeds.clone();
+        let mut cluster = Cluster { directory, seeds, ports, servers: Vec::new() };
+        let configs: Vec<_> = (0..count).map(|index| cluster.config(index)).collect();
+        let starting: Vec<_> = configs
+            .into_iter()
+            .map(|config| std::thread::spawn(|| Server::start(config).expect("server")))
+            .collect();
+        let servers = starting.into_iter().map(|thread| Some(thread.join().expect("start")));
+        cluster.servers = servers.collect();
+        cluster.wait_until("every node is ready", |cluster| {
+            cluster.running().iter().all(|server| server.ready())
+        });
+        cluster
+    }
+
+    fn data_dir(&self, index: usize) -> PathBuf {
+        self.directory.path().join(format!("n{index}"))
+    }
+
+    fn config(&self, index: usize) -> ServerConfig {
+        let mut config = support::config(&self.directory);
+        config.engine.data_dir = self.data_dir(index);
+        config.runtimes = 1;
+        config.cluster = Some(ClusterConfig {
+            name: format!("n{index}"),
+            listen: self.ports[index].clone(),
+            seeds: self.seeds.clone(),
+            ..ClusterConfig::default()
+        });
+        config
+    }
+
+    fn running(&self) -> Vec<&Server> {
+        self.servers.iter().flatten().collect()
+    }
+
+    fn address(&self, index: usize) -> SocketAddr {
+        self.servers[index].as_ref().expect("it runs").local_address()
+    }
+
+    fn stop(&mut self, index: usize) {
+        let server = self.servers[index].take().expect("it runs");
+        server.stop();
+    }
+
+    fn start(&mut self, index: usize) {
+        let server = Server::start(self.config(index)).expect("server");
+        self.servers[index] = Some(server);
+    }
+
+    /// Another node, which was no founder.
+    fn join(&mut self) -> usize {
+        let index = self.ports.len();
+        self.ports.push(free_address());
+        self.servers.push(None);
+        self.start(index);
+        index
+    }
+
+    fn wait_until(&self, what: &str, holds: impl Fn(&Cluster) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "not in time: {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn http(&self, index: usize, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let (status, _, body) = support::http_raw(self.address(index), method, path, body, "");
+        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+    }
+
+    /// Registers a gateway, again where the leader was lost on the way: it is the same each time.
+    fn register(&self, index: usize, name: &str) {
+        let body = json!({
+            "name": name, "region": "eu", "gateway_ip": "10.0.0.1", "gateway_port": 4000
+        });
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (status, answer) = self.http(index, "POST", "/v1/gateways", &body.to_string());
+            if matches!(status, 200 | 201) {
+                return;
+            }
+            assert!(status == 503 && Instant::now() < deadline, "{status} {answer}");
+        }
+    }
+
+    fn names(&self, index: usize, query: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut token = String::new();
+        loop {
+            let path = format!("/v1/gateways?page_size=7&page_token={token}{query}");
+            let (status, page) = self.http(index, "GET", &path, "");
+            assert_eq!(status, 200, "{page}");
+            for instance in page["instances"].as_array().expect("instances") {
+                names.push(instance["name"].as_str().expect("name").to_owned());
+            }
+            token = page["next_page_token"].as_str().unwrap_or_default().to_owned();
+            if token.is_empty() {
+                names.sort();
+                return names;
+            }
+        }
+    }
+
+    /// What a node holds itself, without asking anybody.
+    fn records(&self, index: usize) -> u64 {
+        let (_, status) = self.http(index, "GET", "/v1/status", "");
+        let partitions = status["partitions"].as_array().expect("partitions");
+        partitions.iter().map(|p| p["records"].as_u64().expect("records")).sum()
+    }
+}
+
+#[test]
+fn any_node_takes_any_request_and_all_show_the_same() {
+    let cluster = Cluster::found(3);
+    let mut expected = Vec::new();
+    for number in 0..30 {
+        let name = format!("g{number:02}");
+        cluster.register(number % 3, &name);
+        expected.push(name);
+    }
+    for index in 0..3 {
+        assert_eq!(cluster.names(index, ""), expected, "node {index}");
+        let (status, one) = cluster.http(index, "GET", "/v1/gateways/g07", "");
+        assert_eq!((status, &one["region"]), (200, &json!("eu")));
+        let (status, found) = cluster.http(index, "GET", "/v1/discover?kind=gateway", "");
+        assert_eq!((status, found["matched"].as_u64()), (200, Some(30)));
+        let (_, routing) = cluster.http(index, "GET", "/v1/routing", "");
+        assert_eq!(routing["members"].as_array().map(Vec::len), Some(3));
+    }
+    let (status, refused) = cluster.http(1, "GET", "/v1/gateways/nobody", "");
+    assert_eq!((status, &refused["error"]["reason"]), (404, &json!("NOT_FOUND")));
+    let taken = r#"{"name":"g01","region":"us","gateway_ip":"10.0.0.1","gateway_port":1,
+        "expected_revision":0}"#;
+    for index in 0..3 {
+        let (status, refused) = cluster.http(index, "POST", "/v1/gateways", taken);
+        assert_eq!((status, &refused["error"]["reason"]), (409, &json!("ALREADY_EXISTS")));
+    }
+}
+
+#[test]
+fn one_node_of_three_may_be_gone_and_catches_up() {
+    let mut cluster = Cluster::found(3);
+    cluster.register(0, "before");
+    for gone in 0..3 {
+        cluster.stop(gone);
+        let other = (gone + 1) % 3;
+        for number in 0..10 {
+            cluster.register(other, &format!("while-{gone}-is-gone-{number}"));
+        }
+        assert_eq!(cluster.names(other, "").len(), 1 + 10 * (gone + 1));
+        cluster.start(gone);
+        let all = 1 + 10 * (gone as u64 + 1);
+        cluster.wait_until("it has caught up", |cluster| cluster.records(gone) == all);
+    }
+}
+
+#[test]
+fn a_wiped_node_comes_back_as_a_new_member_in_its_old_place() {
+    let mut cluster = Cluster::found(3);
+    for number in 0..20 {
+        cluster.register(0, &format!("g{number}"));
+    }
+    cluster.stop(2);
+    std::fs::remove_dir_all(cluster.data_dir(2)).expect("wipe");
+    cluster.start(2);
+    cluster.wait_until("it holds everything again", |cluster| cluster.records(2) == 20);
+    let (_, status) = cluster.http(2, "GET", "/v1/status", "");
+    assert_eq!(status["node_id"], json!("4"), "an identity is never given twice");
+    // The old one is out everywhere, so the loss of another node leaves a majority.
+    cluster.wait_until("it votes", |cluster| {
+        let (_, routing) = cluster.http(0, "GET", "/v1/routing", "");
+        let partitions = routing["partitions"].as_array().expect("partitions");
+        partitions.iter().all(|p| {
+            let mut replicas: Vec<&str> = p["replica_ids"]
+                .as_array()
+                .expect("ids")
+                .iter()
+                .filter_map(Value::as_str)
+                .collect();
+            replicas.sort_unstable();
+            replicas == ["1", "2", "4"]
+        })
+    });
+    cluster.stop(0);
+    cluster.register(2, "after");
+    assert_eq!(cluster.names(1, "").len(), 21);
+}
+
+#[test]
+fn a_node_joins_and_serves_what_it_does_not_hold() {
+    let mut cluster = Cluster::found(3);
+    for number in 0..20 {
+        cluster.register(0, &format!("g{number:02}"));
+    }
+    let fourth = cluster.join();
+    cluster.register(fourth, "g20");
+    assert_eq!(cluster.records(fourth), 0, "nothing was moved there");
+    assert_eq!(cluster.names(fourth, "").len(), 21);
+    assert_eq!(cluster.names(fourth, "&consistency=stale").len(), 21);
+    let (status, found) = cluster.http(fourth, "GET", "/v1/discover?kind=gateway", "");
+    assert_eq!((status, found["matched"].as_u64()), (200, Some(21)));
+    // The same name twice is a mistake: the one that lives keeps it.
+    let mut double = cluster.config(0);
+    double.engine.data_dir = cluster.directory.path().join("double");
+    if let Some(settings) = &mut double.cluster {
+        settings.listen = free_address();
+    }
+    let began = Instant::now();
+    let refused = Server::start_while(double, &|| began.elapsed() < Duration::from_secs(2));
+    assert_eq!(refused.err().map(|error| error.code), Some("INTERRUPTED".to_owned()));
+    assert_eq!(cluster.names(0, "").len(), 21);
+}
+
+#[test]
+fn without_a_majority_only_stale_reads_go_on_and_say_how_old_they_are() {
+    let mut cluster = Cluster::found(3);
+    cluster.register(0, "g");
+    let age = |cluster: &Cluster| -> Option<u64> {
+        let path = "/v1/gateways/g?consistency=stale";
+        let (status, head, _) = support::http_raw(cluster.address(2), "GET", path, "", "");
+        assert_eq!(status, 200, "{head}");
+        let line = head.lines().find(|line| line.starts_with("x-agni-age-ms: "))?;
+        line.split(' ').nth(1)?.trim().parse().ok()
+    };
+    // Each follower knows that it is up to date, and how well.
+    let fresh = "/v1/gateways/g?consistency=stale&max_staleness_ms=2000";
+    cluster.wait_until("the last node knows its age", |cluster| {
+        age(cluster).is_none_or(|age| age < 2_000)
+    });
+    assert_eq!(cluster.http(2, "GET", fresh, "").0, 200);
+    cluster.stop(0);
+    cluster.stop(1);
+    let parted = Instant::now();
+    cluster.wait_until("nobody is believed to lead", |cluster| {
+        let (status, answer) = cluster.http(2, "GET", "/v1/gateways/g", "");
+        status == 503 && answer["error"]["reason"] == json!("NO_LEADER")
+    });
+    let body = r#"{"name":"h","region":"eu","gateway_ip":"10.0.0.1","gateway_port":1}"#;
+    let (status, refused) = cluster.http(2, "POST", "/v1/gateways", body);
+    assert_eq!((status, &refused["error"]["reason"]), (503, &json!("NO_LEADER")));
+    let old = age(&cluster).expect("an age");
+    let least = parted.elapsed().as_millis() as u64 - 1_000;
+    assert!(old >= least, "{old} ms is younger than the last leader, {least} ms ago");
+    let (status, refused) = cluster.http(2, "GET", fresh, "");
+    assert_eq!(status, 503, "{refused}");
+    assert_eq!(cluster.names(2, "&consistency=stale"), ["g"]);
+}
+
+/// What a watch has shown: names in the order in which they came, and the last token.
+struct Seen {
+    watch: tonic::Streaming<api::WatchResponse>,
+    names: Vec<String>,
+    token: bytes::Bytes,
+}
+
+impl Seen {
+    async fn open(address: SocketAddr, request: api::WatchRequest) -> Seen {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
+        let channel = channel.expect("address").connect().await.expect("connect");
+        let watch = RegistryServiceClient::new(channel).watch(request).await.expect("watch");
+        Seen { watch: watch.into_inner(), names: Vec::new(), token: bytes::Bytes::new() }
+    }
+
+    /// Reads until so many changes were shown, and if asked the end of what was there before.
+    async fn read_until(&mut self, count: usize, phase: Option<WatchPhase>) {
+        let mut open = phase;
+        while self.names.len() < count || open.is_some() {
+            let message = tokio::time::timeout(PATIENCE, self.watch.message()).await;
+            let message = message.expect("in time").expect("message").expect("more");
+            if Some(message.phase()) == open {
+                open = None;
+            }
+            if !message.resume_token.is_empty() {
+                self.token = message.resume_token;
+            }
+            let keys = message.events.into_iter().filter_map(|event| event.key);
+            self.names.extend(keys.map(|key| key.name));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_shows_what_its_node_does_not_hold_and_goes_on_elsewhere() {
+    let mut cluster = tokio::task::spawn_blocking(|| Cluster::found(3)).await.expect("found");
+    for number in 0..20 {
+        cluster.register(0, &format!("before-{number}"));
+    }
+    let fourth = tokio::task::block_in_place(|| cluster.join());
+    let current = api::WatchRequest { include_current: true, ..api::WatchRequest::default() };
+    let mut seen = Seen::open(cluster.address(fourth), current).await;
+    seen.read_until(20, Some(WatchPhase::Synced)).await;
+    for number in 0..30 {
+        cluster.register(number % 4, &format!("while-{number}"));
+    }
+    seen.read_until(50, None).await;
+    assert_eq!(seen.names.len(), 50);
+    assert_eq!(seen.names.iter().collect::<BTreeSet<_>>().len(), 50, "each once");
+    // The token is as good at a node that holds everything, and the other way round.
+    for (index, round) in [(1, 0), (fourth, 1), (2, 2)] {
+        let resume =
+            api::WatchRequest { resume_token: seen.token.clone(), ..api::WatchRequest::default() };
+        for number in 0..5 {
+            cluster.register(0, &format!("after-{round}-{number}"));
+        }
+        seen = Seen::open(cluster.address(index), resume).await;
+        seen.read_until(5, None).await;
+        let expected: BTreeSet<String> = (0..5).map(|n| format!("after-{round}-{n}")).collect();
+        assert_eq!(seen.names.iter().cloned().collect::<BTreeSet<_>>(), expected);
+        assert_eq!(seen.names.len(), 5, "none twice");
+    }
+}

@@ -1,0 +1,99 @@
+//! The end of the faults, and what must be true some time after it.
+
+use crate::check::{Checked, Violation};
+use crate::clients::{Mood, ZOMBIE_US};
+use crate::node::Turn;
+use crate::world::{APPEND_US, World};
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl World {
+    /// All is well again. What is gone for ever stays gone, and the operator ends what he began.
+    pub(crate) fn heal_all(&mut self) -> Checked {
+        self.mood = Mood::Healed;
+        self.deserting = None;
+        self.network.heal();
+        for node in 0..self.nodes.len() {
+            self.append_us_max[node] = APPEND_US.1;
+            self.nodes[node].disk.heal();
+            self.start(node)?;
+            let mut turn = Turn::default();
+            if self.nodes[node].paused {
+                self.nodes[node].resume(&mut turn);
+            }
+            self.turn(node, turn)?;
+        }
+        Ok(())
+    }
+
+    /// The highest term of each group, as its members know it.
+    pub(crate) fn terms(&self) -> Vec<u64> {
+        let Some(state) = self.newest_state() else { return Vec::new() };
+        let term = |group: usize| {
+            let members = (0..self.nodes.len()).filter(|node| self.takes_part(*node, &state));
+            let lives = members.filter_map(|node| self.nodes[node].life.as_ref());
+            let held = lives.filter(|life| life.cells[group].is_held.load(Relaxed));
+            held.map(|life| life.cells[group].term.load(Relaxed)).max().unwrap_or(0)
+        };
+        (0..=self.scenario.partitions as usize).map(term).collect()
+    }
+
+    /// All replicas are equal and where they are wanted, the living live, the dead are gone,
+    /// watches know everything, and nobody disturbs.
+    pub(crate) fn check_end(&self) -> Checked {
+        let failed = |invariant, message| Err(Violation { invariant, message });
+        self.check_members()?;
+        for node in self.nodes.iter().filter(|node| !node.is_lost) {
+            let Some(life) = &node.life else {
+                return failed("I27", format!("node {} is down", node.id));
+            };
+            for partition in 0..self.scenario.partitions as usize {
+                let cell = &life.cells[partition];
+                let replicas = life.replicas(partition);
+                let store = cell.store.read();
+                self.checker.holds(partition, node.id, &store)?;
+                let newest = self.settled[partition];
+                let votes = self.leader(partition).is_some_and(|leader| {
+                    self.nodes[leader].life.as_ref().is_some_and(|leader| {
+                        leader.replicas(partition) == replicas && replicas.voters.contains(&node.id)
+                    })
+                });
+                if votes && store.revision() < newest {
+                    let what = format!(
+                        "node {} partition {partition} is at revision {} of {newest}: {}",
+                        node.id,
+                        store.revision(),
+                        life.describe(partition)
+                    );
+                    return failed("I27", what);
+                }
+            }
+        }
+        for (key, promise) in self.checker.survivors() {
+            let Some(promise) = promise else { continue };
+            let zombie_us = promise.alive_until_us + ZOMBIE_US;
+            if !promise.is_kept && zombie_us < self.now_us {
+                return failed("I7", format!("{key:?} is still there"));
+            }
+        }
+        if self.terms() != self.settled_terms {
+            let what = format!("terms {:?} became {:?}", self.settled_terms, self.terms());
+            return failed("I27 undisturbed", what);
+        }
+        self.watchers.check_end(&self.settled, &self.checker)
+    }
+
+    /// How a group does everywhere, for people.
+    pub(crate) fn describe(&self, partition: usize) -> String {
+        let mut text = String::new();
+        for node in &self.nodes {
+            let how = match (&node.life, node.is_lost) {
+                (Some(life), _) => life.describe(partition),
+                (None, true) => "lost".to_owned(),
+                (None, false) => "down".to_owned(),
+            };
+            let _ = write!(text, "\n  node {}: {how}", node.id);
+        }
+        text
+    }
+}

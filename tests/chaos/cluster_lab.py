@@ -1,0 +1,187 @@
+"""A cluster of real nodes on hosts of its own, with load from a host that no fault touches."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from history import Violation
+from lease_check import Takeover
+from nemesis.hosts import CONTROL, Hosts
+from nemesis.judge import Run, judge, read_run
+from nemesis.lab import Lab
+from nemesis.partition import Partitions
+from nemesis.processes import Process, Processes, wait_until
+from report import write_report
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FOLDERS = [REPOSITORY / "src", REPOSITORY / "node" / "python", Path(__file__).parent]
+PYTHONPATH = {"PYTHONPATH": os.pathsep.join([*map(str, FOLDERS), os.environ.get("PYTHONPATH", "")])}
+CLIENT_PORT = 7400
+PEER_PORT = 7401
+READY_S = 30.0
+CATCH_UP_S = 30.0
+OK = b'"class":"ok"'
+
+
+class Load:
+    """The load's process, seen through the history that it writes."""
+
+    def __init__(self, process: Process, folder: Path) -> None:
+        self.process = process
+        self.folder = folder
+        self._read = 0
+        self._ok = 0
+
+    @property
+    def ok(self) -> int:
+        """Operations that were answered so far."""
+        with (self.folder / "history.jsonl").open("rb") as file:
+            file.seek(self._read)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read += len(whole)
+        self._ok += whole.count(OK)
+        return self._ok
+
+    def more(self, count: int, seconds: float = 30.0) -> None:
+        """Waits until so many more operations were answered."""
+        wanted = self.ok + count
+        wait_until(f"{count} more operations are answered", lambda: self.ok >= wanted, seconds)
+
+    def stop(self) -> None:
+        """Lets every client finish what it has begun."""
+        assert self.process.stop() == 0, self.process.text()[-2_000:]
+
+
+class ClusterLab:
+    """Nodes n1, n2, ... each on a host of its own."""
+
+    def __init__(self, lab: Lab, count: int = 3, partitions: int = 4) -> None:
+        """Founds a cluster and waits until all nodes serve."""
+        self.lab = lab
+        self.partitions = partitions
+        self.hosts = Hosts(lab, count)
+        self.names = list(self.hosts.names)
+        self.network = Partitions(self.hosts)
+        self.processes = Processes(lab, self.hosts)
+        self.nodes = {name: self._node(name) for name in self.names}
+        self.takeovers: list[Takeover] = []
+        for node in self.nodes.values():
+            node.start()
+        self.wait_ready()
+
+    def _node(self, name: str) -> Process:
+        host = self.hosts.address(name)
+        settings = {
+            "name": name,
+            "data_dir": str(self.data_dir(name)),
+            "listen": f"{host}:{CLIENT_PORT}",
+            "peer_listen": f"{host}:{PEER_PORT}",
+            # The hosts are namespaces of this machine: nobody else reaches them.
+            "insecure": True,
+            "seeds": ",".join(f"{self.hosts.address(each)}:{PEER_PORT}" for each in self.names),
+            "partitions": self.partitions,
+            "wal_segment_bytes": 1 << 20,
+            "snapshot_wal_bytes": 1 << 20,
+            "disk_reserve_bytes": 1 << 20,
+        }
+        config = self.lab.folder / f"{name}.yaml"
+        config.write_text("".join(f"{key}: {json.dumps(v)}\n" for key, v in settings.items()))
+        argv = [sys.executable, "-m", "agniregistry_node", "run", "--config", str(config)]
+        return self.processes.add(name, argv, host=name, env=PYTHONPATH)
+
+    def data_dir(self, name: str) -> Path:
+        """Where a node keeps everything."""
+        return self.lab.folder / f"data-{name}"
+
+    def address(self, name: str) -> str:
+        """host:port of a node for clients; known on the lab's hosts only."""
+        return f"{self.hosts.address(name)}:{CLIENT_PORT}"
+
+    def get(self, name: str, path: str) -> Any:
+        """What a node answers over HTTP; None where it doesn't."""
+        with self.hosts.entered(CONTROL):
+            try:
+                url = f"http://{self.address(name)}{path}"
+                with urllib.request.urlopen(url, timeout=1) as answer:
+                    return json.load(answer)
+            except (urllib.error.URLError, OSError, ValueError):
+                return None
+
+    def wait_ready(self, names: Sequence[str] = ()) -> None:
+        """Waits until these nodes, or all, serve."""
+        for name in names or self.names:
+            wait_until(f"{name} is ready", lambda: self.get(name, "/readyz"), READY_S)  # noqa: B023
+
+    def leaders(self) -> dict[int, str]:
+        """Who leads which partition, as most nodes see it."""
+        votes: dict[int, list[str]] = {}
+        for name in self.names:
+            routing = self.get(name, "/v1/routing") or {"partitions": []}
+            for route in routing["partitions"]:
+                if int(route["leader_id"]):
+                    votes.setdefault(route["partition"], []).append(self._name(route["leader_id"]))
+        return {partition: max(set(seen), key=seen.count) for partition, seen in votes.items()}
+
+    def _name(self, node_id: str | int) -> str:
+        return self.names[int(node_id) - 1]
+
+    def wait_led(self) -> None:
+        """Waits until every partition is led."""
+        wait_until(
+            "all partitions are led", lambda: len(self.leaders()) == self.partitions, READY_S
+        )
+
+    def busiest(self) -> str:
+        """The node that leads most."""
+        led = list(self.leaders().values())
+        return max(self.names, key=led.count)
+
+    def load(self, clients: int = 10, leases: int = 0, **more: Any) -> Load:
+        """Starts the load."""
+        folder = self.lab.folder / "load"
+        addresses = ",".join(self.address(name) for name in self.names)
+        argv = [sys.executable, "-m", "nemesis.load", "--addresses", addresses]
+        argv += ["--folder", str(folder), "--clients", str(clients), "--leases", str(leases)]
+        for name, value in more.items():
+            argv += [f"--{name.replace('_', '-')}", str(value)]
+        process = self.processes.start("load", argv, host=CONTROL, env=PYTHONPATH)
+        process.wait_for_line("ready", READY_S)
+        return Load(process, folder)
+
+    def fault(self, make: Callable[[], Any], settle: Callable[[], None]) -> None:
+        """Makes a fault; from its beginning until `settle` returns leaders may have changed."""
+        began_ns = time.monotonic_ns()
+        with make():
+            settle()
+        self.wait_ready()
+        self.wait_led()
+        self.takeovers.append(Takeover(began_ns, time.monotonic_ns()))
+
+    def caught_up(self) -> bool:
+        """Whether all nodes have applied the same."""
+        seen = []
+        for name in self.names:
+            status = self.get(name, "/v1/status")
+            if status is None:
+                return False
+            seen.append([(p["partition"], p["revision"]) for p in status["partitions"]])
+        return all(each == seen[0] for each in seen)
+
+    def judge(self, load: Load, title: str) -> tuple[Run, list[Violation]]:
+        """Ends the load, waits until all replicas agree, and has every checker look."""
+        load.stop()
+        wait_until("all replicas agree", self.caught_up, CATCH_UP_S)
+        run = read_run(load.folder, self.takeovers)
+        violations = judge(run)
+        page = write_report(self.lab.folder, title, run.operations, self.lab.spans(), violations)
+        print(page.read_text())
+        return run, violations

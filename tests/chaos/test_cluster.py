@@ -1,0 +1,153 @@
+"""Three real nodes on hosts of their own: killed, stopped and cut off under load, and judged.
+
+`make chaos` sets AGNI_CHAOS, which makes the rounds many and the pauses long.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from cluster_lab import ClusterLab
+from history import Operation, Outcome
+from nemesis.lab import Lab, UnavailableError
+from nemesis.partition import between, isolated, one_way
+
+IS_LONG = bool(os.environ.get("AGNI_CHAOS"))
+KILLS = 100 if IS_LONG else 3
+PAUSES = 20
+PAUSE_S_MAX = 60.0 if IS_LONG else 4.0
+CUTS_EACH = 10 if IS_LONG else 1
+NS_PER_MS = 1_000_000
+GAP_WINDOW_NS = 10_000 * NS_PER_MS
+PARTITIONS = 4
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[ClusterLab]:
+    with Lab(tmp_path / "lab") as lab:
+        try:
+            yield ClusterLab(lab, partitions=PARTITIONS)
+        except UnavailableError as error:
+            pytest.skip(str(error))
+
+
+def gaps_ms(operations: Sequence[Operation], faults: Sequence[tuple[str, int, int]]) -> list[float]:
+    """After the beginning of each fault, the longest time in which a partition that was written to
+    before had no write acknowledged; the partitions that weren't touched have none to speak of."""
+    found = []
+    for _, began_ns, _ in faults:
+        until_ns = began_ns + GAP_WINDOW_NS
+        longest = 0.0
+        for partition in range(PARTITIONS):
+            ends = [
+                each.return_ns
+                for each in operations
+                if each.is_write and each.outcome is Outcome.OK and each.return_ns is not None
+                if each.reply.partition == partition and each.return_ns < until_ns
+            ]
+            before = max((end for end in ends if end <= began_ns), default=None)
+            after = min((end for end in ends if end > began_ns), default=until_ns)
+            if before is not None:
+                longest = max(longest, (after - before) / NS_PER_MS)
+        found.append(longest)
+    return sorted(found)
+
+
+def tell_gaps(cluster: ClusterLab, operations: Sequence[Operation]) -> None:
+    """Prints how long writes to the partition that was hit worst stopped, fault by fault."""
+    gaps = gaps_ms(operations, cluster.lab.spans())
+    middle, top = gaps[len(gaps) // 2], gaps[math.ceil(0.99 * len(gaps)) - 1]
+    print(f"write gap of {len(gaps)} faults: median {middle:,.0f} ms, p99 {top:,.0f} ms")
+
+
+def test_killed_leaders_lose_nothing(cluster: ClusterLab) -> None:
+    load = cluster.load(clients=10)
+    load.more(300)
+    for _ in range(KILLS):
+        victim = cluster.nodes[cluster.busiest()]
+        cluster.fault(victim.crash, lambda: load.more(200))
+        load.more(200)
+    run, violations = cluster.judge(load, "leader-kills")
+    tell_gaps(cluster, run.operations)
+    assert not violations
+    assert run.writes > 300
+    assert Counter(name for name, *_ in cluster.lab.spans()).total() == KILLS
+
+
+def test_a_leader_that_was_stopped_never_answers_from_the_past(cluster: ClusterLab) -> None:
+    """I6, I8, I9, I28: with reads under the leader's lease, and leases kept through a follower."""
+    chance = random.Random(20)
+    calm = next(name for name in cluster.names if name != cluster.busiest())
+    load = cluster.load(clients=10, leases=20, leases_at=cluster.address(calm), ttl_ms=4_000)
+    load.more(200)
+    for turn in range(PAUSES):
+        victim = cluster.nodes[cluster.busiest()]
+        # Most pauses are about as long as an election; every fifth is long.
+        seconds = chance.uniform(0.5, 2.5) if turn % 5 else chance.uniform(2.5, PAUSE_S_MAX)
+        cluster.fault(lambda: victim.pause(seconds), lambda: load.more(50, seconds + 30))  # noqa: B023
+    run, violations = cluster.judge(load, "stopped-leaders")
+    assert not violations
+    lost = [each for each in run.operations if each.f == "renew" and each.outcome is Outcome.FAIL]
+    assert not lost, "a lease that was renewed in time has been lost"
+    assert any(each.request.consistency == "leader" and each.reply.value for each in run.operations)
+
+
+Cut = Callable[[ClusterLab, str], AbstractContextManager[object]]
+
+CUTS: dict[str, Cut] = {
+    "both-ways": lambda c, victim: c.network.cut(isolated(victim, c.names)),
+    "it-hears-nobody": lambda c, victim: c.network.cut(
+        [pair for other in others(c, victim) for pair in one_way(other, victim)]
+    ),
+    "nobody-hears-it": lambda c, victim: c.network.cut(
+        [pair for other in others(c, victim) for pair in one_way(victim, other)]
+    ),
+    "from-one-other-only": lambda c, victim: c.network.cut(
+        between([victim], others(c, victim)[:1])
+    ),
+}
+
+
+def others(cluster: ClusterLab, victim: str) -> list[str]:
+    """All nodes but one."""
+    return [name for name in cluster.names if name != victim]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_leader_that_is_cut_off(cluster: ClusterLab, cut: str) -> None:
+    load = cluster.load(clients=10)
+    load.more(300)
+    for _ in range(CUTS_EACH):
+        victim = cluster.busiest()
+        cluster.fault(lambda: CUTS[cut](cluster, victim), lambda: load.more(500))  # noqa: B023
+        load.more(200)
+    run, violations = cluster.judge(load, f"cut-{cut}")
+    tell_gaps(cluster, run.operations)
+    assert not violations
+    assert run.writes > 200
+
+
+def test_a_minority_refuses_clearly_and_its_stale_reads_say_how_old_they_are(
+    cluster: ClusterLab,
+) -> None:
+    load = cluster.load(clients=5)
+    load.more(100)
+    victim = cluster.busiest()
+
+    def look() -> None:
+        load.more(300)
+        refused = cluster.get(victim, "/v1/gateways?page_size=1")
+        assert refused is None, "a linearizable list without a majority"
+        seen = cluster.get(victim, "/v1/gateways?page_size=1&consistency=stale")
+        assert "instances" in (seen or {})
+
+    cluster.fault(lambda: cluster.network.cut(isolated(victim, cluster.names)), look)
+    _, violations = cluster.judge(load, "minority")
+    assert not violations
