@@ -29,7 +29,7 @@ class WalRecord:
     data: memoryview = field(default_factory=lambda: memoryview(b""))
     """An entry's data: an encoded Command, or a Raft configuration change."""
     hard_state: dict[str, int] = field(default_factory=dict)
-    """HARD_STATE: term, vote, commit."""
+    """HARD_STATE: term, vote, commit; floor_index and floor_term of a group that was let go."""
     batch_commit: dict[str, int] = field(default_factory=dict)
     """BATCH_COMMIT: sequence, length, crc32."""
     segment_header: dict[str, Any] = field(default_factory=dict)
@@ -180,7 +180,7 @@ def _numbers(*names: str) -> Layout:
     return {number: _one(name, wire.unsigned) for number, name in enumerate(names, 1)}
 
 
-_HARD_STATE = _numbers("term", "vote", "commit")
+_HARD_STATE = _numbers("term", "vote", "commit", "floor_index", "floor_term")
 _BATCH_COMMIT = _numbers("sequence", "length", "crc32")
 _SEGMENT_HEADER: Layout = {
     1: _one("segment", wire.unsigned),

@@ -86,7 +86,7 @@ fn listing(dir: &Path) -> String {
                  \"index\": {index}, \"data_bytes\": {}}}",
                 data.len()
             ),
-            Recovered::HardState { partition, term, vote, commit } => format!(
+            Recovered::HardState { partition, term, vote, commit, .. } => format!(
                 "{{\"record\": \"HardState\", \"partition\": {partition}, \"term\": {term}, \
                  \"vote\": {vote}, \"commit\": {commit}}}"
             ),
