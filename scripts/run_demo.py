@@ -1,8 +1,8 @@
 """`make run`: a registry of three nodes that you can touch.
 
-Starts three nodes, registers the gateway of the roadmap at the first with its own JSON, asks the
-second for it, says what to try next, and stays until Ctrl-C. Uses nothing but HTTP, so every step
-can be repeated with curl.
+Makes certificates, starts three nodes that accept nobody without one, registers the gateway of the
+roadmap at the first with its own JSON, asks the second for it, says what to try next, and stays
+until Ctrl-C. Uses nothing but HTTP, so every step can be repeated with curl.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -21,8 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agniregistry.identity import DevCa, SpiffeId
+
 START_SECONDS_MAX = 60
 NODES = 3
+LOOPBACK = ["localhost", "127.0.0.1", "::1"]
 PEER_PORTS_ABOVE = 100
 """A node listens for others this far above its port for clients."""
 POLL_SECONDS = 0.05
@@ -48,22 +52,22 @@ The registry is up: {nodes}. Its data is in {data} and survives kill -9.
 Kill any one node: what was registered is still found, and can be changed, at the other two.
 
   kill -9 {victim}                               (the one that was asked first)
-  curl -s http://{other}/v1/gateways
+  {curl} {other}/v1/gateways
   {bin}/python -m agniregistry_node run {settings}
                                               (it comes back and catches up)
 
 Try, in another terminal:
 
-  {bin}/agnictl -a {address} cluster status
-  {bin}/agnictl -a {address} list gateways
-  {bin}/agnictl -a {address} watch gateways    (leave it open, then change something)
-  curl -s -X DELETE http://{address}/v1/gateways/global.gateway.agnistack.online
-  curl -s http://{address}/metrics
-  curl -s http://{address}/openapi.json        (the whole HTTP interface)
+  {bin}/agnictl {known} cluster status
+  {bin}/agnictl {known} list gateways
+  {bin}/agnictl {known} watch gateways    (leave it open, then change something)
+  {curl} -X DELETE {url}/v1/gateways/global.gateway.agnistack.online
+  {curl} {url}/metrics
+  {curl} {url}/openapi.json        (the whole HTTP interface)
 
   {bin}/python - <<'END'
-  from agniregistry import Client, Filter, Kind
-  with Client("{address}") as client:
+  from agniregistry import Client, Filter, Kind{import_tls}
+  with Client("{address}"{with_tls}) as client:
       print(client.discover(Filter(kind=Kind.GATEWAY), region="global"))
   END
 
@@ -76,12 +80,45 @@ def step(text: str) -> None:
     print(f"\n\033[1m▸ {text}\033[0m" if sys.stdout.isatty() else f"\n> {text}", flush=True)
 
 
-def call(url: str, body: str | None = None) -> Any:
-    """One HTTP request; answers the parsed JSON."""
-    data = body.encode() if body is not None else None
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
+@dataclass
+class Access:
+    """How the nodes are reached: with the operator's certificate, or by anybody."""
+
+    folder: Path | None
+
+    @property
+    def scheme(self) -> str:
+        """Of an address."""
+        return "https" if self.folder else "http"
+
+    def file(self, name: str) -> str:
+        """A file of the development CA, as one would type it."""
+        return os.path.relpath(self.folder / name) if self.folder else ""
+
+    def context(self) -> ssl.SSLContext | None:
+        """For HTTPS; None for plain HTTP."""
+        if self.folder is None:
+            return None
+        context = ssl.create_default_context(cafile=str(self.folder / "bundle.pem"))
+        context.load_cert_chain(self.folder / "operator.pem", self.folder / "operator-key.pem")
+        return context
+
+    def call(self, url: str, body: str | None = None, timeout: float = 10) -> Any:
+        """One HTTP request; answers the parsed JSON."""
+        data = body.encode() if body is not None else None
+        request = urllib.request.Request(url, data, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=timeout, context=self.context()) as answer:
+            return json.load(answer)
+
+
+def make_certificates(folder: Path) -> Access:
+    """A development CA in the folder, with new certificates of the nodes and of the operator."""
+    known = folder / "bundle.pem"
+    authority = DevCa.open(folder) if known.exists() else DevCa.init(folder)
+    for number in range(1, NODES + 1):
+        authority.issue(SpiffeId.node(authority.trust_domain, f"n{number}"), LOOPBACK)
+    authority.issue(SpiffeId.operator(authority.trust_domain), [])
+    return Access(folder)
 
 
 @dataclass
@@ -94,13 +131,15 @@ class DemoNode:
     process: subprocess.Popen[bytes]
 
 
-def start_node(number: int, port: int, data: str, folder: Path) -> DemoNode:
+def start_node(number: int, port: int, data: str, folder: Path, access: Access) -> DemoNode:
     """A node in a process of its own."""
     peers = [f"127.0.0.1:{port + PEER_PORTS_ABOVE + each}" for each in range(NODES)]
     address = f"127.0.0.1:{port + number}"
     settings = ["--preset", "dev", "--log-level", "info", "--listen", address]
-    settings += ["--name", f"node-{number + 1}", "--peer-listen", peers[number]]
+    settings += ["--name", f"n{number + 1}", "--peer-listen", peers[number]]
     settings += ["--seeds", ",".join(peers), "--data-dir", str(Path(data) / f"node-{number + 1}")]
+    if access.folder is not None:
+        settings += ["--tls-dir", str(access.folder)]
     log = folder / f"node-{number + 1}.log"
     with log.open("wb") as sink:
         command = [sys.executable, "-m", "agniregistry_node", "run", *settings]
@@ -108,7 +147,7 @@ def start_node(number: int, port: int, data: str, folder: Path) -> DemoNode:
     return DemoNode(settings, address, log, process)
 
 
-def wait_ready(nodes: list[DemoNode]) -> None:
+def wait_ready(nodes: list[DemoNode], access: Access) -> None:
     """Waits until every node serves.
 
     Raises:
@@ -116,40 +155,51 @@ def wait_ready(nodes: list[DemoNode]) -> None:
     """
     deadline = time.monotonic() + START_SECONDS_MAX
     for node in nodes:
-        while not is_ready(node.address):
+        while not is_ready(node.address, access):
             if node.process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"{node.address} did not start; it said:\n{node.log.read_text()}")
             time.sleep(POLL_SECONDS)
 
 
-def is_ready(address: str) -> bool:
+def is_ready(address: str, access: Access) -> bool:
     """Whether it serves."""
     try:
-        with urllib.request.urlopen(f"http://{address}/readyz", timeout=1) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+        access.call(f"{access.scheme}://{address}/readyz", timeout=1)
+    except (urllib.error.URLError, OSError, ValueError):
         return False
+    return True
 
 
-def show(nodes: list[DemoNode], data: str) -> None:
+def show(nodes: list[DemoNode], data: str, access: Access) -> None:
     """The demonstration itself."""
-    first, second = f"http://{nodes[0].address}", f"http://{nodes[1].address}"
+    first, second = (f"{access.scheme}://{node.address}" for node in nodes[:2])
     step(f"the roadmap's gateway registers: POST {first}/v1/gateways")
     print(GATEWAY)
-    print("answer:", json.dumps(call(f"{first}/v1/gateways", GATEWAY)))
+    print("answer:", json.dumps(access.call(f"{first}/v1/gateways", GATEWAY)))
     query = "/v1/discover?kind=gateway&region=global&min_memory=2048&explain=true"
     step(f"another node is asked who serves the region global: GET {second}{query}")
-    print(json.dumps(call(second + query), indent=2))
+    print(json.dumps(access.call(second + query), indent=2))
     step("yours now")
     programs = os.path.relpath(Path(sys.executable).parent)
+    bundle, cert, key = map(access.file, ("bundle.pem", "operator.pem", "operator-key.pem"))
+    curl, known, import_tls, with_tls = "curl -s", f"-a {nodes[0].address}", "", ""
+    if access.folder is not None:
+        curl += f" --cacert {bundle} --cert {cert} --key {key}"
+        known += f" --ca {bundle} --cert {cert} --key {key}"
+        import_tls, with_tls = ", Tls", f', tls=Tls("{bundle}", "{cert}", "{key}")'
     text = NEXT.format(
+        curl=curl,
+        known=known,
+        import_tls=import_tls,
+        with_tls=with_tls,
+        url=first,
         nodes=", ".join(f"{node.address} (process {node.process.pid})" for node in nodes),
         data=data,
         bin=programs,
         victim=nodes[0].process.pid,
         settings=" ".join(nodes[0].settings),
         address=nodes[0].address,
-        other=nodes[1].address,
+        other=second,
     )
     print(text, flush=True)
 
@@ -159,6 +209,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="start three nodes and show what they do")
     parser.add_argument("--port", type=int, default=7400)
     parser.add_argument("--data", default=".agni")
+    parser.add_argument("--insecure-dev", action="store_true", help="without TLS, on loopback")
     arguments = parser.parse_args()
     # A supervisor's SIGTERM ends the demonstration the way Ctrl-C does; and Ctrl-C counts even
     # where a shell in the background told its children to ignore it.
@@ -168,14 +219,17 @@ def main() -> int:
         last = arguments.port + NODES - 1
         step(f"nodes start on 127.0.0.1:{arguments.port} to {last}, data in {arguments.data}")
         nodes: list[DemoNode] = []
+        access = Access(None)
+        if not arguments.insecure_dev:
+            access = make_certificates(Path(arguments.data).absolute() / "ca")
         try:
             # One by one, so that those which run are known should one fail.
             nodes += (
-                start_node(number, arguments.port, arguments.data, Path(folder))
+                start_node(number, arguments.port, arguments.data, Path(folder), access)
                 for number in range(NODES)
             )
-            wait_ready(nodes)
-            show(nodes, arguments.data)
+            wait_ready(nodes, access)
+            show(nodes, arguments.data, access)
             while any(node.process.poll() is None for node in nodes):
                 time.sleep(1)
             return 0

@@ -87,7 +87,7 @@ def other_ca(tmp_path: Path) -> DevCa:
 @pytest.fixture
 def node(ca: DevCa) -> Leaf:
     """A node's certificate for 127.0.0.1."""
-    return ca.issue(SpiffeId.node(ca.trust_domain, 1), ["127.0.0.1"])
+    return ca.issue(SpiffeId.node(ca.trust_domain, "1"), ["127.0.0.1"])
 
 
 @pytest.fixture

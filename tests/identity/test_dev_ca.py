@@ -35,7 +35,7 @@ def policy(ca: DevCa, at: datetime) -> verification.PolicyBuilder:
 
 def test_a_strict_verifier_accepts_it_on_both_sides(ca: DevCa) -> None:
     issued = ca.issue(
-        SpiffeId.node(ca.trust_domain, 7), ["node-7.example", "127.0.0.1", "::1", "[::2]"]
+        SpiffeId.node(ca.trust_domain, "7"), ["node-7.example", "127.0.0.1", "::1", "[::2]"]
     )
     names = policy(ca, NOW).build_client_verifier().verify(leaf_of(issued), []).subjects
     assert x509.UniformResourceIdentifier("spiffe://dev.agniregistry/registry/node/7") in names

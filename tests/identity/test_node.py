@@ -153,7 +153,7 @@ def test_a_folder_that_will_not_do_is_refused(ca: DevCa, agent: Leaf) -> None:
         ).start()
     assert caught.value.code == "IDENTITY_INVALID"
     for number in (1, 2):
-        ca.issue(SpiffeId.node(ca.trust_domain, number), ["127.0.0.1"])
+        ca.issue(SpiffeId.node(ca.trust_domain, str(number)), ["127.0.0.1"])
     with pytest.raises(AgniNodeError, match="of 2 nodes; choose one"):
         Node(tls_dir=ca.folder).start()
     with pytest.raises(AgniNodeError, match="trust domain"):

@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -51,16 +52,19 @@ def wait_for(what: str, holds: Callable[[], Any]) -> Any:
 
 
 def call(address: str, path: str, body: str | None = None) -> Any:
-    """The parsed answer; None where there is none."""
+    """The parsed answer; None where there is none. Every call needs the operator's certificate."""
     data = body.encode() if body is not None else None
     request = urllib.request.Request(
-        f"http://{address}{path}", data, {"content-type": "application/json"}
+        f"https://{address}{path}", data, {"content-type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=10, context=CONTEXT[0]) as answer:
             return json.load(answer)
     except (urllib.error.URLError, OSError):
         return None
+
+
+CONTEXT: list[ssl.SSLContext] = []
 
 
 @pytest.fixture
@@ -74,6 +78,10 @@ def demo(tmp_path: Path) -> Iterator[Path]:
         )
     try:
         wait_for("it says what to do next", lambda: "Ctrl-C stops it" in out.read_text())
+        folder = tmp_path / "data" / "ca"
+        context = ssl.create_default_context(cafile=str(folder / "bundle.pem"))
+        context.load_cert_chain(folder / "operator.pem", folder / "operator-key.pem")
+        CONTEXT[:] = [context]
         yield out
     finally:
         process.send_signal(signal.SIGINT)

@@ -377,7 +377,11 @@ class NodeConfig:
             ValueError: Where only some of them are named.
         """
         return files_of(
-            self.tls_dir, self.tls_certificate_file, self.tls_key_file, self.tls_trust_file
+            self.tls_dir,
+            self.tls_certificate_file,
+            self.tls_key_file,
+            self.tls_trust_file,
+            self.name,
         )
 
     def validate(self) -> None:

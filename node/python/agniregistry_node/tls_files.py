@@ -1,7 +1,8 @@
 """Which files a node's TLS comes from: named one by one, or by a folder that has them.
 
     tls.crt tls.key ca.crt                     what a Kubernetes secret holds
-    node-1.pem node-1-key.pem bundle.pem       what `agnictl dev ca` writes, if for one node only
+    node-a.pem node-a-key.pem bundle.pem       what `agnictl dev ca` writes: of the node that is
+                                               called so, or the only one
 
 Nothing is read here: the engine does, and names each fault with its file and its remedy.
 """
@@ -25,7 +26,9 @@ class TlsFiles:
     trust: str
 
 
-def files_of(folder: str, certificate: str, key: str, trust: str) -> TlsFiles | None:
+def files_of(
+    folder: str, certificate: str, key: str, trust: str, name: str = ""
+) -> TlsFiles | None:
     """The files that the settings name, where a folder stands in for those that aren't named.
 
     None if none is named at all: the node then speaks no TLS.
@@ -47,25 +50,26 @@ def files_of(folder: str, certificate: str, key: str, trust: str) -> TlsFiles | 
         if trust:
             given, missing = missing, given
         raise ValueError(f"{given} needs {missing}, too, or tls_dir, a folder that has them all")
-    of_folder = _in_folder(Path(folder), wants_node=not certificate)
+    of_folder = _in_folder(Path(folder), name, wants_node=not certificate)
     return TlsFiles(
         certificate or of_folder.certificate, key or of_folder.key, trust or of_folder.trust
     )
 
 
-def _in_folder(folder: Path, *, wants_node: bool) -> TlsFiles:
+def _in_folder(folder: Path, name: str, *, wants_node: bool) -> TlsFiles:
     """The files of a folder: a secret's unless it is a development CA's."""
     secret = [str(folder / name) for name in SECRET_NAMES]
     if (folder / SECRET_NAMES[0]).exists() or not (folder / DEV_BUNDLE).exists():
         return TlsFiles(*secret)
-    found = sorted(path for path in folder.glob("node-*.pem") if not path.name.endswith("-key.pem"))
+    pattern = f"node-{name}.pem" if name else "node-*.pem"
+    found = sorted(path for path in folder.glob(pattern) if not path.name.endswith("-key.pem"))
     if not wants_node:
         return TlsFiles("", "", str(folder / DEV_BUNDLE))
     if len(found) != 1:
         raise ValueError(
-            f"tls_dir {folder} holds the certificates of {len(found)} nodes; choose one with "
+            f"tls_dir {folder} holds {len(found)} certificates {pattern}; choose one with "
             "tls_certificate_file and tls_key_file, or issue one: "
-            f"agnictl dev ca issue node 1 --address 127.0.0.1 --dir {folder}"
+            f"agnictl dev ca issue node {name or 1} --address 127.0.0.1 --dir {folder}"
         )
     key = found[0].with_name(f"{found[0].stem}-key.pem")
     return TlsFiles(str(found[0]), str(key), str(folder / DEV_BUNDLE))

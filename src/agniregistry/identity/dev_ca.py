@@ -91,7 +91,8 @@ def file_stem(spiffe_id: SpiffeId) -> str:
         )
     match role.kind:
         case "node":
-            stem = f"node-{role.node_id}"
+            stem = f"node-{role.name}"
+            stem += "+" if stem.endswith("-key") else ""
         case "operator":
             stem = "operator"
         case _:

@@ -1,6 +1,6 @@
 """SPIFFE IDs: parsed and checked as the SPIFFE ID specification says, and the registry's own paths.
 
-    spiffe://TRUST_DOMAIN/registry/node/ID             a node of the registry
+    spiffe://TRUST_DOMAIN/registry/node/NAME           a node of the registry
     spiffe://TRUST_DOMAIN/operator                     whoever looks after the cluster
     spiffe://TRUST_DOMAIN/t/NAMESPACE/gateway/NAME     a gateway
     spiffe://TRUST_DOMAIN/t/NAMESPACE/agent/NAME       an agent
@@ -26,12 +26,9 @@ ID_BYTES_MAX: Final = 2048
 TRUST_DOMAIN_BYTES_MAX: Final = 255
 """The longest name of a trust domain, in bytes."""
 
-NODE_ID_MAX: Final = (1 << 64) - 1
-"""The highest number of a node: 64 bits, as on the wire."""
-
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]+")
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
-_NODE_ID = re.compile(r"[1-9][0-9]{0,19}")
+_NODE_NAME = re.compile(r"[a-z0-9-]{1,63}")
 
 
 def _refuse(what: str, remedy: str, field: str = "spiffe_id") -> InvalidFieldError:
@@ -102,11 +99,12 @@ class SpiffeId:
         return cls(domain, slash + rest)
 
     @classmethod
-    def node(cls, trust_domain: str, node_id: int) -> SpiffeId:
-        """A node of the registry; its ID is 1 or above."""
-        if not 1 <= node_id <= NODE_ID_MAX:
-            raise _refuse(f"must be 1..{NODE_ID_MAX}, not {node_id}", "take another", "node_id")
-        return cls(trust_domain, f"/registry/node/{node_id}")
+    def node(cls, trust_domain: str, name: str) -> SpiffeId:
+        """The node of the registry that its configuration gives this name."""
+        if not _NODE_NAME.fullmatch(name):
+            remedy = "use 1 to 63 of a-z, 0-9 and dash"
+            raise _refuse(f"{name[:64]!r} is no name of a node", remedy, "name")
+        return cls(trust_domain, f"/registry/node/{name}")
 
     @classmethod
     def operator(cls, trust_domain: str) -> SpiffeId:
@@ -133,9 +131,8 @@ class SpiffeId:
     def role(self) -> Role | None:
         """What the path says it is in the registry; None for a path that is not one of ours."""
         match self.path.split("/")[1:]:
-            case ["registry", "node", number] if _NODE_ID.fullmatch(number):
-                node_id = int(number)
-                return Role("node", node_id=node_id) if node_id <= NODE_ID_MAX else None
+            case ["registry", "node", name] if _NODE_NAME.fullmatch(name):
+                return Role("node", name=name)
             case ["operator"]:
                 return Role("operator")
             case ["t", namespace, "gateway" | "agent" as kind, name]:
@@ -149,9 +146,7 @@ class Role:
 
     kind: str
     """node, operator, gateway or agent."""
-    node_id: int = 0
-    """Of a node; 0 else."""
     namespace: str = ""
     """Of a gateway or agent; empty else."""
     name: str = ""
-    """Of a gateway or agent; empty else."""
+    """Of a node, gateway or agent; empty else."""

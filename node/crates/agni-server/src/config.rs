@@ -117,14 +117,11 @@ impl ServerConfig {
         }
         if let Some(cluster) = &self.cluster {
             cluster.validate().or_else(fault)?;
-            if self.tls.is_some() {
-                let message = "nodes don't speak tls to each other yet; leave out tls, or name";
-                return fault(message.to_owned());
-            }
-            if !self.insecure && !is_loopback(&cluster.listen) {
+            if self.tls.is_none() && !self.insecure && !is_loopback(&cluster.listen) {
                 return fault(format!(
-                    "peer_listen {} can be reached from other machines, and whoever reaches it may \
-                     speak as a node; listen on 127.0.0.1, or set insecure to true",
+                    "peer_listen {} can be reached from other machines, and without tls whoever \
+                     reaches it may speak as a node; set tls, listen on 127.0.0.1, or set insecure \
+                     to true",
                     cluster.listen
                 ));
             }

@@ -1,9 +1,12 @@
 //! Connections to other nodes.
 
 use crate::limits;
+use crate::tls::{PeerName, Port, Tls};
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -20,21 +23,44 @@ fn endpoint(address: &str) -> Result<Endpoint, String> {
     Ok(endpoint)
 }
 
-async fn connect(address: String) -> std::io::Result<TokioIo<TcpStream>> {
-    let stream = TcpStream::connect(&address).await?;
+/// A connection's bytes, with TLS or without.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// Whom to connect to, and how.
+#[derive(Clone)]
+pub struct Way {
+    /// With which identity; none where nodes speak without TLS.
+    pub tls: Option<Arc<Tls>>,
+    /// Which of its ports.
+    pub port: Port,
+    /// host:port.
+    pub address: String,
+    /// What the node there must be called; none where any node will do.
+    pub name: Option<String>,
+}
+
+async fn connect(way: Way) -> std::io::Result<TokioIo<Box<dyn Wire>>> {
+    let stream = TcpStream::connect(&way.address).await?;
     stream.set_nodelay(true)?;
-    Ok(TokioIo::new(stream))
+    let Some(tls) = &way.tls else { return Ok(TokioIo::new(Box::new(stream))) };
+    let name = way.name.as_deref().map(PeerName::new).transpose();
+    let name = name.map_err(std::io::Error::other)?;
+    let limit = Duration::from_millis(limits::PEER_CONNECT_MS_MAX);
+    let secured = tls.connect(stream, name.as_ref(), way.port, limit).await;
+    let secured = secured.map_err(|refusal| std::io::Error::other(refusal.message))?;
+    Ok(TokioIo::new(Box::new(secured.stream)))
 }
 
 /// Connects to another node.
 ///
 /// # Errors
 /// Says what stands against it.
-pub async fn dial(address: &str) -> Result<Channel, String> {
-    let endpoint = endpoint(address)?;
-    let address = address.to_owned();
-    let connected =
-        endpoint.connect_with_connector(tower::service_fn(move |_: Uri| connect(address.clone())));
+pub async fn dial(way: Way) -> Result<Channel, String> {
+    let endpoint = endpoint(&way.address)?;
+    let connector = tower::service_fn(move |_: Uri| connect(way.clone()));
+    let connected = endpoint.connect_with_connector(connector);
     let timeout = Duration::from_millis(limits::PEER_CONNECT_MS_MAX);
     match tokio::time::timeout(timeout, connected).await {
         Ok(Ok(channel)) => Ok(channel),
@@ -47,10 +73,9 @@ pub async fn dial(address: &str) -> Result<Channel, String> {
 ///
 /// # Errors
 /// When the address is none.
-pub fn dial_lazily(address: &str) -> Result<Channel, String> {
-    let endpoint = endpoint(address)?;
-    let address = address.to_owned();
-    let connector = tower::service_fn(move |_: Uri| connect(address.clone()));
+pub fn dial_lazily(way: Way) -> Result<Channel, String> {
+    let endpoint = endpoint(&way.address)?;
+    let connector = tower::service_fn(move |_: Uri| connect(way.clone()));
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 

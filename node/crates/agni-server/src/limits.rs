@@ -205,3 +205,5 @@ pub const REMOTE_EVENTS_BYTES_MAX: usize = 4 << 20;
 pub const REMOTE_WAIT_MS: u64 = 1_500;
 /// Pause before another node is asked again, in milliseconds.
 pub const REMOTE_PAUSE_MS: u64 = 100;
+/// Connections of other nodes that may wait to be served after their handshake.
+pub const PEER_GREETINGS_MAX: usize = 64;

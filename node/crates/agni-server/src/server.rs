@@ -67,7 +67,8 @@ impl Server {
         if config.cluster.is_some() {
             let (mailbox, receiver) = Mailbox::new();
             mailboxes.push(mailbox);
-            let thread = join_others(&mut config, address, receiver, &metrics, is_wanted)?;
+            let thread =
+                join_others(&mut config, address, receiver, &metrics, tls.clone(), is_wanted)?;
             peers = Some(thread);
         }
         let outbox = peers.as_ref().map_or_else(|| Box::new(NoPeers) as Box<_>, |p| p.outbox());
@@ -195,6 +196,7 @@ fn join_others(
     client_address: SocketAddr,
     receiver: UnboundedReceiver<Incoming>,
     metrics: &ServerMetrics,
+    tls: Option<Arc<Tls>>,
     is_wanted: &dyn Fn() -> bool,
 ) -> Result<PeerThread, ServerError> {
     let mut cluster = config.cluster.clone().unwrap_or_default();
@@ -215,6 +217,7 @@ fn join_others(
         runtime_index: config.runtimes,
         receiver,
         metrics: metrics.peer.clone(),
+        tls,
     })?;
     config.engine.beginning = match peers.gather(is_wanted)? {
         Some(seed) => Beginning::Given(seed),

@@ -235,12 +235,10 @@ def _identity(trust_domain: str, kind: str, who: str | None) -> SpiffeId:
             raise usage_error("there is one operator, without a name", f"leave out '{who}'")
         return SpiffeId.operator(trust_domain)
     if not who:
-        given = "its number" if kind == "node" else "[NAMESPACE/]NAME"
+        given = "its name" if kind == "node" else "[NAMESPACE/]NAME"
         raise usage_error(f"which {kind}?", f"give {given} after '{kind}'")
     if kind == "node":
-        if not (who.isascii() and who.isdigit()):
-            raise usage_error(f"a node's ID is a number, not '{who}'", "issue node 1")
-        return SpiffeId.node(trust_domain, int(who))
+        return SpiffeId.node(trust_domain, who)
     namespace, slash, name = who.partition("/")
     if not slash:
         namespace, name = "default", who

@@ -1,12 +1,14 @@
 //! What a node tells others about itself, before and after it belongs to a cluster.
 
 use super::config::ClusterConfig;
+use crate::dial::Way;
 use crate::peer_services::peer_service_client::PeerServiceClient;
+use crate::tls::{Port, Tls};
 use agni_core::engine::Engine;
 use agni_core::proto::node::{ClusterMember, HelloRequest, HelloResponse, SystemState};
 use agni_core::system::Founder;
 use bytes::Bytes;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use tonic::transport::Channel;
 
 /// A node as others see it.
@@ -19,6 +21,8 @@ pub struct Face {
     pub partition_count: u32,
     /// The random bytes of its data directory.
     pub nonce: Vec<u8>,
+    /// How it proves who it is; none without TLS.
+    pub tls: Option<Arc<Tls>>,
     /// Its engine, once it belongs to a cluster.
     engine: OnceLock<Engine>,
     /// What its cluster began with, if it was there.
@@ -32,9 +36,10 @@ impl Face {
         region: String,
         partition_count: u32,
         nonce: Vec<u8>,
+        tls: Option<Arc<Tls>>,
     ) -> Self {
         let (engine, founding) = (OnceLock::new(), OnceLock::new());
-        Face { config, region, partition_count, nonce, engine, founding }
+        Face { config, region, partition_count, nonce, tls, engine, founding }
     }
 
     /// From here on it belongs to a cluster; `founding` if it was there from the start.
@@ -101,13 +106,30 @@ impl Face {
     /// # Errors
     /// Says what stands against it.
     pub async fn greet(&self, address: &str) -> Result<HelloResponse, String> {
-        let mut client = client(address).await?;
+        let mut client = self.client(address, None).await?;
         let answer = crate::dial::answer(client.hello(self.hello())).await?;
         Ok(answer.into_inner())
     }
-}
 
-/// A connection for questions.
-pub async fn client(address: &str) -> Result<PeerServiceClient<Channel>, String> {
-    Ok(PeerServiceClient::new(crate::dial::dial(address).await?))
+    /// The way to another node's peer port; to any node there where its name isn't known.
+    pub fn way(&self, address: &str, name: Option<&str>) -> Way {
+        Way {
+            tls: self.tls.clone(),
+            port: Port::Peer,
+            address: address.to_owned(),
+            name: name.map(str::to_owned),
+        }
+    }
+
+    /// A connection for questions.
+    ///
+    /// # Errors
+    /// Says what stands against it.
+    pub async fn client(
+        &self,
+        address: &str,
+        name: Option<&str>,
+    ) -> Result<PeerServiceClient<Channel>, String> {
+        Ok(PeerServiceClient::new(crate::dial::dial(self.way(address, name)).await?))
+    }
 }

@@ -176,7 +176,7 @@ mod tests {
             seeds: seeds.iter().map(|seed| (*seed).to_owned()).collect(),
             ..ClusterConfig::default()
         };
-        Face::new(config, "eu".to_owned(), 4, name.as_bytes().to_vec())
+        Face::new(config, "eu".to_owned(), 4, name.as_bytes().to_vec(), None)
     }
 
     fn greeting(face: &Face) -> Greeting {

@@ -1,7 +1,7 @@
 //! Letting a node in: any member takes the request to the leader of the system group, who writes
 //! it down for all.
 
-use super::face::{self, Face};
+use super::face::Face;
 use super::links::Links;
 use crate::limits;
 use crate::runtime::ask as ask_engine;
@@ -24,13 +24,13 @@ pub async fn ask(face: &Face, address: &str) -> Result<Seed, String> {
     let cluster_id = face.engine().map(|engine| engine.cluster_id().to_vec()).unwrap_or_default();
     let request =
         JoinRequest { member: Some(face.member()), hops: 0, cluster_id: cluster_id.into() };
-    let JoinResponse { node_id, state } = carry(address, request).await?;
+    let JoinResponse { node_id, state } = carry(face, address, request).await?;
     let state = state.ok_or("the answer lacks the cluster's state")?;
     Ok(Seed { node_id, is_founding: false, state })
 }
 
-async fn carry(address: &str, request: JoinRequest) -> Result<JoinResponse, String> {
-    let mut client = face::client(address).await?;
+async fn carry(face: &Face, address: &str, request: JoinRequest) -> Result<JoinResponse, String> {
+    let mut client = face.client(address, None).await?;
     Ok(crate::dial::answer(client.join(request)).await?.into_inner())
 }
 
@@ -59,7 +59,7 @@ pub async fn admit(
             Status::unavailable("nobody leads the system group at present, try again")
         })?;
         let request = JoinRequest { hops: request.hops + 1, ..request };
-        return carry(&address, request).await.map_err(Status::unavailable);
+        return carry(face, &address, request).await.map_err(Status::unavailable);
     }
     let member = request.member.ok_or_else(|| Status::invalid_argument("member is missing"))?;
     keep_the_living(face, engine, &member).await?;

@@ -2,8 +2,9 @@
 //! everything goes.
 
 use super::convert;
+use super::face::Face;
 use super::send_snapshot::{self, Sending};
-use crate::dial::dial;
+use crate::dial::{Way, dial};
 use crate::limits;
 use crate::log::{self, Level};
 use crate::metrics::PeerMetrics;
@@ -29,6 +30,7 @@ type Batch = Vec<PeerMessage>;
 
 struct Link {
     address: String,
+    name: Option<String>,
     queue: Sender<Batch>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -39,8 +41,8 @@ pub struct Links {
     /// Who has called without being known here yet, and where it listens. A node that was away for
     /// long meets a leader that joined meanwhile: it must be able to answer it, or it never learns.
     guests: Mutex<BTreeMap<u64, String>>,
-    /// Where this node listens, for those who don't know it yet.
-    own_address: String,
+    /// This node, for those who don't know it yet.
+    face: Arc<Face>,
     metrics: Arc<PeerMetrics>,
     transfers: UnboundedSender<SnapshotTransfer>,
     engine: OnceLock<Engine>,
@@ -52,7 +54,7 @@ struct Outbox(Arc<Links>);
 impl Links {
     /// No link yet. The receiver is for `run`.
     pub fn new(
-        own_address: String,
+        face: Arc<Face>,
         metrics: Arc<PeerMetrics>,
     ) -> (Arc<Links>, UnboundedReceiver<SnapshotTransfer>) {
         // Bounded by Raft: one snapshot a follower and group at a time.
@@ -60,7 +62,7 @@ impl Links {
         let links = Links {
             links: RwLock::default(),
             guests: Mutex::default(),
-            own_address,
+            face,
             metrics,
             transfers,
             engine: OnceLock::new(),
@@ -130,33 +132,33 @@ impl Links {
         let me = engine.node_id();
         let mut guests = self.guests.lock();
         guests.retain(|id, _| system::member(state, *id).is_none());
-        let members = system::present(state)
-            .filter(|member| member.node_id != me)
-            .map(|member| (member.node_id, member.peer_address.as_str()));
-        let guests = guests.iter().map(|(id, address)| (*id, address.as_str()));
-        let wanted: BTreeMap<u64, &str> = members.chain(guests).collect();
+        let members = system::present(state).filter(|member| member.node_id != me).map(|member| {
+            (member.node_id, (member.peer_address.as_str(), Some(member.name.as_str())))
+        });
+        let guests = guests.iter().map(|(id, address)| (*id, (address.as_str(), None)));
+        let wanted: BTreeMap<u64, (&str, Option<&str>)> = members.chain(guests).collect();
         let mut links = self.links.write();
         links.retain(|id, link| {
-            let stays = wanted.get(id) == Some(&link.address.as_str());
+            let stays = wanted.get(id) == Some(&(link.address.as_str(), link.name.as_deref()));
             if !stays {
                 link.task.abort();
             }
             stays
         });
-        for (id, address) in wanted {
+        for (id, (address, name)) in wanted {
             links.entry(id).or_insert_with(|| {
                 let (queue, receiver) = channel(limits::PEER_QUEUE_TURNS_MAX);
-                let address = address.to_owned();
                 let runner = LinkTask {
                     node_id: id,
-                    address: address.clone(),
+                    way: self.face.way(address, name),
+                    own_address: self.face.config.address.clone(),
                     engine: engine.clone(),
-                    own_address: self.own_address.clone(),
                     metrics: self.metrics.clone(),
                     queue: receiver,
                     left: None,
                 };
-                Link { address, queue, task: tokio::spawn(runner.run()) }
+                let task = tokio::spawn(runner.run());
+                Link { address: address.to_owned(), name: name.map(str::to_owned), queue, task }
             });
         }
     }
@@ -194,7 +196,7 @@ const STEADY: Duration = Duration::from_secs(1);
 
 struct LinkTask {
     node_id: u64,
-    address: String,
+    way: Way,
     own_address: String,
     engine: Engine,
     metrics: Arc<PeerMetrics>,
@@ -210,7 +212,7 @@ impl LinkTask {
         let mut failures: u32 = 0;
         loop {
             let begun = Instant::now();
-            let (what, error) = match dial(&self.address).await {
+            let (what, error) = match dial(self.way.clone()).await {
                 Ok(channel) => {
                     self.metrics.connects.fetch_add(1, Relaxed);
                     ("the connection to a node broke", self.serve(channel, failures > 0).await)
@@ -234,7 +236,7 @@ impl LinkTask {
     fn log(&self, what: &str, error: &str) {
         let fields = [
             ("node_id", self.node_id.into()),
-            ("address", self.address.as_str().into()),
+            ("address", self.way.address.as_str().into()),
             ("error", error.into()),
         ];
         log::write(Level::Warn, what, &fields);

@@ -10,6 +10,7 @@ mod face;
 mod gather;
 mod join;
 mod links;
+mod listen;
 mod nonce;
 mod receive_snapshot;
 mod send_snapshot;

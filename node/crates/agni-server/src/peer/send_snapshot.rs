@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods)] // reads a snapshot's file, off the peer thread
 
 use super::convert;
-use super::face;
+use super::face::Face;
 use crate::dial::answer;
 use crate::limits;
 use crate::log::{self, Level};
@@ -27,6 +27,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// What all transfers share.
 pub struct Sending {
+    face: Arc<Face>,
     dir: PathBuf,
     bytes_per_s: u64,
     places: Semaphore,
@@ -36,9 +37,10 @@ pub struct Sending {
 
 impl Sending {
     /// Sends files of this directory.
-    pub fn new(dir: PathBuf, bytes_per_s: u64, metrics: Arc<PeerMetrics>) -> Self {
+    pub fn new(face: Arc<Face>, dir: PathBuf, metrics: Arc<PeerMetrics>) -> Self {
+        let bytes_per_s = face.config.snapshot_bytes_per_s;
         let places = Semaphore::new(limits::SNAPSHOTS_SENT_AT_ONCE);
-        Sending { dir, bytes_per_s, places, next_free: Mutex::new(Instant::now()), metrics }
+        Sending { face, dir, bytes_per_s, places, next_free: Mutex::new(Instant::now()), metrics }
     }
 
     /// Waits until so many bytes may go.
@@ -111,8 +113,12 @@ impl Job<'_> {
         });
         let (source, file_bytes) =
             opened.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        let mut client =
-            face::client(address).await?.max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        let mut client = self
+            .sending
+            .face
+            .client(address, None)
+            .await?
+            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
         let cluster_id = Bytes::copy_from_slice(&self.engine.cluster_id());
         let asked = SnapshotOffsetRequest {
             partition: self.partition,

@@ -4,9 +4,11 @@ use super::convert;
 use super::face::Face;
 use super::join;
 use super::links::Links;
+use super::listen::Caller;
 use super::receive_snapshot::Receiving;
 use crate::metrics::PeerMetrics;
 use crate::peer_services::peer_service_server::PeerService;
+use crate::tls::{Reason, Refusal};
 use agni_core::engine::Engine;
 use agni_core::proto::node::{
     HelloRequest, HelloResponse, JoinRequest, JoinResponse, RaftBatch, RaftDone, SnapshotChunk,
@@ -35,23 +37,53 @@ impl Service {
     }
 
     /// Whether a node may speak here. One that isn't known yet may: it can have joined while this
-    /// node was away. One that was removed may not.
-    fn expect(&self, engine: &Engine, from: u64, cluster_id: &[u8]) -> Result<(), Status> {
-        let refused = |message: &str| {
-            self.metrics.refused.fetch_add(1, Relaxed);
-            Err(Status::permission_denied(message))
-        };
+    /// node was away. One that was removed may not, nor one that shows another's certificate.
+    fn expect(
+        &self,
+        engine: &Engine,
+        caller: &Caller,
+        from: u64,
+        cluster_id: &[u8],
+    ) -> Result<(), Status> {
         if *cluster_id != engine.cluster_id()[..] {
-            return refused("this node belongs to another cluster; look at the addresses");
+            return self.refuse("this node belongs to another cluster; look at the addresses");
         }
+        let name = self.name_of(caller)?;
         match system::member(&engine.system_state(), from) {
             Some(member) if !system::takes_part(member) => {
-                refused("the sender was removed from the cluster")
+                self.refuse("the sender was removed from the cluster")
             }
-            _ if from == engine.node_id() => refused("the sender says that it is this node"),
+            Some(member) if name.is_some_and(|name| name != member.name) => {
+                let name = name.unwrap_or_default();
+                let message = format!("{name} speaks for node {from}, which is {}", member.name);
+                if let Some(tls) = &self.face.tls {
+                    tls.refused(&Refusal::new(Reason::WrongNode, &*message), None, "node");
+                }
+                self.refuse(&message)
+            }
+            _ if from == engine.node_id() => self.refuse("the sender says that it is this node"),
             _ => Ok(()),
         }
     }
+
+    fn refuse<T>(&self, message: &str) -> Result<T, Status> {
+        self.metrics.refused.fetch_add(1, Relaxed);
+        Err(Status::permission_denied(message))
+    }
+
+    /// What the caller's certificate calls it; none without TLS. Only nodes may call.
+    fn name_of<'a>(&self, caller: &'a Caller) -> Result<Option<&'a str>, Status> {
+        match (&self.face.tls, &caller.0) {
+            (None, _) => Ok(None),
+            (Some(_), Some(identity)) if identity.node_name().is_some() => Ok(identity.node_name()),
+            _ => self.refuse("only nodes may speak here"),
+        }
+    }
+}
+
+/// Who is at the other end of a request's connection.
+fn caller<T>(request: &Request<T>) -> Caller {
+    request.extensions().get::<Caller>().cloned().unwrap_or(Caller(None))
 }
 
 #[tonic::async_trait]
@@ -61,10 +93,11 @@ impl PeerService for Service {
         request: Request<Streaming<RaftBatch>>,
     ) -> Result<Response<RaftDone>, Status> {
         let engine = self.engine()?;
+        let caller = caller(&request);
         let mut batches = request.into_inner();
         while let Some(batch) = batches.message().await? {
             let RaftBatch { from, cluster_id, frames, peer_address } = batch;
-            self.expect(engine, from, &cluster_id)?;
+            self.expect(engine, &caller, from, &cluster_id)?;
             if !peer_address.is_empty() {
                 self.links.guest(from, &peer_address);
             }
@@ -88,7 +121,9 @@ impl PeerService for Service {
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<SnapshotReceived>, Status> {
         let engine = self.engine()?;
-        let expect = |from: u64, cluster_id: &bytes::Bytes| self.expect(engine, from, cluster_id);
+        let caller = caller(&request);
+        let expect =
+            |from: u64, cluster_id: &bytes::Bytes| self.expect(engine, &caller, from, cluster_id);
         self.receiving.receive(engine, request.into_inner(), expect).await?;
         Ok(Response::new(SnapshotReceived {}))
     }
@@ -97,8 +132,9 @@ impl PeerService for Service {
         &self,
         request: Request<SnapshotOffsetRequest>,
     ) -> Result<Response<SnapshotOffsetResponse>, Status> {
+        let caller = caller(&request);
         let request = request.into_inner();
-        self.expect(self.engine()?, request.from, &request.cluster_id)?;
+        self.expect(self.engine()?, &caller, request.from, &request.cluster_id)?;
         Ok(Response::new(SnapshotOffsetResponse { offset: self.receiving.offset(&request) }))
     }
 
@@ -106,12 +142,21 @@ impl PeerService for Service {
         &self,
         request: Request<HelloRequest>,
     ) -> Result<Response<HelloResponse>, Status> {
+        self.name_of(&caller(&request))?;
         Ok(Response::new(self.face.answer(&request.into_inner())))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let engine = self.engine()?;
-        let answer = join::admit(&self.face, engine, &self.links, request.into_inner()).await?;
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let wanted = request.member.as_ref().map(|member| member.name.as_str());
+        // Whoever carries it on has looked at the certificate of the one that it came from.
+        let name = self.name_of(&caller)?;
+        if request.hops == 0 && name.is_some() && name != wanted {
+            return self.refuse("a node may only join under the name in its certificate");
+        }
+        let answer = join::admit(&self.face, engine, &self.links, request).await?;
         Ok(Response::new(answer))
     }
 }

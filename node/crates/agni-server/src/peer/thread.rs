@@ -6,16 +6,16 @@ use super::config::ClusterConfig;
 use super::face::Face;
 use super::gather::gather;
 use super::links::Links;
+use super::listen::serve;
 use super::nonce;
 use super::receive_snapshot::Receiving;
 use super::send_snapshot::Sending;
 use super::service::Service;
 use crate::config::ServerError;
-use crate::limits;
 use crate::log::{self, Level};
 use crate::metrics::PeerMetrics;
-use crate::peer_services::peer_service_server::PeerServiceServer;
 use crate::runtime::{self, Incoming};
+use crate::tls::Tls;
 use agni_core::engine::{Engine, Meta, Peers, Seed};
 use agni_core::raft::work::SnapshotTransfer;
 use parking_lot::Mutex;
@@ -45,6 +45,8 @@ pub struct PeerSettings {
     pub receiver: UnboundedReceiver<Incoming>,
     /// What it counts.
     pub metrics: Arc<PeerMetrics>,
+    /// How it proves who it is; none without TLS.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// The running thread.
@@ -82,9 +84,15 @@ impl PeerThread {
             None => nonce::open(&data_dir).map_err(fault)?,
         };
         let PeerSettings { cluster, region, partition_count, .. } = &settings;
-        let face = Face::new(cluster.clone(), region.clone(), *partition_count, nonce);
+        let face = Face::new(
+            cluster.clone(),
+            region.clone(),
+            *partition_count,
+            nonce,
+            settings.tls.clone(),
+        );
         let face = Arc::new(face);
-        let (links, transfers) = Links::new(cluster.address.clone(), settings.metrics.clone());
+        let (links, transfers) = Links::new(face.clone(), settings.metrics.clone());
         let (stop, stopping) = watch::channel(false);
         let (engine_sender, engine) = oneshot::channel();
         let (gathered_sender, gathered) = mpsc::channel();
@@ -219,7 +227,7 @@ impl Worker {
             receiving: Arc::new(Receiving::new(snapshots.clone(), metrics.clone())),
             metrics: metrics.clone(),
         };
-        tokio::spawn(listen(listener, service, stopping.clone()));
+        tokio::spawn(serve(listener, service, stopping.clone()));
         if let Some(gathered) = gathered {
             let face = face.clone();
             tokio::spawn(async move {
@@ -236,35 +244,7 @@ impl Worker {
         tokio::spawn(runtime::flush(engine.clone()));
         tokio::spawn(runtime::receive(receiver, |_| (), |_, _| ()));
         tokio::spawn(announce(face.clone(), engine.clone()));
-        let rate = face.config.snapshot_bytes_per_s;
-        let sending = Arc::new(Sending::new(snapshots, rate, metrics));
+        let sending = Arc::new(Sending::new(face.clone(), snapshots, metrics));
         links.run(engine, sending, transfers, stopping).await;
-    }
-}
-
-/// Serves other nodes until the end.
-async fn listen(listener: TcpListener, service: Service, mut stopping: watch::Receiver<bool>) {
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
-        log::write(Level::Error, "the peer port can't be listened on", &[]);
-        return;
-    };
-    let service =
-        PeerServiceServer::new(service).max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
-    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let served = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_millis(limits::PEER_PING_INTERVAL_MS)))
-        .http2_keepalive_timeout(Some(Duration::from_millis(limits::PEER_PING_TIMEOUT_MS)))
-        .initial_stream_window_size(limits::PEER_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::PEER_CONNECTION_WINDOW_BYTES)
-        .add_service(service)
-        .serve_with_incoming(incoming);
-    tokio::select! {
-        served = served => {
-            if let Err(error) = served {
-                let fields = [("error", error.to_string().into())];
-                log::write(Level::Error, "the peer port is no longer served", &fields);
-            }
-        }
-        _ = stopping.wait_for(|stop| *stop) => {}
     }
 }

@@ -2,12 +2,13 @@
 
 use super::convert::heard;
 use super::{Done, Failure};
-use crate::dial::dial_lazily;
+use crate::dial::{Way, dial_lazily};
 use crate::limits;
 use crate::node::Node;
 use crate::peer_services::node_service_client::NodeServiceClient;
-use agni_core::proto::node::AskRequest;
+use crate::tls::Port;
 use agni_core::proto::node::ask_request::Work as Asked;
+use agni_core::proto::node::{AskRequest, ClusterMember};
 use agni_core::raft::work::Refuse;
 use agni_core::system;
 use bytes::Bytes;
@@ -22,13 +23,19 @@ thread_local! {
     static CHANNELS: RefCell<HashMap<String, Channel>> = RefCell::default();
 }
 
-fn channel(address: &str) -> Result<Channel, Failure> {
+fn channel(node: &Node, member: &ClusterMember) -> Result<Channel, Failure> {
+    let address = &*member.client_address;
     CHANNELS.with_borrow_mut(|channels| {
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let made =
-            dial_lazily(address).map_err(|_| Failure::Unreachable { maybe_arrived: false })?;
+        let way = Way {
+            tls: node.tls.clone(),
+            port: Port::Client,
+            address: address.to_owned(),
+            name: Some(member.name.clone()),
+        };
+        let made = dial_lazily(way).map_err(|_| Failure::Unreachable { maybe_arrived: false })?;
         // Addresses change rarely; whoever is left over from before closes with its last request.
         if channels.len() >= agni_core::limits::MEMBERS_EVER_MAX {
             channels.clear();
@@ -46,7 +53,7 @@ pub async fn ask(node: &Node, node_id: u64, partition: u32, work: &Asked) -> Res
     let unreachable = Failure::Unreachable { maybe_arrived: false };
     let state = node.engine.system_state();
     let Some(member) = system::member(&state, node_id) else { return Err(unreachable) };
-    let mut client = NodeServiceClient::new(channel(&member.client_address)?)
+    let mut client = NodeServiceClient::new(channel(node, member)?)
         .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
     let request = AskRequest {
