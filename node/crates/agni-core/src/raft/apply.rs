@@ -84,9 +84,9 @@ impl Group {
         }
         if self.is_alone() {
             self.cell.leads_until_us.store(u64::MAX, Relaxed);
-        } else {
-            store.grant_all(now_ms);
         }
+        // Also where it is alone: it may have become so by what it has just applied.
+        store.grant_all(now_ms);
         store.set_leading(true);
         self.cell.is_current.store(true, Relaxed);
     }
