@@ -15,6 +15,15 @@ pub enum Bug {
     ExpiryWithoutProof,
     /// Time in which the process was stopped counts against leases.
     StallCountsAgainstLeases,
+    /// A replica that began with a snapshot claims to know every event, so that a watch which moves
+    /// to it skips those before.
+    WatchSkipsOnFailover,
+    /// An event log that was cut answers what it has left, as if nothing were missing.
+    WatchGapAtCompaction,
+    /// A replica votes without regard to what it had before it let go of its group.
+    VoteAfterLettingGo,
+    /// A leader that takes over counts leases on, though it knows nothing of their renewals.
+    TakeoverWithoutGrace,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -130,14 +130,17 @@ fn it_does_not_stand_before_it_is_back_where_it_was() {
         let limits = TailLimits::default();
         let settings =
             GroupSettings { partition: 0, node_id: 2, seed: 1, started_us: 0, tail: limits };
-        let mut group = Group::new(settings, tail(5, floor), 5, Snapshots::default(), cell).unwrap();
+        let mut group =
+            Group::new(settings, tail(5, floor), 5, Snapshots::default(), cell).unwrap();
         (0..3 * ELECTION_TICKS).for_each(|_| group.tick(0));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut turn = Turn::default();
         group.advance(&mut turn, &EngineMetrics::default(), &LeaseClock::new(clock));
-        let asked = turn.messages.iter().chain(&turn.promises).any(|sent| {
-            sent.message.get_msg_type() == MessageType::MsgRequestPreVote
-        });
+        let asked = turn
+            .messages
+            .iter()
+            .chain(&turn.promises)
+            .any(|sent| sent.message.get_msg_type() == MessageType::MsgRequestPreVote);
         assert_eq!(asked, stands, "floor {floor:?}");
     }
 }

@@ -525,6 +525,9 @@ impl World {
         let Some(Request { node, ticket, partition, work, lease_read }) = request else {
             return Ok(());
         };
+        if self.scenario.trace {
+            eprintln!("{} client {client} asks node {node}, {ticket}: {work:?}", self.now_us);
+        }
         if self.nodes[node].life.is_none() {
             self.clients.refused(ticket, 0, self.now_us);
             return Ok(());
@@ -556,6 +559,9 @@ impl World {
     fn answer(&mut self, node: usize, ticket: Ticket, answer: Answer) -> Checked {
         let Some(life) = self.nodes[node].life.as_ref() else { return Ok(()) };
         let now_ms = life.lease_clock.lease_ms();
+        if self.scenario.trace {
+            eprintln!("{} node {node} answers {ticket}: {answer:?}", self.now_us);
+        }
         let partition = self.clients.partition_of(ticket);
         let store = life.cells[partition].store.read();
         let outcome = (node, &*store, now_ms);

@@ -8,17 +8,32 @@ const SEEDS: u64 = 200;
 /// A planted bug that no seed up to here meets would mean that the simulator is blind.
 const HUNT_SEEDS: u64 = 2_000;
 
-#[test]
-fn no_seed_breaks_a_promise() {
+/// What the seeds of a test run must have been through together.
+#[derive(Default)]
+struct Seen {
+    lease_reads: u64,
+    transfers: u64,
+    lost: u64,
+    differences: u64,
+    watched: u64,
+    full: u64,
+}
+
+/// Half of the seeds, so that two cores share them.
+fn half_of_the_seeds(odd: u64) {
     plant(None);
-    let mut lease_reads = 0;
-    for seed in 1..=SEEDS {
-        let nodes = if seed % 4 == 0 { 5 } else { 3 };
-        let scenario = Scenario { nodes, ..Scenario::default() };
-        match run(seed, scenario) {
+    let mut seen = Seen::default();
+    for seed in (1..=SEEDS).filter(|seed| seed % 2 == odd) {
+        let nodes = if seed % 8 < 2 { 5 } else { 3 };
+        match run(seed, Scenario { nodes, ..Scenario::default() }) {
             Ok(summary) => {
                 assert!(summary.writes > 50 && summary.reads > 50, "seed {seed}: {summary:?}");
-                lease_reads += summary.lease_reads;
+                seen.lease_reads += summary.lease_reads;
+                seen.transfers += summary.transfers;
+                seen.lost += summary.lost;
+                seen.differences += summary.differences;
+                seen.watched += summary.watched;
+                seen.full += summary.full;
             }
             Err(violation) => panic!(
                 "{}: {}; again: make sim SEED={seed} NODES={nodes}",
@@ -26,13 +41,29 @@ fn no_seed_breaks_a_promise() {
             ),
         }
     }
-    assert!(lease_reads > SEEDS * 10, "the lease is hardly used: {lease_reads}");
+    let Seen { lease_reads, transfers, lost, differences, watched, full } = seen;
+    assert!(lease_reads > SEEDS * 5, "the lease is hardly used: {lease_reads}");
+    assert!(transfers > SEEDS, "snapshots hardly travel: {transfers}");
+    assert!(lost > SEEDS / 20, "machines are hardly lost: {lost}");
+    assert!(watched > SEEDS * 500, "watches are hardly told anything: {watched}");
+    assert!(differences > SEEDS / 2, "watches hardly fall behind: {differences}");
+    assert!(full > SEEDS / 20, "disks are hardly full: {full}");
+}
+
+#[test]
+fn no_odd_seed_breaks_a_promise() {
+    half_of_the_seeds(1);
+}
+
+#[test]
+fn no_even_seed_breaks_a_promise() {
+    half_of_the_seeds(0);
 }
 
 #[test]
 fn a_run_is_the_same_each_time() {
     plant(None);
-    for seed in [3, 4] {
+    for seed in 3..9 {
         let first = run(seed, Scenario::default()).map_err(|v| v.message);
         let second = run(seed, Scenario::default()).map_err(|v| v.message);
         assert_eq!(format!("{first:?}"), format!("{second:?}"));
@@ -73,4 +104,24 @@ fn finds_expiry_without_proof() {
 #[test]
 fn finds_stalls_that_count_against_leases() {
     is_found(Bug::StallCountsAgainstLeases);
+}
+
+#[test]
+fn finds_a_watch_that_skips_on_failover() {
+    is_found(Bug::WatchSkipsOnFailover);
+}
+
+#[test]
+fn finds_a_watch_that_hides_a_gap() {
+    is_found(Bug::WatchGapAtCompaction);
+}
+
+#[test]
+fn finds_votes_of_a_replica_that_forgot() {
+    is_found(Bug::VoteAfterLettingGo);
+}
+
+#[test]
+fn finds_a_takeover_without_grace() {
+    is_found(Bug::TakeoverWithoutGrace);
 }

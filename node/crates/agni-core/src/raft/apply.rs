@@ -4,6 +4,7 @@
 use crate::lease::LeaseClock;
 use crate::limits;
 use crate::metrics::EngineMetrics;
+use crate::planted::{Bug, is_planted};
 use crate::proto::api::Capacity;
 use crate::proto::node::Command;
 use crate::raft::group::{Group, Turn, Waiting};
@@ -86,7 +87,9 @@ impl Group {
             self.cell.leads_until_us.store(u64::MAX, Relaxed);
         }
         // Also where it is alone: it may have become so by what it has just applied.
-        store.grant_all(now_ms);
+        if !is_planted(Bug::TakeoverWithoutGrace) {
+            store.grant_all(now_ms);
+        }
         store.set_leading(true);
         self.cell.is_current.store(true, Relaxed);
     }

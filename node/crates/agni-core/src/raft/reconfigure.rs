@@ -2,6 +2,7 @@
 //! snapshots that the leader sent, and letting go of a group.
 
 use crate::limits;
+use crate::planted::{Bug, is_planted};
 use crate::proto::node::{
     Command, HardState as DurableHardState, ReportReplicas, SystemCommand, command, system_command,
 };
@@ -256,9 +257,11 @@ impl Group {
 
     /// Whether this node has what it once had of the group. One that let go of it and got it again
     /// may have begun with an older state. Until it has caught up with itself it must not elect
-    /// anybody: a quorum of the members of that time would forget what they had acknowledged.
+    /// anybody: a quorum of the members of that time would forget what they had acknowledged. Nor
+    /// before a snapshot that replaced its log is durable: the library would look for entries
+    /// that are no longer there.
     pub(super) fn may_stand(&self) -> bool {
-        self.newest_entry() >= self.node.store().floor()
+        self.installing.is_none() && self.newest_entry() >= self.node.store().floor()
     }
 
     /// Whether a message can ask this node for something that it must not give: its vote for a log
@@ -268,7 +271,8 @@ impl Group {
         match message.get_msg_type() {
             MsgRequestVote | MsgRequestPreVote => {
                 let offered = (message.log_term, message.index);
-                self.is_blank() || offered < self.node.store().floor()
+                let lacks = self.is_blank() || offered < self.node.store().floor();
+                lacks && !is_planted(Bug::VoteAfterLettingGo)
             }
             MsgTimeoutNow => !self.may_stand(),
             MsgHeartbeat => message.commit > self.node.raft.raft_log.last_index(),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::record;
 use crate::key::KeyRef;
+use crate::planted::{Bug, is_planted};
 use crate::proto::api::{self, EventType};
 
 /// One applied change.
@@ -97,15 +98,16 @@ impl EventLog {
     /// Begins anew after a revision, whose past is unknown.
     pub(crate) fn restart(&mut self, revision: u64) {
         self.events.clear();
-        (self.start, self.bytes) = (revision, 0);
+        let skips = is_planted(Bug::WatchSkipsOnFailover);
+        (self.start, self.bytes) = (if skips { 0 } else { revision }, 0);
     }
 
     /// All events after a revision, up to a number of them.
     pub(crate) fn after(&self, revision: u64, limit: usize) -> Result<Events<'_>, Compacted> {
-        if revision < self.start {
+        if revision < self.start && !is_planted(Bug::WatchGapAtCompaction) {
             return Err(Compacted { oldest: self.start });
         }
-        let skip = usize::try_from(revision - self.start).unwrap_or(usize::MAX);
+        let skip = usize::try_from(revision.saturating_sub(self.start)).unwrap_or(usize::MAX);
         let first = skip.min(self.events.len());
         let end = first.saturating_add(limit).min(self.events.len());
         Ok(self.events.range(Range { start: first, end }))
