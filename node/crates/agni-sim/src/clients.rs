@@ -251,14 +251,17 @@ impl Clients {
         // A node that was removed, or sleeps, may point to where nobody is any more.
         match leader {
             0 => self.forget_leader(asked.client, asked.partition),
-            _ if self.random.chance(150) => self.forget_leader(asked.client, asked.partition),
+            _ if self.random.chance(150) => {
+                let anybody = self.random.below(self.nodes as u64) as usize;
+                self.clients[asked.client].leaders[asked.partition] = anybody;
+            }
             leader => self.clients[asked.client].leaders[asked.partition] = leader as usize - 1,
         }
     }
 
     fn forget_leader(&mut self, client: usize, partition: usize) {
-        let anybody = self.random.below(self.nodes as u64) as usize;
-        self.clients[client].leaders[partition] = anybody;
+        let leader = &mut self.clients[client].leaders[partition];
+        *leader = (*leader + 1) % self.nodes;
     }
 
     fn done(&mut self, client: usize, ticket: Ticket) {
