@@ -251,7 +251,7 @@ impl Clients {
         // A node that was removed, or sleeps, may point to where nobody is any more.
         match leader {
             0 => self.forget_leader(asked.client, asked.partition),
-            _ if self.random.chance(150) => {
+            _ if self.random.chance(400) => {
                 let anybody = self.random.below(self.nodes as u64) as usize;
                 self.clients[asked.client].leaders[asked.partition] = anybody;
             }
