@@ -70,6 +70,10 @@ struct Client {
     lease: Option<u64>,
     renewals_left: u64,
     partition: usize,
+    /// Nodes that were no help since the last one that was.
+    misses: u32,
+    /// Which node was tried last, while it looks for a leader.
+    search: usize,
     /// Where it believes each partition's leader to be.
     leaders: Vec<usize>,
 }
@@ -115,6 +119,8 @@ impl Clients {
             busy: None,
             life: 0,
             lease: None,
+            misses: 0,
+            search: 0,
             renewals_left: 0,
             partition: position % partitions,
             leaders: vec![position % nodes; partitions],
@@ -144,6 +150,9 @@ impl Clients {
     pub fn pause_us(&mut self, client: usize) -> u64 {
         match self.clients[client].kindness {
             Kindness::Worker | Kindness::Wanderer => self.random.between(2_000, 60_000),
+            Kindness::Keeper if self.clients[client].misses > 0 => {
+                self.random.between(10_000, 60_000)
+            }
             _ => self.random.between(60_000, 250_000),
         }
     }
@@ -171,7 +180,7 @@ impl Clients {
             }
             // It stays unknown; its answer may still come, and is then as true as any other.
             let partition = self.partition_of(ticket);
-            self.forget_leader(client, partition);
+            self.missed(client, partition, 0);
             self.clients[client].busy = None;
         }
         self.next_ticket += 1;
@@ -248,20 +257,21 @@ impl Clients {
     pub fn refused(&mut self, ticket: Ticket, leader: u64, _now_us: u64) {
         let Some(asked) = self.asked.remove(&ticket) else { return };
         self.done(asked.client, ticket);
-        // A node that was removed, or sleeps, may point to where nobody is any more.
-        match leader {
-            0 => self.forget_leader(asked.client, asked.partition),
-            _ if self.random.chance(400) => {
-                let anybody = self.random.below(self.nodes as u64) as usize;
-                self.clients[asked.client].leaders[asked.partition] = anybody;
-            }
-            leader => self.clients[asked.client].leaders[asked.partition] = leader as usize - 1,
-        }
+        self.missed(asked.client, asked.partition, leader);
     }
 
-    fn forget_leader(&mut self, client: usize, partition: usize) {
-        let leader = &mut self.clients[client].leaders[partition];
-        *leader = (*leader + 1) % self.nodes;
+    /// A node was no help. A client follows its hint, but then looks everywhere in turn: a node
+    /// that was removed, or slept, may point to where nobody is any more.
+    fn missed(&mut self, client: usize, partition: usize, hint: u64) {
+        let nodes = self.nodes;
+        let client = &mut self.clients[client];
+        client.misses += 1;
+        if hint != 0 && client.misses % 3 == 1 {
+            client.leaders[partition] = hint as usize - 1;
+            return;
+        }
+        client.search = (client.search + 1) % nodes;
+        client.leaders[partition] = client.search;
     }
 
     fn done(&mut self, client: usize, ticket: Ticket) {
@@ -292,6 +302,7 @@ impl Clients {
         self.done(asked.client, ticket);
         let (node, store, now_ms) = seen;
         self.clients[asked.client].leaders[asked.partition] = node;
+        self.clients[asked.client].misses = 0;
         match answer {
             Answer::Written { outcome: Outcome::Put { revision, lease_id, .. }, .. } => {
                 summary.writes += 1;
