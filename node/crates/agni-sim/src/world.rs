@@ -444,10 +444,13 @@ impl World {
             if *seen == store.revision() {
                 continue;
             }
-            let events = store.events_after(*seen, usize::MAX);
-            match events.ok().filter(|_| *seen < store.revision()) {
+            let new = store.revision().checked_sub(*seen);
+            let after = |revision| store.events_after(revision, usize::MAX).ok();
+            // A log that is wrong about its beginning is for the watches to find.
+            let events = after(*seen).filter(|events| Some(events.len() as u64) == new);
+            match events.or_else(|| after(0)).filter(|_| new.is_some()) {
                 Some(events) => {
-                    for event in events {
+                    for event in events.filter(|event| event.revision > *seen) {
                         let was = self.checker.revision(partition);
                         self.checker.applied(partition, id, event, self.now_us)?;
                         let is_new = self.checker.revision(partition) > was;
