@@ -177,7 +177,9 @@ impl Group {
     /// Shows a snapshot that the leader sent to Raft, which takes it or finds it out of date.
     pub fn arrived(&mut self, arrived: ArrivedSnapshot, now_us: u64) {
         let message = arrived.message.clone();
-        if message.to != self.node_id {
+        // While files of an earlier life are removed, this one goes with them: the leader sends it
+        // again.
+        if message.to != self.node_id || self.leftovers != Leftovers::Gone {
             return;
         }
         self.heard_us.insert(message.from, now_us);
