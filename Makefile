@@ -35,8 +35,8 @@ node: $(VENV)/.stamp ## compile the engine (release) into the environment
 setup: node ## make the environment and compile the engine
 	@echo "ready: $(BIN)/agni-node and $(BIN)/agnictl"
 
-run: node ## start three nodes (PORT=7400 DATA=.agni), register a gateway, find it again
-	@$(BIN)/python scripts/run_demo.py --port $(PORT) --data $(DATA)
+run: node ## start three nodes (PORT=7400 DATA=.agni INSECURE=), register a gateway, find it again
+	@$(BIN)/python scripts/run_demo.py --port $(PORT) --data $(DATA) $(if $(INSECURE),--insecure-dev)
 
 test: test-rust test-python ## every test, Rust and Python
 

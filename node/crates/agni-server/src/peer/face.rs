@@ -106,7 +106,16 @@ impl Face {
     /// # Errors
     /// Says what stands against it.
     pub async fn greet(&self, address: &str) -> Result<HelloResponse, String> {
-        let mut client = self.client(address, None).await?;
+        let answer = self.greet_as(address, None).await?;
+        if self.tls.is_none() {
+            return Ok(answer);
+        }
+        // What it says of itself counts only if its certificate says the same.
+        self.greet_as(address, Some(&answer.name)).await
+    }
+
+    async fn greet_as(&self, address: &str, name: Option<&str>) -> Result<HelloResponse, String> {
+        let mut client = self.client(address, name).await?;
         let answer = crate::dial::answer(client.hello(self.hello())).await?;
         Ok(answer.into_inner())
     }

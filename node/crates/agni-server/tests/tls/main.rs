@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod authority;
+mod cluster;
 #[path = "../support/mod.rs"]
 mod support;
 
