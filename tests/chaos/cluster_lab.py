@@ -125,14 +125,18 @@ class ClusterLab:
         """Who leads which partition, as most nodes see it."""
         votes: dict[int, list[str]] = {}
         for name in self.names:
-            routing = self.get(name, "/v1/routing") or {"partitions": []}
+            routing = self.get(name, "/v1/routing") or {"partitions": [], "members": []}
+            names = self._names(routing)
             for route in routing["partitions"]:
-                if int(route["leader_id"]):
-                    votes.setdefault(route["partition"], []).append(self._name(route["leader_id"]))
+                if leader := names.get(int(route["leader_id"])):
+                    votes.setdefault(route["partition"], []).append(leader)
         return {partition: max(set(seen), key=seen.count) for partition, seen in votes.items()}
 
-    def _name(self, node_id: str | int) -> str:
-        return self.names[int(node_id) - 1]
+    def _names(self, routing: Any) -> dict[int, str]:
+        """The nodes by their identity, which is another one after a wipe."""
+        by_address = {self.address(name): name for name in self.names}
+        members = routing["members"]
+        return {int(m["node_id"]): by_address[m["client_address"]] for m in members}
 
     def wait_led(self) -> None:
         """Waits until every partition is led."""
@@ -157,11 +161,27 @@ class ClusterLab:
         process.wait_for_line("ready", READY_S)
         return Load(process, folder)
 
+    def callers(self) -> Process:
+        """Starts clients that use the SDK as people do; the log's last line says what failed."""
+        addresses = ",".join(self.address(name) for name in self.names)
+        argv = [sys.executable, "-m", "nemesis.callers", "--addresses", addresses]
+        process = self.processes.start("callers", argv, host=CONTROL, env=PYTHONPATH)
+        process.wait_for_line("ready", READY_S)
+        return process
+
     def fault(self, make: Callable[[], Any], settle: Callable[[], None]) -> None:
         """Makes a fault; from its beginning until `settle` returns leaders may have changed."""
+
+        def whole() -> None:
+            with make():
+                settle()
+
+        self.takeover(whole)
+
+    def takeover(self, work: Callable[[], None]) -> None:
+        """Does something by which leaders may change, until all is as it was before."""
         began_ns = time.monotonic_ns()
-        with make():
-            settle()
+        work()
         self.wait_ready()
         self.wait_led()
         self.takeovers.append(Takeover(began_ns, time.monotonic_ns()))

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -150,4 +152,45 @@ def test_a_minority_refuses_clearly_and_its_stale_reads_say_how_old_they_are(
 
     cluster.fault(lambda: cluster.network.cut(isolated(victim, cluster.names)), look)
     _, violations = cluster.judge(load, "minority")
+    assert not violations
+
+
+def test_a_rolling_restart_fails_no_call(cluster: ClusterLab) -> None:
+    """Every node is stopped and started again, one after the other; nobody's call fails."""
+    callers = cluster.callers()
+    load = cluster.load(clients=5)
+    load.more(100)
+    for name in cluster.names:
+
+        def restart(name: str = name) -> None:
+            assert cluster.nodes[name].stop() == 0
+            load.more(100)
+            cluster.nodes[name].start()
+            cluster.wait_ready([name])
+            load.more(100)
+
+        cluster.takeover(restart)
+    assert callers.stop() == 0
+    told = json.loads(callers.text().splitlines()[-1])
+    print(f"callers with the SDK's retries: {told}")
+    _, violations = cluster.judge(load, "rolling-restart")
+    assert not violations
+    assert told["calls"] > 500
+    assert not told["failed"]
+
+
+def test_a_wiped_node_is_made_whole_again(cluster: ClusterLab) -> None:
+    load = cluster.load(clients=10)
+    load.more(500)
+    victim = cluster.names[-1]
+
+    def wipe() -> None:
+        cluster.nodes[victim].kill()
+        shutil.rmtree(cluster.data_dir(victim))
+        load.more(300)
+        cluster.nodes[victim].start()
+
+    cluster.takeover(wipe)
+    load.more(300)
+    _, violations = cluster.judge(load, "wiped-node")
     assert not violations

@@ -360,14 +360,18 @@ class NodeConfig:
             files = self.tls_files
         except ValueError as error:
             return [str(error)]
-        if files is None and not self.insecure and not is_loopback(self.listen):
-            fault = (
-                f"listen {self.listen} can be reached from other machines, and without TLS "
-                "whoever reaches it may change anything; set tls_dir, listen on 127.0.0.1, "
-                "or set insecure to true"
-            )
-            return [fault]
-        return []
+        if files is not None or self.insecure:
+            return []
+        listens = {"listen": self.listen}
+        if self.name:
+            listens["peer_listen"] = self.peer_listen
+        return [
+            f"{field} {address} can be reached from other machines, and without TLS whoever "
+            "reaches it may change anything; set tls_dir, listen on 127.0.0.1, or set insecure "
+            "to true"
+            for field, address in listens.items()
+            if not is_loopback(address)
+        ]
 
     @property
     def tls_files(self) -> TlsFiles | None:
