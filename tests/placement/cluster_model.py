@@ -18,13 +18,12 @@ from agniregistry.placement import (
     NodeState,
     Partition,
     Plan,
-    RingNode,
     SetWanted,
     Step,
     TransferLeader,
-    placement,
     plan,
 )
+from agniregistry.placement.ring import RingNode, placement
 
 ROUNDS_PER_MOVE = 6
 """A move may take a change of leader, a step in, a step out, and the time of others before it."""

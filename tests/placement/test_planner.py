@@ -5,8 +5,11 @@ The model checks every step as it carries it out: quorum, one replica at a time,
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from time import process_time
 
@@ -34,6 +37,8 @@ from agniregistry.placement import (
     goal_of,
     plan,
 )
+
+SOURCES = str(Path(__file__).parents[2] / "src")
 
 LIMITS = st.builds(
     Limits,
@@ -341,6 +346,11 @@ def test_256_partitions_on_50_nodes_are_planned_in_time() -> None:
     made = plan(cluster)
     assert process_time() - began < 1
     assert made.steps
+
+
+def test_planning_needs_no_package_beyond_the_sdks() -> None:
+    program = "import sys; sys.modules['xxhash'] = None; import agniregistry.placement"
+    subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": SOURCES})
 
 
 @pytest.mark.parametrize(

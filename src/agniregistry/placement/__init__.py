@@ -1,8 +1,9 @@
-"""Pure planners: where a key belongs, where a partition should live, and the steps that lead there.
+"""Pure planners: where a partition should live, and the steps that lead there.
 
 ```
 observed Cluster ──► goal_of ──► leaders_of ──► plan ──► steps for whoever carries them out
 ```
+Where a key belongs is in `agniregistry.placement.ring`, which alone needs xxhash.
 """
 
 from agniregistry.placement.goal import Goal, goal_of
@@ -11,7 +12,6 @@ from agniregistry.placement.observe import Cluster, Node, NodeState, Partition
 from agniregistry.placement.planner import Limits, Plan, plan
 from agniregistry.placement.problems import Problem
 from agniregistry.placement.progress import summary
-from agniregistry.placement.ring import RingNode, key_hash, partition_of, placement
 from agniregistry.placement.steps import SetWanted, Step, TransferLeader
 
 __all__ = [
@@ -24,15 +24,11 @@ __all__ = [
     "Partition",
     "Plan",
     "Problem",
-    "RingNode",
     "SetWanted",
     "Step",
     "TransferLeader",
     "goal_of",
-    "key_hash",
     "leaders_of",
-    "partition_of",
-    "placement",
     "plan",
     "summary",
 ]
