@@ -274,6 +274,12 @@ def test_a_dead_node_that_is_drained_is_replaced() -> None:
     assert set(model.cluster.partitions[0].wanted) == {1, 2, 4}
 
 
+def test_a_replica_on_a_node_that_nobody_knows_is_replaced() -> None:
+    model = Model(Cluster((Node(1), Node(2), Node(4)), (settled(0, (1, 2, 77)),), 3))
+    model.run()
+    assert set(model.cluster.partitions[0].wanted) == {1, 2, 4}
+
+
 def test_a_move_to_a_node_that_is_drained_meanwhile_is_taken_back() -> None:
     nodes = (Node(1), Node(2), Node(3), Node(4, state=NodeState.DRAINING, reachable=False))
     moving = Partition(0, (1, 2, 4), 7, (1, 2, 3), (4,), 1, 10)

@@ -5,6 +5,7 @@ Plain values that a caller fills in from the members that a node answers; nothin
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -149,6 +150,14 @@ class Cluster:
     def takers(self) -> tuple[Node, ...]:
         """The nodes that may be given something now."""
         return tuple(node for node in self.nodes if node.takes)
+
+    @cached_property
+    def _held(self) -> Counter[int]:
+        return Counter(node_id for partition in self.partitions for node_id in partition.wanted)
+
+    def held(self, node_id: int) -> int:
+        """How many replicas a node holds or is to hold."""
+        return self._held[node_id]
 
     @cached_property
     def per_zone_max(self) -> int:

@@ -6,6 +6,7 @@ killed, or leave a step out: the next plan starts from where things are then.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from agniregistry.placement.goal import Goal, goal_of
@@ -95,10 +96,8 @@ class _Planner:
         self.blocked: list[Partition] = []
         self.in_flight = sum(partition.in_flight for partition in cluster.partitions)
         self.busy: dict[int, int] = {}
-        self.loads: dict[int, int] = {}
+        self.loads = Counter({n.node_id: cluster.held(n.node_id) for n in cluster.nodes})
         for partition in cluster.partitions:
-            for node_id in partition.wanted:
-                self.loads[node_id] = self.loads.get(node_id, 0) + 1
             if partition.in_flight:
                 arriving = set(partition.wanted).union(partition.learners) - set(partition.voters)
                 self._occupy({*arriving, partition.leader})
@@ -176,7 +175,7 @@ class _Planner:
         if not change.incoming:
             return True
         bounds = self.goal.bounds[change.incoming]
-        is_full = self.loads.get(change.incoming, 0) > bounds.high
+        is_full = self.loads[change.incoming] > bounds.high
         others_move = self.in_flight > 0
         involved = {change.incoming, partition.leader}
         most = max(self.busy.get(node_id, 0) for node_id in involved)
@@ -192,7 +191,7 @@ class _Planner:
         self.in_flight += 1
         if change.incoming:
             self._occupy({change.incoming, partition.leader})
-            self.loads[change.incoming] = self.loads.get(change.incoming, 0) + 1
+            self.loads[change.incoming] += 1
         if change.outgoing:
             self.loads[change.outgoing] -= 1
 

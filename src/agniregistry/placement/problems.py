@@ -63,7 +63,7 @@ def _nodes(cluster: Cluster, goal: Goal) -> list[Problem]:
 def _silent(cluster: Cluster) -> list[Problem]:
     found = []
     for node in cluster.nodes:
-        held = sum(node.node_id in partition.wanted for partition in cluster.partitions)
+        held = cluster.held(node.node_id)
         if held and not node.reachable and node.state is not NodeState.LEFT:
             message = (
                 f"{node.label} can't be reached and holds replicas of {held} partitions; start it, "

@@ -119,4 +119,5 @@ def _why_leaves(cluster: Cluster, partition: Partition, change: Change) -> str:
         return f"{len(places)} are more than the {cluster.replication} that are wanted"
     if places.count(node.place) > cluster.per_zone_max:
         return f"{node.place} has {places.count(node.place)} of its replicas"
-    return f"{node.label} has more than its share, or {cluster.label(change.incoming)} less"
+    giver, taker = cluster.held(change.outgoing), cluster.held(change.incoming)
+    return f"{node.label} holds {giver} and {cluster.label(change.incoming)} {taker}"
