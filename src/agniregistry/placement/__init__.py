@@ -1,5 +1,34 @@
-"""Pure planners: where a key belongs, and where a partition should live."""
+"""Pure planners: where a partition should live, and the steps that lead there.
 
-from agniregistry.placement.ring import RingNode, key_hash, partition_of, placement
+```
+observed Cluster ──► goal_of ──► leaders_of ──► plan ──► steps for whoever carries them out
+```
+Where a key belongs is in `agniregistry.placement.ring`, which alone needs xxhash.
+"""
 
-__all__ = ["RingNode", "key_hash", "partition_of", "placement"]
+from agniregistry.placement.goal import Goal, goal_of
+from agniregistry.placement.leaders import Leaders, leaders_of
+from agniregistry.placement.observe import Cluster, Node, NodeState, Partition
+from agniregistry.placement.planner import Limits, Plan, plan
+from agniregistry.placement.problems import Problem
+from agniregistry.placement.progress import summary
+from agniregistry.placement.steps import SetWanted, Step, TransferLeader
+
+__all__ = [
+    "Cluster",
+    "Goal",
+    "Leaders",
+    "Limits",
+    "Node",
+    "NodeState",
+    "Partition",
+    "Plan",
+    "Problem",
+    "SetWanted",
+    "Step",
+    "TransferLeader",
+    "goal_of",
+    "leaders_of",
+    "plan",
+    "summary",
+]

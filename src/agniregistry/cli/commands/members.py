@@ -11,6 +11,7 @@ from rich.text import Text
 
 from agniregistry import types as t
 from agniregistry.cli import render
+from agniregistry.cli.commands.rebalancing import rebalance_command
 from agniregistry.cli.exits import CliError, Exit
 from agniregistry.cli.options import connection, current, output, watching
 from agniregistry.cli.output import facts, repeatedly, say, show, structured, table_of
@@ -28,6 +29,9 @@ def cluster_command() -> None:
       agnictl cluster drain node-3 && agnictl cluster status --watch
       agnictl cluster move 7 --to 1,2,4
     """
+
+
+cluster_command.add_command(rebalance_command)
 
 
 @cluster_command.command("status")

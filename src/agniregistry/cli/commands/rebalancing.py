@@ -1,0 +1,121 @@
+"""cluster rebalance: asks the planner what to do next, and does it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from typing import Any
+
+import click
+
+from agniregistry import placement as planner
+from agniregistry import types as t
+from agniregistry.cli.options import connection, current, output
+from agniregistry.cli.output import note, say, structured
+from agniregistry.errors import AgniError
+
+PROBE_MS = 1_000
+"""How long a node may take to show that it is there."""
+PAUSE_S = 1.0
+"""Time between two looks."""
+
+
+@click.command("rebalance")
+@click.option("--dry-run", is_flag=True, help="Say what would be done next, and do nothing.")
+@click.option("--watch", "to_the_end", is_flag=True, help="Go on until there is nothing to do.")
+@output("table", "json", "yaml")
+@connection
+def rebalance_command(dry_run: bool, to_the_end: bool) -> None:
+    """Move replicas and leaderships so that every node has its share, in few safe steps.
+
+    It may be ended at any time and begun again anywhere: each look starts from what is.
+
+    \b
+    Examples:
+      agnictl cluster rebalance --dry-run
+      agnictl cluster rebalance --watch
+    """
+    with current().connect() as client:
+        told: tuple[str, ...] = ()
+        while True:
+            plan = planner.plan(observe(client.members()))
+            if structured(asdict(plan)):
+                return
+            if dry_run:
+                _show(plan)
+                return
+            lines = (planner.summary(plan), *(problem.message for problem in plan.problems))
+            if lines != told:
+                _tell(lines)
+                told = lines
+            done = sum(carry_out(client, step) for step in plan.steps)
+            if not to_the_end or not (plan.steps or plan.moves_in_flight):
+                return
+            # What was refused has changed since it was looked at: the next look sees it.
+            time.sleep(PAUSE_S if done or plan.moves_in_flight else 2 * PAUSE_S)
+
+
+def observe(found: t.ClusterMembers) -> planner.Cluster:
+    """The cluster as the planner wants to know it; asks each node whether it is there."""
+    nodes = tuple(
+        planner.Node(
+            node_id=member.node_id,
+            name=member.name,
+            zone=member.zone,
+            state=planner.NodeState(member.state.value),
+            reachable=member.state is not t.MemberState.LEFT and _answers(member.client_address),
+        )
+        for member in found.members
+    )
+    partitions = tuple(
+        planner.Partition(
+            number=placement.partition,
+            wanted=placement.wanted,
+            version=placement.wanted_version,
+            voters=placement.voters,
+            learners=placement.learners,
+            leader=placement.leader_id,
+        )
+        for placement in found.placements
+    )
+    return planner.Cluster(nodes, partitions, found.replication)
+
+
+def _answers(address: str) -> bool:
+    settings = replace(current(), address=address, timeout_ms=PROBE_MS)
+    try:
+        with settings.connect() as client:
+            client.status()
+    except AgniError:
+        return False
+    return True
+
+
+def carry_out(client: Any, step: planner.Step) -> bool:
+    """Does one step; says whether it was taken. One that came too late does no harm."""
+    try:
+        if isinstance(step, planner.SetWanted):
+            client.place_partition(
+                step.partition, step.nodes, expected_version=step.expected_version
+            )
+        else:
+            client.transfer_leader(step.partition, step.to)
+    except AgniError as error:
+        note(f"partition {step.partition}: {error.message}")
+        return False
+    return True
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        say(line)
+
+
+def _show(plan: planner.Plan) -> None:
+    for step in plan.steps:
+        if isinstance(step, planner.SetWanted):
+            say(f"partition {step.partition} to {', '.join(map(str, step.nodes))}: {step.why}")
+        else:
+            say(f"partition {step.partition} led by {step.to}: {step.why}")
+    _tell((planner.summary(plan), *(problem.message for problem in plan.problems)))
