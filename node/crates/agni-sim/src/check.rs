@@ -48,6 +48,8 @@ struct History {
     told_revision: u64,
     /// Who led in which term.
     leaders: BTreeMap<u64, u64>,
+    /// The terms of applied entries, as far as a node stood at them for a while.
+    terms: BTreeMap<u64, u64>,
 }
 
 /// A lease whose owner takes care, or doesn't.
@@ -95,6 +97,21 @@ impl Checker {
             false => Err(violation(
                 "one leader a term",
                 format!("partition {partition} term {term} is led by {first} and by {node}"),
+            )),
+        }
+    }
+
+    /// Log matching, of what is applied: an index has the same term everywhere.
+    pub fn stands_at(&mut self, partition: usize, node: u64, store: &Store) -> Checked {
+        let (index, term) = store.applied();
+        let first = *self.partitions[partition].terms.entry(index).or_insert(term);
+        match first == term {
+            true => Ok(()),
+            false => Err(violation(
+                "log matching",
+                format!(
+                    "group {partition} entry {index} is of term {term} on node {node}, but was of {first}"
+                ),
             )),
         }
     }

@@ -126,8 +126,10 @@ impl Worker {
             return None;
         }
         let Writing { cursor, header, ticket, writer, footer } = *writing;
-        let whole = (footer.records, footer.tombstones) == (cursor.records, cursor.tombstone_count);
-        let result = if whole { writer.finish(&footer) } else { Err(SnapshotError::Replaced) };
+        let result = match cursor.is_whole(&footer) {
+            true => writer.finish(&footer),
+            false => Err(SnapshotError::Replaced),
+        };
         Some(done(disk, header, cursor, ticket, result))
     }
 }

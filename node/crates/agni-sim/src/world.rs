@@ -432,6 +432,7 @@ impl World {
         for (partition, cell) in life.cells.iter().enumerate() {
             self.checker.leader(partition, id, cell)?;
             let store = cell.store.read();
+            self.checker.stands_at(partition, id, &store)?;
             let term = cell.term.load(Relaxed);
             self.summary.term_max = self.summary.term_max.max(term);
             if partition == self.scenario.partitions as usize {

@@ -169,8 +169,7 @@ impl SnapshotThread {
             footer.tombstones += block.tombstones.len() as u64;
             writer.write_block(&block)?;
         }
-        // The store may have been replaced meanwhile by what the leader sent.
-        if (footer.records, footer.tombstones) != (cursor.records, cursor.tombstone_count) {
+        if !cursor.is_whole(&footer) {
             return Err(SnapshotError::Replaced);
         }
         writer.finish(&footer)

@@ -11,7 +11,8 @@ use super::Store;
 use super::record::{self, SpecParts};
 use super::tombstones::Tombstone;
 use crate::proto::node::{
-    ReplicaSet, SnapshotBlock, SnapshotHeader, SnapshotRecord, SnapshotTombstone, SystemState,
+    ReplicaSet, SnapshotBlock, SnapshotFooter, SnapshotHeader, SnapshotRecord, SnapshotTombstone,
+    SystemState,
 };
 use crate::validate::DRAIN_MS_MAX;
 
@@ -43,6 +44,13 @@ pub struct SnapshotCursor {
 }
 
 impl SnapshotCursor {
+    /// Whether all of it has been handed out, this much of it; not so when the store was replaced
+    /// meanwhile by what the leader sent.
+    pub fn is_whole(&self, written: &SnapshotFooter) -> bool {
+        let counted = (written.records, written.tombstones);
+        counted == (self.records, self.tombstone_count) && self.system.is_none()
+    }
+
     /// The snapshot's first block.
     pub fn header(&self, cluster_id: [u8; 16], replicas: ReplicaSet) -> SnapshotHeader {
         SnapshotHeader {
