@@ -123,7 +123,8 @@ impl Fault {
                 world.plan(for_us, What::MakeRoom(node));
             }
             Fault::Lose { node } => {
-                if world.operator.is_restless && world.may_lose(node) {
+                let may = world.operator.is_restless && !world.operator.is_frugal;
+                if may && world.may_lose(node) {
                     world.kill(node, true);
                     world.nodes[node].is_lost = true;
                 }

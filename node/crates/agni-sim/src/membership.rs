@@ -28,6 +28,9 @@ pub struct Operator {
     random: Random,
     /// Whether it changes anything of its own accord.
     pub is_restless: bool,
+    /// Whether it is content with one or two replicas. No machine is lost then: an order for fewer
+    /// replicas may be under way unseen, and the lost one be half of what is left.
+    pub is_frugal: bool,
     names: u64,
     /// A node that was asked for: its name and nonce.
     joining: Option<(String, Vec<u8>)>,
@@ -37,8 +40,9 @@ pub struct Operator {
 
 impl Operator {
     /// An operator with nothing to do yet.
-    pub fn new(random: Random, is_restless: bool) -> Self {
-        Operator { random, is_restless, names: 0, joining: None, leaving: None }
+    pub fn new(mut random: Random, is_restless: bool) -> Self {
+        let is_frugal = random.chance(400);
+        Operator { random, is_restless, is_frugal, names: 0, joining: None, leaving: None }
     }
 
     fn new_member(&mut self, name: Option<String>) -> Operation {
@@ -67,6 +71,10 @@ impl Operator {
         nodes
     }
 
+    fn is_enough(&self, nodes: &[u64]) -> bool {
+        nodes.len() >= if self.is_frugal { 1 } else { MEMBERS_MIN }
+    }
+
     /// Anything that may be done to a sound cluster.
     fn whim(&mut self, state: &SystemState, lost: &[u64]) -> Option<Operation> {
         let fit: Vec<u64> = system::present(state)
@@ -78,10 +86,14 @@ impl Operator {
         match self.random.below(12) {
             0..=5 if !fit.is_empty() => {
                 let partition = self.random.below(u64::from(state.partition_count)) as u32;
-                let count = [3, 3, 3, 3, 1, 2, 5][self.random.below(7) as usize];
+                let count = [3, 3, 3, 4, 5, 1, 2];
+                let count = count[self.random.below(if self.is_frugal { 7 } else { 5 }) as usize];
                 let version = state.partitions[partition as usize].wanted_version;
                 let expected_version = self.random.chance(500).then_some(version);
                 let nodes = self.some(fit, count);
+                if !self.is_enough(&nodes) {
+                    return None;
+                }
                 Some(Operation::SetWanted(SetWanted { partition, nodes, expected_version }))
             }
             6 | 7 if present < MEMBERS_MAX => Some(self.new_member(None)),
@@ -120,7 +132,7 @@ impl Operator {
             .iter()
             .filter_map(|id| if *id == leaving { successor } else { Some(*id) })
             .collect();
-        if nodes.is_empty() {
+        if !self.is_enough(&nodes) {
             self.leaving = None;
             return None;
         }

@@ -256,7 +256,12 @@ impl World {
         let end_us = healed_us + self.scenario.healed_us;
         let writable_us = healed_us + 5_000_000;
         self.live_until(writable_us)?;
-        self.clients.check_writable(healed_us, writable_us)?;
+        if let Err(mut violation) = self.clients.check_writable(healed_us, writable_us) {
+            for group in 0..=self.scenario.partitions as usize {
+                violation.message += &format!("; group {group}: {}", self.describe(group));
+            }
+            return Err(violation);
+        }
         self.live_until(end_us - 4_000_000)?;
         self.settled_terms = self.terms();
         self.live_until(end_us - 2_000_000)?;

@@ -261,13 +261,16 @@ impl Group {
     pub fn describe(&self) -> String {
         let raft = &self.node.raft;
         format!(
-            "{:?} term {} last {} persisted {} committed {} applied {} progress {:?}",
+            "{:?} term {} last {} persisted {} committed {} applied {} floor {:?} members {:?} \
+             progress {:?}",
             raft.state,
             raft.term,
             raft.raft_log.last_index(),
             raft.raft_log.persisted,
             raft.raft_log.committed,
             raft.raft_log.applied,
+            self.node.store().floor(),
+            self.replicas(),
             raft.prs()
                 .iter()
                 .map(|(id, p)| (*id, p.state, p.matched, p.next_idx, p.paused))
