@@ -26,6 +26,8 @@ pub const TICK_MS: u64 = 100;
 pub const HEARTBEAT_TICKS: usize = 2;
 /// Ticks without a leader before a follower campaigns.
 pub const ELECTION_TICKS: usize = 10;
+/// Ticks between the turns of two voters that lost their leader: an election fits in between.
+pub const ELECTION_TURN_TICKS: usize = 2;
 /// Ticks made up for at once after a stall: more would start needless elections.
 pub const CATCH_UP_TICKS_MAX: u64 = 5;
 /// Drift between the clocks of two nodes that the clock-bound lease allows for, in percent.

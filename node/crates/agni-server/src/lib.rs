@@ -8,7 +8,7 @@
 //!
 //! Modules use one another downwards only:
 //! ```text
-//! server > accept, connection > router > grpc, http > watch > ops > route > runtime > node
+//! server > accept, connection > router > grpc, http > permit, watch > ops > route > runtime > node
 //!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log, limits
 //! server > peer > runtime
 //! ```
@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod node;
 pub mod ops;
 pub mod peer;
+mod permit;
 mod random;
 pub mod route;
 mod router;

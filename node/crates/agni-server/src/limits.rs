@@ -155,6 +155,9 @@ pub const PEER_STREAM_WINDOW_BYTES: u32 = 2 << 20;
 pub const PEER_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Time between two looks at whether the members have changed, in milliseconds.
 pub const PEER_MEMBERS_CHECK_MS: u64 = 100;
+/// Time without anybody who leads the system group after which a node asks whether it still
+/// belongs to its cluster, in milliseconds.
+pub const SILENCE_BEFORE_ASKING_MS: u64 = 3_000;
 /// Turns of the driver whose messages may wait for one node.
 pub const PEER_QUEUE_TURNS_MAX: usize = 4_096;
 /// Batches that may wait for one connection.
@@ -178,6 +181,8 @@ pub const GATHER_PAUSE_MS: u64 = 200;
 pub const GATHER_ATTEMPTS_A_LOG_LINE: u32 = 25;
 /// Seeds of a configuration.
 pub const SEEDS_MAX: usize = 16;
+/// Damaged data directories that a node keeps for people before it refuses to go on.
+pub const DAMAGED_KEPT_MAX: usize = 2;
 /// Bytes of a node's name.
 pub const NODE_NAME_BYTES_MAX: usize = 63;
 /// Nodes that may be answered although they are not known yet.

@@ -245,26 +245,27 @@ impl Engine {
         let cell = &self.shared.cells[partition as usize];
         let now_us = self.shared.clock.boot_us();
         let mut age_ms = 0;
-        match freshness {
-            Freshness::Local => {}
-            Freshness::Linearizable if cell.leads_alone() => {}
+        let store = match freshness {
+            Freshness::Local => cell.store.read(),
+            Freshness::Linearizable if cell.leads_alone() => cell.store.read(),
             Freshness::Linearizable => return Err(Refuse::RoundNeeded),
-            _ if cell.leads_for_certain(now_us) => {
+            Freshness::Leader | Freshness::Stale { .. } => {
+                // A leader prolongs its lease from now on; a follower asks for its age.
                 cell.lease_is_used.store(true, Relaxed);
-            }
-            Freshness::Leader => return Err(Refuse::RoundNeeded),
-            Freshness::Stale { max_ms, .. } => {
-                // A follower asks its leader from now on; a leader prolongs its lease.
-                cell.age_is_used.store(true, Relaxed);
-                cell.lease_is_used.store(true, Relaxed);
-                let age_us = cell.age_us(now_us);
-                age_ms = age_us.map_or(limits::AGE_UNKNOWN_MS, |age_us| age_us.div_ceil(1000));
-                if max_ms > 0 && age_ms > max_ms {
-                    return Err(Refuse::StalenessExceeded);
+                match (cell.read_as_leader(now_us), freshness) {
+                    (Some(store), _) => store,
+                    (None, Freshness::Stale { max_ms, .. }) => {
+                        cell.age_is_used.store(true, Relaxed);
+                        age_ms = cell.age_us(now_us).map_or(limits::AGE_UNKNOWN_MS, as_ms);
+                        if max_ms > 0 && age_ms > max_ms {
+                            return Err(Refuse::StalenessExceeded);
+                        }
+                        cell.store.read()
+                    }
+                    (None, _) => return Err(Refuse::RoundNeeded),
                 }
             }
-        }
-        let store = cell.store.read();
+        };
         if let Freshness::Stale { at_least, .. } = freshness
             && store.revision() < at_least
         {
@@ -369,6 +370,11 @@ impl Engine {
             let _ = thread.join();
         }
     }
+}
+
+/// Rounded up: what is younger than said does no harm.
+fn as_ms(age_us: u64) -> u64 {
+    age_us.div_ceil(1000)
 }
 
 fn is_alone(state: &SystemState, node_id: u64) -> bool {

@@ -325,7 +325,7 @@ impl Core {
         group.check_leader()?;
         let cell = group.cell();
         cell.lease_is_used.store(true, Relaxed);
-        if cell.leads_for_certain(self.clock.boot_us()) {
+        if cell.read_as_leader(self.clock.boot_us()).is_some() {
             let answer = group.renew(&leases, &self.metrics, &self.clock);
             self.turn.answers.push((ticket, answer));
             return Ok(());

@@ -196,7 +196,7 @@ impl Group {
         let alone = tail.newest() >= tail.floor() && is_alone(tail.conf_state(), node_id);
         let mut node = raft_node(node_id, applied, tail)?;
         let seed = seed ^ (node_id << 32) ^ u64::from(partition);
-        let elections = Elections::new(seed, started_us);
+        let mut elections = Elections::new(partition, seed, started_us);
         elections.settle(&mut node);
         if alone {
             // Nobody else can win, so there is nothing to wait for.

@@ -10,6 +10,7 @@ use crate::http::{metrics, openapi, print, sse};
 use crate::limits;
 use crate::node::{Arriving, Node, Phase};
 use crate::ops::{cluster, discover, read, write};
+use crate::permit::permit;
 use crate::status::{Code, RpcError};
 use crate::token;
 use agni_core::proto::api::{self, Kind};
@@ -58,7 +59,10 @@ pub async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Response<Body
     };
     let head = request.method() == Method::HEAD;
     let outcome = match route {
-        Ok(Some(route)) => allowed(&node, route, request).await,
+        Ok(Some(route)) => match permit(&node, call, request.extensions()) {
+            Ok(()) => allowed(&node, route, request).await,
+            Err(error) => Err(error),
+        },
         Ok(None) => {
             let message = "there is no such path, /openapi.json lists them";
             Err(RpcError::new(Code::NotFound, "NOT_FOUND", message))
