@@ -209,7 +209,7 @@ class ClusterLab:
     def agnictl(self, *arguments: str) -> Process:
         """Starts the command line against the first node."""
         argv = [sys.executable, "-m", "agniregistry.cli", *arguments]
-        argv += ["--address", self.address(self.names[0])]
+        argv += ["--address", self.address(self.names[0]), "--timeout", "30s"]
         log_number = len(list(self.lab.folder.glob("agnictl-*.log")))
         name = f"agnictl-{log_number}"
         return self.processes.start(name, argv, host=CONTROL, env=PYTHONPATH)
