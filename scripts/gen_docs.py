@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "node/python"))
 sys.path.insert(0, str(ROOT / "scripts"))
 
 LIMIT = re.compile(r"((?:^/// .*\n)+)pub const (\w+): \w+ = ([^;]+);", re.MULTILINE)
-METRIC = re.compile(r'\(\s*"(agni_\w+)",\s*Kind::(\w+),\s*"([^"]+)",?\s*\)')
+METRIC = re.compile(r'\(\s*"((?:agni|process)_\w+)",\s*Kind::(\w+),\s*"([^"]+)",?\s*\)')
 
 
 def metrics_table() -> str:

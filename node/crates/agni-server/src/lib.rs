@@ -9,7 +9,8 @@
 //! Modules use one another downwards only:
 //! ```text
 //! server > accept, connection > router > grpc, http > watch > ops > route > runtime > node
-//!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log, limits
+//!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log,
+//!        process, limits
 //! server > peer > runtime
 //! ```
 
@@ -30,6 +31,7 @@ pub mod metrics;
 pub mod node;
 pub mod ops;
 pub mod peer;
+mod process;
 mod random;
 pub mod route;
 mod router;

@@ -12,6 +12,7 @@ from rich.text import Text
 from agniregistry import types as t
 from agniregistry.cli import render
 from agniregistry.cli.commands.rebalancing import rebalance_command
+from agniregistry.cli.commands.top import top_command
 from agniregistry.cli.exits import CliError, Exit
 from agniregistry.cli.options import connection, current, output, watching
 from agniregistry.cli.output import facts, repeatedly, say, show, structured, table_of
@@ -32,6 +33,7 @@ def cluster_command() -> None:
 
 
 cluster_command.add_command(rebalance_command)
+cluster_command.add_command(top_command)
 
 
 @cluster_command.command("status")
