@@ -145,9 +145,8 @@ def _screen(now: vitals.Look, before: vitals.Look | None, partitions: bool) -> A
     found = vitals.nodes(now, before)
     parts = [_headline(now, found), Text(""), _nodes(found)]
     if unreachable := [node for node in found if node.error]:
-        parts.append(Text(""))
-        for node in unreachable:
-            parts.append(Text(f"{node.name or node.node_id}: {node.error}", style="red"))
+        lines = [f"{node.name or node.node_id}: {node.error}" for node in unreachable]
+        parts += [Text(""), *(Text(line, style="red") for line in lines)]
     if partitions:
         parts += [Text(""), _partitions(now)]
     return Group(*parts)
