@@ -1,4 +1,4 @@
-"""The dashboard and the alerts ask only for what nodes really tell, and every alert has a remedy."""
+"""Dashboard and alerts ask only for what nodes really tell, and every alert has a remedy."""
 
 from __future__ import annotations
 

@@ -108,9 +108,7 @@ def test_the_live_view_survives_the_node_that_it_asked(tmp_path: Any, monkeypatc
         own.start()
         master, slave = pty.openpty()
         files = [str(file) for file in own.tls().files]
-        flags = [
-            each for pair in zip(("--ca", "--cert", "--key"), files, strict=True) for each in pair
-        ]
+        flags = ["--ca", files[0], "--cert", files[1], "--key", files[2]]
         child = subprocess.Popen(
             [sys.executable, "-m", "agniregistry.cli", "cluster", "top", "--interval", "200ms",
              "--timeout", "2s", "-a", own.addresses[0], *flags],
