@@ -33,12 +33,12 @@ INTERVAL_MS_MIN = 100
 @click.option(
     "--once", is_flag=True, help="Show it once, for scripts; -o json and yaml do so, too."
 )
-@click.option("--interval", "interval_ms", type=DURATION, default=1_000, show_default="1s",
-              help="Time between two looks; rates are over it.")  # fmt: skip
+@click.option("--interval", "interval_ms", type=DURATION, default=1_000,
+              help="Time between two looks; rates are over it. [default: 1s]")  # fmt: skip
 @output("table", "wide", "json", "yaml")
 @connection
 def top_command(partitions: bool, once: bool, interval_ms: int) -> None:
-    """Watch the nodes at work: what they lead, write, renew and read, what waits, who lags.
+    """Watch the nodes at work, live: what they lead, write and read, who lags.
 
     \b
     It asks every node for its figures, so their client addresses must be reachable from here.
