@@ -8,8 +8,10 @@
 //!
 //! Modules use one another downwards only:
 //! ```text
-//! server > accept, connection > router > grpc, http > permit, watch > ops > route > runtime > node
-//!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log, limits
+//! server > accept, connection > router > grpc, http > permit, watch > ops > route > runtime
+//!        > node
+//!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log,
+//!        process, limits
 //! server > peer > runtime
 //! ```
 
@@ -31,6 +33,7 @@ pub mod node;
 pub mod ops;
 pub mod peer;
 mod permit;
+mod process;
 mod random;
 pub mod route;
 mod router;

@@ -163,6 +163,12 @@ fn any_node_takes_any_request_and_all_show_the_same() {
         assert_eq!((status, found["matched"].as_u64()), (200, Some(30)));
         let (_, routing) = cluster.http(index, "GET", "/v1/routing", "");
         assert_eq!(routing["members"].as_array().map(Vec::len), Some(3));
+        let (_, members) = cluster.http(index, "GET", "/v1/members", "");
+        let states: Vec<_> = (0..3).map(|i| members["members"][i]["state"].clone()).collect();
+        assert_eq!(states, ["active"; 3]);
+        let led = members["placements"].as_array().expect("placements").iter();
+        assert!(led.clone().all(|p| p["leader_id"] != "0" && p["wanted"].as_array().is_some()));
+        assert_eq!(led.count(), routing["partitions"].as_array().expect("partitions").len());
     }
     let (status, refused) = cluster.http(1, "GET", "/v1/gateways/nobody", "");
     assert_eq!((status, &refused["error"]["reason"]), (404, &json!("NOT_FOUND")));

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -83,9 +83,8 @@ def observe(found: t.ClusterMembers) -> planner.Cluster:
 
 
 def _answers(address: str) -> bool:
-    settings = replace(current(), address=address, timeout_ms=PROBE_MS)
     try:
-        with settings.connect() as client:
+        with current().at(address, PROBE_MS).connect() as client:
             client.status()
     except AgniError:
         return False

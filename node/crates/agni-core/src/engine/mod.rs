@@ -23,7 +23,7 @@ use crate::lease::LeaseClock;
 use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::proto::node::SystemState;
-use crate::raft::cell::PartitionCell;
+use crate::raft::cell::{Follower, PartitionCell};
 use crate::raft::core::Event;
 use crate::raft::group::Group;
 use crate::raft::work::{Deliver, PeerMessage, Refuse, Submission};
@@ -95,6 +95,8 @@ pub struct PartitionState {
     pub suspect_domains: u32,
     /// Memory of the store, in bytes, estimated.
     pub memory_bytes: u64,
+    /// The other replicas, where this node leads.
+    pub followers: Vec<Follower>,
 }
 
 /// How the node does.
@@ -108,6 +110,8 @@ pub struct EngineStatus {
     pub wal_bytes: u64,
     /// Time since the start, in milliseconds.
     pub uptime_ms: u64,
+    /// Requests that wait for the driver.
+    pub waiting: usize,
     /// The partitions.
     pub partitions: Vec<PartitionState>,
 }
@@ -341,6 +345,7 @@ impl Engine {
             disk: disk_state(self.shared.disk.load(Relaxed)),
             wal_bytes: self.shared.wal_bytes.load(Relaxed),
             uptime_ms: self.now_ms() - self.shared.started_ms,
+            waiting: self.shared.inbox.waiting(),
             partitions,
         }
     }
@@ -396,6 +401,7 @@ fn partition_state((partition, cell): (usize, &Arc<PartitionCell>)) -> Partition
         snapshot_index: cell.snapshot_index.load(Relaxed),
         suspect_domains: store.suspect_domains(),
         memory_bytes: store.memory_bytes() as u64,
+        followers: cell.followers.lock().clone(),
     }
 }
 

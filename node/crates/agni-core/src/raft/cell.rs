@@ -2,9 +2,20 @@
 
 use crate::planted::{Bug, is_planted};
 use crate::store::Store;
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU64};
+
+/// Another replica, as the leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follower {
+    /// The node that holds it.
+    pub node_id: u64,
+    /// Entries of the leader's log that it isn't known to have.
+    pub behind: u64,
+    /// Whether it was heard of lately.
+    pub is_alive: bool,
+}
 
 /// What the driver shares with readers of one partition.
 pub struct PartitionCell {
@@ -34,6 +45,8 @@ pub struct PartitionCell {
     pub age_is_used: AtomicBool,
     /// Somebody has made use of the lease, so it is worth prolonging.
     pub lease_is_used: AtomicBool,
+    /// The other replicas where this node leads, looked at once a tick; empty elsewhere.
+    pub followers: Mutex<Vec<Follower>>,
 }
 
 impl PartitionCell {
@@ -51,6 +64,7 @@ impl PartitionCell {
             complete_at_us: AtomicU64::new(0),
             age_is_used: AtomicBool::new(false),
             lease_is_used: AtomicBool::new(false),
+            followers: Mutex::default(),
         }
     }
 

@@ -349,6 +349,7 @@ impl Group {
         let may_stand = self.may_stand();
         self.elections.tick(&mut self.node, may_stand);
         self.ask_age(now_us);
+        self.note_followers(now_us);
         let remaining_us = self.cell.leads_until_us.load(Relaxed).saturating_sub(now_us);
         let low = remaining_us < limits::LEASE_US * 2 / 3;
         if low && self.is_current() && self.cell.lease_is_used.swap(false, Relaxed) {

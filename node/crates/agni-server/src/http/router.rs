@@ -9,7 +9,7 @@ use crate::http::routes::Route;
 use crate::http::{metrics, openapi, print, sse};
 use crate::limits;
 use crate::node::{Arriving, Node, Phase};
-use crate::ops::{cluster, discover, read, write};
+use crate::ops::{admin, cluster, discover, read, write};
 use crate::permit::permit;
 use crate::status::{Code, RpcError};
 use crate::token;
@@ -114,6 +114,7 @@ async fn allowed(node: &Arc<Node>, route: Route, request: Request<Incoming>) -> 
         | Route::Discover
         | Route::Status
         | Route::Routing
+        | Route::Members
             if method == Method::GET || method == Method::DELETE =>
         {
             without_body(node, route, &method, query).await
@@ -231,6 +232,10 @@ async fn without_body(node: &Node, route: Route, method: &Method, mut query: Que
         Route::Status => {
             query.end()?;
             Ok(ok(&print::status(&cluster::status(node))))
+        }
+        Route::Members => {
+            query.end()?;
+            Ok(ok(&print::members(&admin::members(node).await)))
         }
         _ => {
             std::mem::take(&mut query).end()?;
