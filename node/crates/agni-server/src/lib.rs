@@ -9,7 +9,7 @@
 //! Modules use one another downwards only:
 //! ```text
 //! server > accept, connection > router > grpc, http > watch > ops > route > runtime > node
-//!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log, limits
+//!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log, pace, limits
 //! server > peer > runtime
 //! ```
 
@@ -29,6 +29,7 @@ pub mod log;
 pub mod metrics;
 pub mod node;
 pub mod ops;
+mod pace;
 pub mod peer;
 mod random;
 pub mod route;

@@ -1,7 +1,7 @@
 //! What is counted, told to Prometheus in its text format.
 
 use crate::call::Call;
-use crate::metrics::{Kind, METRICS, PeerMetrics, ServerMetrics};
+use crate::metrics::{BackupMetrics, Kind, METRICS, PeerMetrics, ServerMetrics};
 use crate::node::Node;
 use crate::status::{Code, code_word};
 use crate::tls::{Reason, Tls, TlsMetrics};
@@ -68,6 +68,7 @@ pub fn text(node: &Node) -> String {
     calls(&mut text, &node.metrics);
     engine(&mut text, node.engine.metrics());
     let metrics = &node.metrics;
+    backups(&mut text, &metrics.backup);
     text.single("agni_connections", node.open_connections() as u64);
     text.single("agni_connections_total", metrics.accepted.load(Relaxed));
     text.single("agni_connections_refused_total", metrics.refused.load(Relaxed));
@@ -146,6 +147,13 @@ fn engine(text: &mut Text, metrics: &EngineMetrics) {
     text.head("agni_stalled_seconds_total");
     let stalled_s = metrics.stalled_us.load(Relaxed) as f64 / 1e6;
     text.value("agni_stalled_seconds_total", "", stalled_s);
+}
+
+fn backups(text: &mut Text, metrics: &BackupMetrics) {
+    text.single("agni_backups_total", metrics.finished.load(Relaxed));
+    text.single("agni_backups_failed_total", metrics.failed.load(Relaxed));
+    text.single("agni_backup_bytes_total", metrics.bytes.load(Relaxed));
+    text.histogram("agni_backup_seconds", 1e6, &metrics.microseconds);
 }
 
 fn peers(text: &mut Text, metrics: &PeerMetrics) {
