@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -55,10 +56,9 @@ class ArchiveWriter:
         self._mark = (self._file.tell(), self._sha256.copy())
         self._frame(FrameKind.SECTION, _json(about))
 
-    def data(self, data: bytes) -> None:
-        """As `Intake.data`."""
-        for _ in self.intake.data(data):
-            pass
+    def data(self, data: bytes) -> Iterator[bytes]:
+        """As `Intake.data`; written once all records were taken."""
+        yield from self.intake.data(data)
         self._frame(FrameKind.DATA, data)
 
     def finish(self) -> Manifest:
