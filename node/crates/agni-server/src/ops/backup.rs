@@ -59,32 +59,41 @@ pub fn begin(node: &Arc<Node>, request: BackupRequest) -> Result<Pieces, RpcErro
     let partitions = cluster::which(node, request.partitions)?;
     let own_pace = (request.bytes_per_s > 0).then(|| Pace::new(request.bytes_per_s));
     start(node, &node.backups, |node, sender| async move {
-        let begun = Instant::now();
+        let mut account = Account { node: &node, begun: Instant::now(), error: None, done: false };
         let mut sink = Sink { node: &node, sender: &sender, own_pace, sent: 0 };
-        let outcome = whole(&node, &partitions, &mut sink).await;
-        let metrics = &node.metrics.backup;
-        let took = begun.elapsed();
-        let mut fields = vec![
-            ("partitions", partitions.len().into()),
-            ("bytes", sink.sent.into()),
-            ("took_ms", (took.as_millis() as u64).into()),
-        ];
-        match outcome {
-            Ok(()) => {
-                metrics.finished.fetch_add(1, Relaxed);
-                metrics.microseconds.observe(took.as_micros() as u64);
-                log::write(Level::Info, "a backup was streamed", &fields);
-                Ok(())
-            }
-            Err(fault) => {
-                metrics.failed.fetch_add(1, Relaxed);
-                let error = told(fault);
-                fields.push(("error", error.message.as_ref().into()));
-                log::write(Level::Warn, "a backup broke off", &fields);
-                Err(error)
-            }
-        }
+        let outcome = whole(&node, &partitions, &mut sink).await.map_err(told);
+        account.done = outcome.is_ok();
+        account.error = outcome.as_ref().err().map(|error| error.message.to_string());
+        outcome
     })
+}
+
+/// Counts a backup when it ends, also where nobody waits for its end.
+struct Account<'a> {
+    node: &'a Node,
+    begun: Instant,
+    error: Option<String>,
+    done: bool,
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        let metrics = &self.node.metrics.backup;
+        let took = self.begun.elapsed();
+        let took_ms = ("took_ms", (took.as_millis() as u64).into());
+        if self.done {
+            metrics.finished.fetch_add(1, Relaxed);
+            metrics.microseconds.observe(took.as_micros() as u64);
+            log::write(Level::Info, "a backup was streamed", &[took_ms]);
+        } else {
+            metrics.failed.fetch_add(1, Relaxed);
+            let error = self
+                .error
+                .take()
+                .unwrap_or_else(|| "its client is gone, or the node stops".to_owned());
+            log::write(Level::Warn, "a backup broke off", &[took_ms, ("error", error.into())]);
+        }
+    }
 }
 
 /// Streams one partition that this node holds, for another node's backup.
