@@ -11,7 +11,7 @@
 //! server > accept, connection > router > grpc, http > permit, watch > ops > route > runtime
 //!        > node
 //!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log,
-//!        process, limits
+//!        pace, process, limits
 //! server > peer > runtime
 //! ```
 
@@ -31,6 +31,7 @@ pub mod log;
 pub mod metrics;
 pub mod node;
 pub mod ops;
+mod pace;
 pub mod peer;
 mod permit;
 mod process;

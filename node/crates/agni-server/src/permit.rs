@@ -22,12 +22,16 @@ fn decide(call: Call, caller: Option<&Identity>) -> Result<(), RpcError> {
     let is_node = || caller.is_some_and(|identity| identity.node_name().is_some());
     let is_operator = || caller.is_some_and(Identity::is_operator);
     match call {
-        Call::Ask if !is_node() => Err(RpcError::new(
+        Call::Ask | Call::Copy if !is_node() => Err(RpcError::new(
             Code::PermissionDenied,
             "NOT_A_NODE",
             "this is for nodes among each other: use the registry's own calls",
         )),
-        Call::Snapshot | Call::ChangeMember | Call::PlacePartition | Call::TransferLeader
+        Call::Snapshot
+        | Call::Backup
+        | Call::ChangeMember
+        | Call::PlacePartition
+        | Call::TransferLeader
             if !is_operator() =>
         {
             Err(RpcError::new(
@@ -53,12 +57,13 @@ mod tests {
         let (node, operator, agent) = ("/registry/node/n1", "/operator", "/t/default/agent/a");
         for call in Call::ALL {
             match call {
-                Call::Ask => {
+                Call::Ask | Call::Copy => {
                     assert_eq!(reason(call, node), None);
                     assert_eq!(reason(call, operator), Some("NOT_A_NODE"));
                     assert_eq!(reason(call, agent), Some("NOT_A_NODE"));
                 }
                 Call::Snapshot
+                | Call::Backup
                 | Call::ChangeMember
                 | Call::PlacePartition
                 | Call::TransferLeader => {

@@ -4,7 +4,7 @@ use crate::access::{note, trace_of};
 use crate::body::Body;
 use crate::call::Call;
 use crate::grpc::frame::Messages;
-use crate::grpc::{keepalive, unary, watch};
+use crate::grpc::{backup, keepalive, unary, watch};
 use crate::node::{Node, Phase};
 use crate::permit::permit;
 use crate::status::{Code, GRPC_CONTENT_TYPE, RpcError, ok_trailers};
@@ -89,6 +89,9 @@ async fn dispatch(
     match call {
         Call::KeepAlive => return Ok(streaming(keepalive::serve(node.clone(), messages))),
         Call::Watch => return Ok(streaming(watch::serve(node, messages).await?)),
+        Call::Backup | Call::Copy => {
+            return Ok(streaming(backup::serve(node, call, messages).await?));
+        }
         _ => {}
     }
     let answer = unary::answer(node, call, messages);
