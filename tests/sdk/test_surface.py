@@ -16,8 +16,8 @@ from agniregistry.testing import FakeRegistry
 GOLDEN = {
     "agniregistry": """AgniError AsyncClient Capacity Client Filter Key Kind ReadOptions
         RetryPolicy Spec Timeout Tls""",
-    "agniregistry.client": """AsyncCache AsyncClient AsyncRegistration AsyncWatch BatchResult
-        Cache Client Registration RetryPolicy Timeout Tls Watch""",
+    "agniregistry.client": """AsyncCache AsyncClient AsyncRegistration AsyncSession
+        AsyncWatch BatchResult Cache Client Registration RetryPolicy Session Timeout Tls Watch""",
     "agniregistry.config": "DEFAULT_TARGET RetryPolicy Timeout",
     "agniregistry.identity": """Bundle DevCa Identity Leaf Material Role SpiffeId Tls
         check_trust_domain load load_bundle load_identity""",
@@ -31,8 +31,8 @@ GOLDEN = {
         SnapshotTaken Spec Started Status Synced UpdateOperation Updated WatchItem WatchMessage
         WatchPhase""",
 }
-METHODS = """batch cache deregister discover get list list_all put register renew routing snapshot
-    status update watch"""
+METHODS = """batch cache deregister discover get list list_all put register renew routing session
+    snapshot status update watch"""
 
 ADMIN = "drain_member members place_partition remove_member return_member transfer_leader"
 """What only a real cluster has: the fake registry is one node for ever."""

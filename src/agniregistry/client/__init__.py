@@ -3,10 +3,12 @@
 from agniregistry.client._async import AsyncClient
 from agniregistry.client._async_cache import AsyncCache
 from agniregistry.client._async_registration import AsyncRegistration
+from agniregistry.client._async_session import AsyncSession
 from agniregistry.client._async_watch import AsyncWatch
 from agniregistry.client._cache import Cache
 from agniregistry.client._calls import BatchResult
 from agniregistry.client._registration import Registration
+from agniregistry.client._session import Session
 from agniregistry.client._sync import Client
 from agniregistry.client._watch import Watch
 from agniregistry.config import RetryPolicy, Timeout
@@ -16,12 +18,14 @@ __all__ = [
     "AsyncCache",
     "AsyncClient",
     "AsyncRegistration",
+    "AsyncSession",
     "AsyncWatch",
     "BatchResult",
     "Cache",
     "Client",
     "Registration",
     "RetryPolicy",
+    "Session",
     "Timeout",
     "Tls",
     "Watch",
