@@ -117,10 +117,12 @@ class Endpoints(Generic[C]):
         self, where: Where, partition: int | None, tried: Collection[Endpoint[C]]
     ) -> Endpoint[C] | None:
         """Whom to ask next; None when all that may be asked have been tried."""
-        if where is Where.LEADER or where is Where.REPLICA:
-            suited = self._suited(where, partition, tried)
-            if suited is not None:
-                return suited
+        if where is Where.REPLICA:
+            suited = self._replica(partition, tried)
+        else:
+            suited = self.leader(partition, tried) if where is Where.LEADER else None
+        if suited is not None:
+            return suited
         reachable = [each for each in self.given if each.is_up and each not in tried]
         if reachable:
             return self._calmer(reachable)
@@ -132,26 +134,29 @@ class Endpoints(Generic[C]):
         left = [each for each in self.given if each not in tried]
         return min(left, key=lambda each: each.retry_at) if left else None
 
-    def _suited(
-        self, where: Where, partition: int | None, tried: Collection[Endpoint[C]]
-    ) -> Endpoint[C] | None:
-        routes = self.routes
-        if routes is None:
+    def leader(self, partition: int | None, tried: Collection[Endpoint[C]]) -> Endpoint[C] | None:
+        """Who leads a partition; None when that is unknown, or nobody who may be asked."""
+        if self.routes is None or partition is None:
             return None
-        if partition is None:
-            members: Collection[int] = () if where is Where.LEADER else routes.members
-        elif where is Where.LEADER:
-            members = (routes.leader(partition),)
-        else:
-            members = routes.replicas(partition)
+        found = self.by_member.get(self.routes.leader(partition))
+        if found is None or found in tried:
+            return None
+        if not found.is_up:
+            found.is_wanted = True
+            return None
+        return found
+
+    def _replica(self, partition: int | None, tried: Collection[Endpoint[C]]) -> Endpoint[C] | None:
+        if self.routes is None:
+            return None
         found = []
-        for node_id in members:
+        for node_id in self.by_member if partition is None else self.routes.replicas(partition):
             each = self.by_member.get(node_id)
             if each is not None and each.is_up and each not in tried:
                 found.append(each)
             elif each is not None:
                 each.is_wanted = True
-        if self._zone and where is Where.REPLICA:
+        if self._zone:
             found = [each for each in found if each.zone == self._zone] or found
         return self._calmer(found) if found else None
 

@@ -115,23 +115,23 @@ class Router(Generic[C]):
         now = self._clock()
         with self._lock:
             # Whoever watches makes one call for ever, and needs the map all the same.
+            before = self._calls
             self._calls += CALLS_BEFORE_MAP if is_stream else where is not Where.GIVEN
-            endpoint = self.endpoints.pick(where, partition, tried)
+            if before < CALLS_BEFORE_MAP <= self._calls:
+                self._work_at = now
+            leader = None
+            if where is Where.LEADER and partition is not None:
+                leader = self.endpoints.leader(partition, tried)
+            endpoint = leader or self.endpoints.pick(where, partition, tried)
             if endpoint is None:
                 tried.clear()
                 endpoint = self.endpoints.pick(where, partition, tried) or self.endpoints.given[0]
             endpoint.users += 1
             endpoint.in_flight += not is_stream
-            is_direct = (
-                where is Where.LEADER
-                and routes is not None
-                and partition is not None
-                and self.endpoints.by_member.get(routes.leader(partition)) is endpoint
-            )
             channels = self._channels_of(endpoint)
         if now >= self._work_at or self.endpoints.retired:
             self._work()
-        return Way(endpoint, channels.acquire(), channels, partition, is_direct, now)
+        return Way(endpoint, channels.acquire(), channels, partition, leader is not None, now)
 
     def timeout_s(self, way: Way[C], attempts: Attempts) -> float:
         """How long the attempt may take. One silent node of several may not eat all the time."""
