@@ -38,6 +38,11 @@ def shut_out(target: str, **more: Any) -> ConnectionFailedError:
     return caught.value
 
 
+def channels_of(client: Any) -> Any:
+    """The channels to the client's only target."""
+    return client._router.endpoints.given[0].channels
+
+
 def test_the_right_certificate_gets_in(secure: Any, agent: Leaf, tls: Callable[..., Tls]) -> None:
     for target in (secure.address, f"https://{secure.address}/", f"grpcs://{secure.address}"):
         with Client(target, tls=tls(agent), **ONCE) as client:
@@ -141,7 +146,7 @@ def test_a_rotation_under_load_fails_no_call(
         assert load.failures == []
         assert list(dict.fromkeys(secure.serials)) == expected
         # What nobody uses any more is closed, once the watch is gone too.
-        eventually(lambda: client.list() and not client._channels._retired)
+        eventually(lambda: client.list() and not channels_of(client)._retired)
 
 
 async def test_a_rotation_under_load_fails_no_async_call(
@@ -173,7 +178,7 @@ async def test_a_rotation_under_load_fails_no_async_call(
         assert all(task.result() > 3 for task in tasks)
         assert list(dict.fromkeys(secure.serials)) == expected
         async with asyncio.timeout(10):
-            while client._channels._retired:
+            while channels_of(client)._retired:
                 await client.list()
 
 
@@ -185,7 +190,7 @@ def test_a_certificate_that_is_not_accepted_yet_costs_nothing(
         stranger = other_ca.issue(agent.spiffe_id)
         agent.key_file.write_bytes(stranger.key_file.read_bytes())
         agent.cert_file.write_bytes(stranger.cert_file.read_bytes())
-        eventually(lambda: client.list() and client._channels._pending is not None)
+        eventually(lambda: client.list() and channels_of(client)._pending is not None)
         for _ in range(50):
             client.list()
         assert set(secure.serials) == {agent.serial}
@@ -224,4 +229,4 @@ def test_a_client_closed_in_the_midst_of_a_rotation_ends(
         client.list()
         ca.renew(agent.name)
         client.list()
-    assert client._channels._pending is None
+    assert channels_of(client)._pending is None

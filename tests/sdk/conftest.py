@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from agniregistry import types as t
 from agniregistry.client import Client
 from agniregistry.config import RetryPolicy, Timeout
 from agniregistry.testing import FakeClock, FakeRegistry
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 QUICK = RetryPolicy(max_attempts=5, initial_delay_ms=1, max_delay_ms=20)
 

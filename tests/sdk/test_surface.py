@@ -16,9 +16,9 @@ from agniregistry.testing import FakeRegistry
 GOLDEN = {
     "agniregistry": """AgniError AsyncClient Capacity Client Filter Key Kind ReadOptions
         RetryPolicy Spec Timeout Tls""",
-    "agniregistry.client": """AsyncBackup AsyncCache AsyncClient AsyncRegistration AsyncWatch Backup
-        BatchResult
-        Cache Client Registration RetryPolicy Timeout Tls Watch""",
+    "agniregistry.client": """AsyncBackup AsyncCache AsyncClient AsyncRegistration AsyncSession
+        AsyncWatch Backup BatchResult Cache Client Registration RetryPolicy Session Timeout Tls
+        Watch""",
     "agniregistry.config": "DEFAULT_TARGET RetryPolicy Timeout",
     "agniregistry.identity": """Bundle DevCa Identity Leaf Material Role SpiffeId Tls
         check_trust_domain load load_bundle load_identity""",
@@ -33,8 +33,8 @@ GOLDEN = {
         SnapshotTaken Spec Started Status Synced UpdateOperation Updated WatchItem WatchMessage
         WatchPhase""",
 }
-METHODS = """batch cache deregister discover get list list_all put register renew routing snapshot
-    status update watch"""
+METHODS = """batch cache deregister discover get list list_all put register renew routing session
+    snapshot status update watch"""
 
 ADMIN = """backup drain_member members place_partition remove_member restore return_member
     transfer_leader"""

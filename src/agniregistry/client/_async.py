@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -18,65 +19,59 @@ from agniregistry.client import _backup_calls as backups
 from agniregistry.client import _calls as calls
 from agniregistry.client._async_backup import AsyncBackup
 from agniregistry.client._async_cache import AsyncCache
+from agniregistry.client._async_calls import AsyncDataCalls
 from agniregistry.client._async_channels import AsyncFlavour
 from agniregistry.client._async_registration import AsyncRegistration, AsyncRenewer
+from agniregistry.client._async_session import AsyncSession
 from agniregistry.client._async_watch import AsyncWatch, being_cancelled
-from agniregistry.client._base import ALL, DEFAULT_READ, DEFAULT_TTL_MS, ClientBase
+from agniregistry.client._base import ALL, DEFAULT_TTL_MS, ClientBase
 from agniregistry.client._channels import Channels, Link
+from agniregistry.client._endpoints import Endpoint
 from agniregistry.client._renewals import LoadSource, OnEvent, entry_for
 from agniregistry.client._retry import Attempts
+from agniregistry.client._router import Router, Streams
+from agniregistry.client._target import Target, parse_targets
 from agniregistry.client._watch_core import WatchRequest
 from agniregistry.config import DEFAULT_TARGET, RetryPolicy, Timeout
-from agniregistry.errors import ClientClosedError
+from agniregistry.errors import AgniError, ClientClosedError
 from agniregistry.identity import Tls
 
 T = TypeVar("T")
 
 
-class AsyncClient(ClientBase):
-    """A connection to the registry.
+class AsyncClient(ClientBase, AsyncDataCalls):
+    """The way to the registry: to any of the targets, and to the nodes that they name.
 
     Every method raises an `AgniError`, retries what may succeed later, and takes `timeout_ms`
     for itself in place of the client's `timeout.total_ms`. With `tls` the connection is
-    encrypted, both sides prove themselves, and the files may be replaced at any time.
+    encrypted, both sides prove themselves, and the files may be replaced at any time. Several
+    targets are given in a sequence or with commas; `zone` is where the caller runs: stale reads
+    prefer replicas there.
     """
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | Sequence[str] = DEFAULT_TARGET,
         *,
         timeout: Timeout | None = None,
         retry: RetryPolicy | None = None,
         tls: Tls | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
+        zone: str = "",
     ) -> None:
         super().__init__(target, timeout, retry, metadata)
-        self._flavour = AsyncFlavour()
-        self._channels = Channels(target, tls, credentials, self._flavour)
+        self._flavour = flavour = AsyncFlavour()
+
+        def open_channels(where: Target) -> Channels[grpc.aio.Channel]:
+            return Channels(where, tls, credentials, flavour)
+
+        self._router = Router(parse_targets(target), open_channels, flavour, metadata, zone)
         self._closed = asyncio.Event()
         self._open: set[AsyncWatch | AsyncCache | AsyncBackup] = set()
         self._renewer = AsyncRenewer(self.renew, self.batch, self.retry, self.timeout)
 
-    # -- writes ---------------------------------------------------------------------------
-
-    async def put(
-        self,
-        key: t.Key,
-        spec: t.Spec,
-        *,
-        ttl_ms: int = 0,
-        incarnation: int = 0,
-        expected_revision: int | None = None,
-        timeout_ms: int | None = None,
-    ) -> t.Registered:
-        """Registers once and keeps nothing alive: see `register` for that.
-
-        Without `ttl_ms` the record stays until it is deregistered. `incarnation` 0 means the
-        stored one; `expected_revision` 0 means that the record must not exist.
-        """
-        operation = t.RegisterOperation(key, spec, ttl_ms, incarnation, expected_revision)
-        return await self._call(calls.put(operation), timeout_ms)
+    # -- what goes on in the background ---------------------------------------------------
 
     async def register(
         self,
@@ -107,113 +102,6 @@ class AsyncClient(ClientBase):
             self._renewer.add(entry)
         return AsyncRegistration(self.put, self.deregister, self._renewer, entry, result)
 
-    async def update(
-        self,
-        key: t.Key,
-        spec: t.Spec,
-        update_mask: Sequence[str],
-        *,
-        incarnation: int = 0,
-        expected_revision: int | None = None,
-        timeout_ms: int | None = None,
-    ) -> t.Updated:
-        """Changes the fields named in the mask, such as "capacity.cpu", to those of the spec."""
-        operation = t.UpdateOperation(key, spec, tuple(update_mask), incarnation, expected_revision)
-        return await self._call(calls.update(operation), timeout_ms)
-
-    async def deregister(
-        self,
-        key: t.Key,
-        *,
-        incarnation: int = 0,
-        expected_revision: int | None = None,
-        drain_ms: int = 0,
-        successor: str = "",
-        timeout_ms: int | None = None,
-    ) -> t.Deregistered:
-        """Removes the record, at once or after `drain_ms` as DRAINING."""
-        operation = t.DeregisterOperation(key, incarnation, expected_revision, drain_ms, successor)
-        return await self._call(calls.deregister(operation), timeout_ms)
-
-    async def batch(
-        self, operations: Sequence[t.BatchOperation], *, timeout_ms: int | None = None
-    ) -> tuple[calls.BatchResult, ...]:
-        """Several writes, 1..1,000, each for itself: a refused one is an error in its place."""
-        return await self._call(calls.batch(operations), timeout_ms)
-
-    async def renew(
-        self,
-        lease_ids: Sequence[int],
-        loads: Sequence[t.LeaseLoad] = (),
-        *,
-        timeout_ms: int | None = None,
-    ) -> t.Renewed:
-        """Extends leases, at most 10,000, and reports loads. Handles do this by themselves."""
-        return await self._call(calls.renew(lease_ids, loads), timeout_ms)
-
-    # -- reads ----------------------------------------------------------------------------
-
-    async def get(
-        self,
-        key: t.Key,
-        *,
-        read: t.ReadOptions = DEFAULT_READ,
-        timeout_ms: int | None = None,
-    ) -> t.Instance:
-        """The record with its liveness and load; `NotFoundError` where there is none."""
-        return await self._call(calls.get(key, read), timeout_ms)
-
-    async def list(
-        self,
-        filter: t.Filter = ALL,
-        *,
-        page_size: int = 0,
-        page_token: str = "",
-        read: t.ReadOptions = DEFAULT_READ,
-        timeout_ms: int | None = None,
-    ) -> t.Page:
-        """One page of the records that match; `list_all` walks through the pages."""
-        return await self._call(calls.list_page(filter, page_size, page_token, read), timeout_ms)
-
-    async def list_all(
-        self,
-        filter: t.Filter = ALL,
-        *,
-        page_size: int = 0,
-        read: t.ReadOptions = DEFAULT_READ,
-        timeout_ms: int | None = None,
-    ) -> AsyncIterator[t.Instance]:
-        """All records that match, as of one moment, page by page."""
-        token = ""
-        while True:
-            page = await self.list(
-                filter, page_size=page_size, page_token=token, read=read, timeout_ms=timeout_ms
-            )
-            for instance in page.instances:
-                yield instance
-            token = page.next_page_token
-            if not token:
-                return
-
-    async def discover(
-        self,
-        filter: t.Filter,
-        *,
-        region: str = "",
-        limit: int = 0,
-        choices: int = 0,
-        explain: bool = False,
-        explain_names: Sequence[str] = (),
-        read: t.ReadOptions = DEFAULT_READ,
-        timeout_ms: int | None = None,
-    ) -> t.Discovery:
-        """The best records for a need, best first; the filter's kind must be given.
-
-        `region` is preferred, not demanded. `explain` says why records were left out.
-        """
-        call = calls.discover(filter, region, limit, choices, explain, explain_names, read)
-        return await self._call(call, timeout_ms)
-
     def watch(
         self,
         filter: t.Filter = ALL,
@@ -232,8 +120,10 @@ class AsyncClient(ClientBase):
             filter, resume_token, include_current, include_previous, progress_interval_ms
         )
         request.encode()  # Refuses what can't be sent before anything is opened.
+        streams = Streams(self._router, self._error)
+        open_stream = partial(self._open_stream, calls.REGISTRY + "Watch", streams)
         watch = AsyncWatch(
-            request, self._open_watch, self._error, self.retry, self.timeout, self._forget
+            request, open_stream, streams.error, self.retry, self.timeout, self._forget
         )
         self._open.add(watch)
         return watch
@@ -247,6 +137,10 @@ class AsyncClient(ClientBase):
         cache = AsyncCache(self.watch, filter, max_age_ms, self._forget)
         self._open.add(cache)
         return cache
+
+    def session(self) -> AsyncSession:
+        """Reads and writes that never see the registry go back, whichever replica answers."""
+        return AsyncSession(self._call)
 
     # -- the cluster ----------------------------------------------------------------------
 
@@ -271,8 +165,9 @@ class AsyncClient(ClientBase):
         archives of it; `bytes_per_s` slows it down below the node's own limit.
         """
         self._check_open()
-        stream = self._open_stream(backups.PATH, backups.request(partitions, bytes_per_s))
-        backup = AsyncBackup(stream, self._error, self._forget)
+        streams = Streams(self._router, self._error)
+        stream = self._open_stream(backups.PATH, streams, backups.request(partitions, bytes_per_s))
+        backup = AsyncBackup(stream, streams.error, self._forget)
         self._open.add(backup)
         return backup
 
@@ -345,7 +240,7 @@ class AsyncClient(ClientBase):
         await self._renewer.stop()
         for item in tuple(self._open):
             await item.aclose()
-        for channel in self._channels.close():
+        for channel in self._router.close():
             await channel.close(grace=None)
         await self._flavour.finished()
 
@@ -365,28 +260,35 @@ class AsyncClient(ClientBase):
     async def _call(self, call: calls.Call[T], timeout_ms: int | None) -> T:
         self._check_open()
         attempts = Attempts(self.retry, self._timeout(timeout_ms))
+        tried: set[Endpoint[grpc.aio.Channel]] = set()
         while True:
-            link = self._channels.acquire()
+            way = self._router.begin(call.where, call.key, tried)
+            error: AgniError | None = None
             try:
-                method = _method(link, call.path)
-                data = await method(
-                    call.request, timeout=attempts.timeout_s(), metadata=self._metadata
-                )
-                return call.answer(data)
+                limit_s = self._router.timeout_s(way, attempts)
+                method = _method(way.link, call.path)
+                data = await method(call.request, timeout=limit_s, metadata=self._metadata)
+                answer = call.answer(data)
+                self._router.learn(way, getattr(answer, "header", None))
+                return answer
             except grpc.RpcError as failure:
-                error = self._error(failure)
-                pause = attempts.pause_s(error)
-                if pause is None:
-                    raise error from failure
+                cause, error = failure, self._error(failure)
             except grpc.aio.UsageError as failure:  # gRPC's word for a closed channel
                 raise ClientClosedError("the client is closed") from failure
             except asyncio.CancelledError as failure:
+                error = ClientClosedError("the client was closed during the call")
                 if self._closed.is_set() and not being_cancelled():
-                    raise ClientClosedError("the client was closed during the call") from failure
+                    raise error from failure
                 raise
             finally:
-                self._channels.release(link)
-            await self._pause(pause)
+                self._router.end(way, error)
+            elsewhere = self._router.goes_on(call.where, way, tried, error)
+            pause = attempts.pause_s(error, elsewhere=elsewhere)
+            if pause is None:
+                raise error from cause
+            if not elsewhere:
+                tried.clear()
+                await self._pause(pause)
             self._check_open()
 
     async def _pause(self, seconds: float) -> None:
@@ -396,14 +298,11 @@ class AsyncClient(ClientBase):
         except TimeoutError:
             return
 
-    def _open_watch(self, request: bytes) -> Any:
-        return self._open_stream(calls.REGISTRY + "Watch", request)
-
-    def _open_stream(self, path: str, request: bytes) -> Any:
-        link = self._channels.acquire()
-        stream = link.channel.unary_stream(path, None, None)
+    def _open_stream(self, path: str, streams: Streams[grpc.aio.Channel], request: bytes) -> Any:
+        way = streams.begin()
+        stream = way.link.channel.unary_stream(path, None, None)
         call: Any = stream(request, metadata=self._metadata)
-        call.add_done_callback(lambda _: self._channels.release(link))
+        call.add_done_callback(lambda _: self._router.end_stream(way))
         return call
 
     def _forget(self, item: AsyncWatch | AsyncCache | AsyncBackup) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 
-from agniregistry.client._channels import Options, Warmup
+from agniregistry.client._channels import Done, Options, SendOptions, Warmup
 
 
 class AsyncFlavour:
@@ -14,6 +15,7 @@ class AsyncFlavour:
 
     def __init__(self) -> None:
         self._closing: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[None]] = set()
 
     def open(
         self, address: str, credentials: grpc.ChannelCredentials | None, options: Options
@@ -33,9 +35,29 @@ class AsyncFlavour:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
+    def send(
+        self, channel: grpc.aio.Channel, path: str, request: bytes, options: SendOptions, done: Done
+    ) -> None:
+        """Calls in a task, which `finished` ends."""
+
+        async def ask() -> None:
+            answer = None
+            try:
+                method: Any = channel.unary_unary(path, None, None)
+                answer = await method(request, timeout=options.timeout_s, metadata=options.metadata)
+            except (grpc.RpcError, grpc.aio.UsageError, asyncio.CancelledError):
+                answer = None  # Nobody waits for it: what could not be had is asked for later.
+            done(answer)
+
+        task = asyncio.get_running_loop().create_task(ask(), name="agniregistry-routing")
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
     async def finished(self) -> None:
-        """Returns when every discarded channel is closed."""
-        await asyncio.gather(*self._closing)
+        """Returns when nothing is asked any more and every discarded channel is closed."""
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, *self._closing)
 
 
 class _AsyncWarmup:

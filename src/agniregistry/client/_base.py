@@ -45,13 +45,13 @@ class ClientBase:
 
     def __init__(
         self,
-        target: str,
+        target: str | Sequence[str],
         timeout: Timeout | None,
         retry: RetryPolicy | None,
         metadata: Sequence[tuple[str, str]],
     ) -> None:
-        self.target = target
-        """Where the node is, as it was given."""
+        self.target = target if isinstance(target, str) else ",".join(target)
+        """Where the registry is, as it was given."""
         self.timeout = timeout or Timeout()
         """How long calls may take."""
         self.retry = retry or RetryPolicy()

@@ -21,6 +21,7 @@ from agniregistry import types as t
 from agniregistry.api.v1 import cluster_pb2 as c
 from agniregistry.api.v1 import registry_pb2 as r
 from agniregistry.client import _convert as convert
+from agniregistry.client._routes import Where
 from agniregistry.errors import AgniError, InternalError, InvalidFieldError, error_for
 
 REGISTRY = "/agniregistry.api.v1.RegistryService/"
@@ -42,6 +43,10 @@ class Call(Generic[T]):
     """The encoded request."""
     read: Callable[[bytes], T]
     """Turns the encoded answer into a value."""
+    where: Where = Where.ANY
+    """Which nodes it is for."""
+    key: t.Key | None = None
+    """The key whose partition it is about, if it is about one."""
 
     def answer(self, data: bytes) -> T:
         """The answer as a value; bytes that are no answer are a fault of the server."""
@@ -113,10 +118,13 @@ def _deregistered(message: r.DeregisterResponse) -> t.Deregistered:
 
 def put(operation: t.RegisterOperation) -> Call[t.Registered]:
     """Register."""
+    key = operation.key
     return Call(
         REGISTRY + "Register",
         _register_request(operation).SerializeToString(),
         lambda data: _registered(r.RegisterResponse.FromString(data)),
+        Where.LEADER,
+        key if key.name else t.Key(key.kind, operation.spec.domain, key.namespace),
     )
 
 
@@ -126,6 +134,8 @@ def update(operation: t.UpdateOperation) -> Call[t.Updated]:
         REGISTRY + "Update",
         _update_request(operation).SerializeToString(),
         lambda data: _updated(r.UpdateResponse.FromString(data)),
+        Where.LEADER,
+        operation.key,
     )
 
 
@@ -135,6 +145,8 @@ def deregister(operation: t.DeregisterOperation) -> Call[t.Deregistered]:
         REGISTRY + "Deregister",
         _deregister_request(operation).SerializeToString(),
         lambda data: _deregistered(r.DeregisterResponse.FromString(data)),
+        Where.LEADER,
+        operation.key,
     )
 
 
@@ -196,6 +208,10 @@ def code_number(name: str) -> int:
     return _CODE_NAMES.index(name)
 
 
+def _read_where(read: t.ReadOptions, otherwise: Where) -> Where:
+    return Where.REPLICA if read.consistency is t.Consistency.STALE else otherwise
+
+
 def get(key: t.Key, read: t.ReadOptions) -> Call[t.Instance]:
     """Get."""
     message = r.GetRequest(key=convert.key_to_wire(key), read=convert.read_to_wire(read))
@@ -204,7 +220,8 @@ def get(key: t.Key, read: t.ReadOptions) -> Call[t.Instance]:
         response = r.GetResponse.FromString(data)
         return convert.instance_from_wire(response.instance, response.header)
 
-    return Call(REGISTRY + "Get", message.SerializeToString(), decode)
+    where = _read_where(read, Where.LEADER)
+    return Call(REGISTRY + "Get", message.SerializeToString(), decode, where, key)
 
 
 def list_page(
@@ -224,7 +241,8 @@ def list_page(
             headers=tuple(convert.header_from_wire(h) for h in response.headers),
         )
 
-    return Call(REGISTRY + "List", message.SerializeToString(), decode)
+    where = _read_where(read, Where.ANY)
+    return Call(REGISTRY + "List", message.SerializeToString(), decode, where)
 
 
 def renew_request(lease_ids: Sequence[int], loads: Sequence[t.LeaseLoad]) -> r.RenewRequest:
@@ -270,7 +288,8 @@ def discover(
     convert.put_field(message, "limit", limit, "limit")
     convert.put_field(message, "choices", choices, "choices")
     message.explain_names.extend(explain_names)
-    return Call(REGISTRY + "Discover", message.SerializeToString(), _read_discovery)
+    where = _read_where(read, Where.ANY)
+    return Call(REGISTRY + "Discover", message.SerializeToString(), _read_discovery, where)
 
 
 EXCLUSIONS = {
@@ -309,7 +328,8 @@ def _read_discovery(data: bytes) -> t.Discovery:
 
 def status() -> Call[t.ClusterStatus]:
     """Status."""
-    return Call(CLUSTER + "Status", c.StatusRequest().SerializeToString(), _read_status)
+    request = c.StatusRequest().SerializeToString()
+    return Call(CLUSTER + "Status", request, _read_status, Where.GIVEN)
 
 
 def _read_status(data: bytes) -> t.ClusterStatus:
@@ -385,7 +405,7 @@ def snapshot(partitions: Sequence[int]) -> Call[tuple[t.SnapshotTaken, ...]]:
         raise InvalidFieldError(
             "partitions must be numbers of partitions", field="partitions"
         ) from error
-    return Call(CLUSTER + "Snapshot", message.SerializeToString(), decode)
+    return Call(CLUSTER + "Snapshot", message.SerializeToString(), decode, Where.GIVEN)
 
 
 _MEMBER_STATES = {

@@ -1,4 +1,4 @@
-"""The channels of a client: one at a time, or old and new while a certificate is being replaced.
+"""The channels to one node: one at a time, or old and new while a certificate is being replaced.
 
 grpcio can't change a client channel's certificate (its `dynamic_ssl_server_credentials` is for
 servers). So the files are looked at between calls, at most every `Tls.check_interval_ms`, and
@@ -23,7 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 
 from agniregistry.client._base import CHANNEL_OPTIONS
-from agniregistry.client._target import check_security, parse_target
+from agniregistry.client._target import Target, check_security
 from agniregistry.errors import IdentityError
 from agniregistry.identity import Tls
 
@@ -32,6 +32,17 @@ log = logging.getLogger("agniregistry.identity")
 C = TypeVar("C")
 Options = Sequence[tuple[str, int | str]]
 Signature = tuple[tuple[int, int, int], ...]
+Done = Callable[[bytes | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """What goes along with a call."""
+
+    timeout_s: float
+    """How long its answer is waited for, in seconds."""
+    metadata: tuple[tuple[str, str], ...]
+    """Its metadata."""
 
 
 class Warmup(Protocol):
@@ -63,6 +74,10 @@ class Flavour(Protocol[C]):
         """Closes a channel that nobody uses any more, without waiting."""
         ...
 
+    def send(self, channel: C, path: str, request: bytes, options: SendOptions, done: Done) -> None:
+        """Calls without waiting; `done` gets the answer from wherever gRPC has it, or None."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class Link(Generic[C]):
@@ -78,15 +93,14 @@ class Channels(Generic[C]):
 
     def __init__(
         self,
-        target: str,
+        target: Target,
         tls: Tls | None,
         credentials: grpc.ChannelCredentials | None,
         flavour: Flavour[C],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        where = parse_target(target)
-        check_security(where, tls, credentials)
-        self._address = where.address
+        check_security(target, tls, credentials)
+        self._address = target.address
         self._tls = tls
         self._flavour = flavour
         self._clock = clock
@@ -227,6 +241,22 @@ class SyncFlavour:
     def discard(self, channel: grpc.Channel) -> None:
         """Closes it."""
         channel.close()
+
+    def send(
+        self, channel: grpc.Channel, path: str, request: bytes, options: SendOptions, done: Done
+    ) -> None:
+        """Calls; `done` runs in a thread of gRPC's."""
+
+        def ended(call: Any) -> None:
+            done(call.result() if call.code() is grpc.StatusCode.OK else None)
+
+        try:
+            method: Any = channel.unary_unary(path, None, None)
+            call = method.future(request, timeout=options.timeout_s, metadata=options.metadata)
+        except ValueError:  # gRPC's word for a closed channel
+            done(None)
+            return
+        call.add_done_callback(ended)
 
 
 class _SyncWarmup:

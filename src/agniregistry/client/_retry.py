@@ -50,16 +50,19 @@ class Attempts:
         self._deadline = clock() + timeout.total_ms / 1000
         self.failures = 0
 
-    def timeout_s(self) -> float:
-        """How long the next attempt may take, in seconds."""
-        return max(0.001, min(self._attempt_s, self._deadline - self._clock()))
+    def timeout_s(self, share: float = 1.0) -> float:
+        """How long the next attempt may take, in seconds: at most this share of what is left."""
+        return max(0.001, min(self._attempt_s, share * (self._deadline - self._clock())))
 
-    def pause_s(self, error: AgniError) -> float | None:
+    def pause_s(self, error: AgniError, *, elsewhere: bool = False) -> float | None:
         """How long to pause after this failure, in seconds; None means to give up.
 
-        It gives up early where the pause would outlast the deadline: waiting for a certain
-        failure helps nobody.
+        `elsewhere` says that another node may be asked, which needs no pause and does not count:
+        only when all have failed has an attempt. It gives up early where the pause would outlast
+        the deadline: waiting for a certain failure helps nobody.
         """
+        if elsewhere and error.retryable and self._policy.max_attempts > 1:
+            return 0.0 if self._clock() < self._deadline else None
         self.failures += 1
         if not error.retryable or self.failures >= self._policy.max_attempts:
             return None

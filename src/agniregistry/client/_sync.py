@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,66 +20,61 @@ from agniregistry import types as t
 from agniregistry.client import _backup_calls as backups
 from agniregistry.client import _calls as calls
 from agniregistry.client._backup import Backup
-from agniregistry.client._base import ALL, DEFAULT_READ, DEFAULT_TTL_MS, ClientBase
+from agniregistry.client._base import ALL, DEFAULT_TTL_MS, ClientBase
 from agniregistry.client._cache import Cache
 from agniregistry.client._channels import Channels, Link, SyncFlavour
+from agniregistry.client._endpoints import Endpoint
 from agniregistry.client._registration import Registration, Renewer
 from agniregistry.client._renewals import LoadSource, OnEvent, entry_for
 from agniregistry.client._retry import Attempts
+from agniregistry.client._router import Router, Streams
+from agniregistry.client._session import Session
+from agniregistry.client._sync_calls import DataCalls
+from agniregistry.client._target import Target, parse_targets
 from agniregistry.client._watch import Watch
 from agniregistry.client._watch_core import WatchRequest
 from agniregistry.config import DEFAULT_TARGET, RetryPolicy, Timeout
-from agniregistry.errors import ClientClosedError
+from agniregistry.errors import AgniError, ClientClosedError
 from agniregistry.identity import Tls
 
 T = TypeVar("T")
 
 
-class Client(ClientBase):
-    """A connection to the registry.
+class Client(ClientBase, DataCalls):
+    """The way to the registry: to any of the targets, and to the nodes that they name.
 
     Every method raises an `AgniError`, retries what may succeed later, and takes `timeout_ms`
     for itself in place of the client's `timeout.total_ms`. With `tls` the connection is
-    encrypted, both sides prove themselves, and the files may be replaced at any time.
+    encrypted, both sides prove themselves, and the files may be replaced at any time. Several
+    targets are given in a sequence or with commas; `zone` is where the caller runs: stale reads
+    prefer replicas there.
     """
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | Sequence[str] = DEFAULT_TARGET,
         *,
         timeout: Timeout | None = None,
         retry: RetryPolicy | None = None,
         tls: Tls | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
+        zone: str = "",
     ) -> None:
         super().__init__(target, timeout, retry, metadata)
-        self._channels = Channels(target, tls, credentials, SyncFlavour())
+        flavour = SyncFlavour()
+
+        def open_channels(where: Target) -> Channels[grpc.Channel]:
+            return Channels(where, tls, credentials, flavour)
+
+        self._router = Router(parse_targets(target), open_channels, flavour, metadata, zone)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._open: set[Watch | Cache | Backup] = set()
         self._renewer = Renewer(self)
 
-    # -- writes ---------------------------------------------------------------------------
-
-    def put(
-        self,
-        key: t.Key,
-        spec: t.Spec,
-        *,
-        ttl_ms: int = 0,
-        incarnation: int = 0,
-        expected_revision: int | None = None,
-        timeout_ms: int | None = None,
-    ) -> t.Registered:
-        """Registers once and keeps nothing alive: see `register` for that.
-
-        Without `ttl_ms` the record stays until it is deregistered. `incarnation` 0 means the
-        stored one; `expected_revision` 0 means that the record must not exist.
-        """
-        operation = t.RegisterOperation(key, spec, ttl_ms, incarnation, expected_revision)
-        return self._call(calls.put(operation), timeout_ms)
+    # -- what goes on in the background ---------------------------------------------------
 
     def register(
         self,
@@ -109,112 +105,6 @@ class Client(ClientBase):
             self._renewer.add(entry)
         return Registration(self, self._renewer, entry, result)
 
-    def update(
-        self,
-        key: t.Key,
-        spec: t.Spec,
-        update_mask: Sequence[str],
-        *,
-        incarnation: int = 0,
-        expected_revision: int | None = None,
-        timeout_ms: int | None = None,
-    ) -> t.Updated:
-        """Changes the fields named in the mask, such as "capacity.cpu", to those of the spec."""
-        operation = t.UpdateOperation(key, spec, tuple(update_mask), incarnation, expected_revision)
-        return self._call(calls.update(operation), timeout_ms)
-
-    def deregister(
-        self,
-        key: t.Key,
-        *,
-        incarnation: int = 0,
-        expected_revision: int | None = None,
-        drain_ms: int = 0,
-        successor: str = "",
-        timeout_ms: int | None = None,
-    ) -> t.Deregistered:
-        """Removes the record, at once or after `drain_ms` as DRAINING."""
-        operation = t.DeregisterOperation(key, incarnation, expected_revision, drain_ms, successor)
-        return self._call(calls.deregister(operation), timeout_ms)
-
-    def batch(
-        self, operations: Sequence[t.BatchOperation], *, timeout_ms: int | None = None
-    ) -> tuple[calls.BatchResult, ...]:
-        """Several writes, 1..1,000, each for itself: a refused one is an error in its place."""
-        return self._call(calls.batch(operations), timeout_ms)
-
-    def renew(
-        self,
-        lease_ids: Sequence[int],
-        loads: Sequence[t.LeaseLoad] = (),
-        *,
-        timeout_ms: int | None = None,
-    ) -> t.Renewed:
-        """Extends leases, at most 10,000, and reports loads. Handles do this by themselves."""
-        return self._call(calls.renew(lease_ids, loads), timeout_ms)
-
-    # -- reads ----------------------------------------------------------------------------
-
-    def get(
-        self,
-        key: t.Key,
-        *,
-        read: t.ReadOptions = DEFAULT_READ,
-        timeout_ms: int | None = None,
-    ) -> t.Instance:
-        """The record with its liveness and load; `NotFoundError` where there is none."""
-        return self._call(calls.get(key, read), timeout_ms)
-
-    def list(
-        self,
-        filter: t.Filter = ALL,
-        *,
-        page_size: int = 0,
-        page_token: str = "",
-        read: t.ReadOptions = DEFAULT_READ,
-        timeout_ms: int | None = None,
-    ) -> t.Page:
-        """One page of the records that match; `list_all` walks through the pages."""
-        return self._call(calls.list_page(filter, page_size, page_token, read), timeout_ms)
-
-    def list_all(
-        self,
-        filter: t.Filter = ALL,
-        *,
-        page_size: int = 0,
-        read: t.ReadOptions = DEFAULT_READ,
-        timeout_ms: int | None = None,
-    ) -> Iterator[t.Instance]:
-        """All records that match, as of one moment, page by page."""
-        token = ""
-        while True:
-            page = self.list(
-                filter, page_size=page_size, page_token=token, read=read, timeout_ms=timeout_ms
-            )
-            yield from page.instances
-            token = page.next_page_token
-            if not token:
-                return
-
-    def discover(
-        self,
-        filter: t.Filter,
-        *,
-        region: str = "",
-        limit: int = 0,
-        choices: int = 0,
-        explain: bool = False,
-        explain_names: Sequence[str] = (),
-        read: t.ReadOptions = DEFAULT_READ,
-        timeout_ms: int | None = None,
-    ) -> t.Discovery:
-        """The best records for a need, best first; the filter's kind must be given.
-
-        `region` is preferred, not demanded. `explain` says why records were left out.
-        """
-        call = calls.discover(filter, region, limit, choices, explain, explain_names, read)
-        return self._call(call, timeout_ms)
-
     def watch(
         self,
         filter: t.Filter = ALL,
@@ -233,9 +123,9 @@ class Client(ClientBase):
             filter, resume_token, include_current, include_previous, progress_interval_ms
         )
         request.encode()  # Refuses what can't be sent before anything is opened.
-        watch = Watch(
-            request, self._open_watch, self._error, self.retry, self.timeout, self._forget
-        )
+        streams = Streams(self._router, self._error)
+        open_stream = partial(self._open_stream, calls.REGISTRY + "Watch", streams)
+        watch = Watch(request, open_stream, streams.error, self.retry, self.timeout, self._forget)
         with self._lock:
             self._open.add(watch)
         return watch
@@ -250,6 +140,10 @@ class Client(ClientBase):
         with self._lock:
             self._open.add(cache)
         return cache
+
+    def session(self) -> Session:
+        """Reads and writes that never see the registry go back, whichever replica answers."""
+        return Session(self._call)
 
     # -- the cluster ----------------------------------------------------------------------
 
@@ -274,8 +168,9 @@ class Client(ClientBase):
         archives of it; `bytes_per_s` slows it down below the node's own limit.
         """
         self._check_open()
-        stream = self._open_stream(backups.PATH, backups.request(partitions, bytes_per_s))
-        backup = Backup(stream, self._error, self._forget)
+        streams = Streams(self._router, self._error)
+        stream = self._open_stream(backups.PATH, streams, backups.request(partitions, bytes_per_s))
+        backup = Backup(stream, streams.error, self._forget)
         with self._lock:
             self._open.add(backup)
         return backup
@@ -351,7 +246,7 @@ class Client(ClientBase):
         self._renewer.stop()
         for item in opened:
             item.close()
-        for channel in self._channels.close():
+        for channel in self._router.close():
             channel.close()
 
     def __enter__(self) -> Client:
@@ -370,33 +265,38 @@ class Client(ClientBase):
     def _call(self, call: calls.Call[T], timeout_ms: int | None) -> T:
         self._check_open()
         attempts = Attempts(self.retry, self._timeout(timeout_ms))
+        tried: set[Endpoint[grpc.Channel]] = set()
         while True:
-            link = self._channels.acquire()
+            way = self._router.begin(call.where, call.key, tried)
+            error: AgniError | None = None
             try:
-                method = _method(link, call.path)
-                data = method(call.request, timeout=attempts.timeout_s(), metadata=self._metadata)
-                return call.answer(data)
+                limit_s = self._router.timeout_s(way, attempts)
+                method = _method(way.link, call.path)
+                data = method(call.request, timeout=limit_s, metadata=self._metadata)
+                answer = call.answer(data)
+                self._router.learn(way, getattr(answer, "header", None))
+                return answer
             except grpc.RpcError as failure:
-                error = self._error(failure)
-                pause = attempts.pause_s(error)
-                if pause is None:
-                    raise error from failure
+                cause, error = failure, self._error(failure)
             except ValueError as failure:  # gRPC's word for a closed channel
                 raise ClientClosedError("the client is closed") from failure
             finally:
-                self._channels.release(link)
-            self._closed.wait(pause)
+                self._router.end(way, error)
+            elsewhere = self._router.goes_on(call.where, way, tried, error)
+            pause = attempts.pause_s(error, elsewhere=elsewhere)
+            if pause is None:
+                raise error from cause
+            if not elsewhere:
+                tried.clear()
+                self._closed.wait(pause)
             self._check_open()
 
-    def _open_watch(self, request: bytes) -> Any:
-        return self._open_stream(calls.REGISTRY + "Watch", request)
-
-    def _open_stream(self, path: str, request: bytes) -> Any:
-        link = self._channels.acquire()
-        stream = link.channel.unary_stream(path, None, None)
+    def _open_stream(self, path: str, streams: Streams[grpc.Channel], request: bytes) -> Any:
+        way = streams.begin()
+        stream = way.link.channel.unary_stream(path, None, None)
         call: Any = stream(request, metadata=self._metadata)
-        if not call.add_callback(lambda: self._channels.release(link)):
-            self._channels.release(link)  # It has ended already.
+        if not call.add_callback(lambda: self._router.end_stream(way)):
+            self._router.end_stream(way)  # It has ended already.
         return call
 
     def _forget(self, item: Watch | Cache | Backup) -> None:

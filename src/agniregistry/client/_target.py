@@ -1,7 +1,8 @@
-"""What a target says: where the registry is, and whether the way there is encrypted."""
+"""What targets say: where the registry is, and whether the way there is encrypted."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -12,6 +13,9 @@ from agniregistry.identity import Tls
 
 DEFAULT_PORT = DEFAULT_TARGET.rpartition(":")[2]
 """The port of a URL that names none."""
+
+TARGETS_MAX = 32
+"""The most targets that a client may be given."""
 
 _SECURE = {"https": True, "grpcs": True, "http": False, "grpc": False}
 
@@ -39,6 +43,18 @@ def parse_target(text: str) -> Target:
         )
     bare = host.endswith("]") if host.startswith("[") else ":" not in host
     return Target(f"{host}:{DEFAULT_PORT}" if bare else host, secure)
+
+
+def parse_targets(given: str | Sequence[str]) -> tuple[Target, ...]:
+    """Reads one target or several, in a sequence or between commas; each counts once."""
+    texts = [given] if isinstance(given, str) else list(given)
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    if not all(parts) or not 1 <= len(parts) <= TARGETS_MAX:
+        raise InvalidFieldError(
+            f"target must be 1..{TARGETS_MAX} addresses with commas between them, not {given!r}",
+            field="target",
+        )
+    return tuple(dict.fromkeys(map(parse_target, parts)))
 
 
 def check_security(

@@ -337,6 +337,10 @@ class FakeRegistry(Generic[C]):
         self._open.add(cache)
         return cache
 
+    def session(self) -> FakeRegistry[C]:
+        """As `Client.session`: what the fake shows never goes back anyway."""
+        return self
+
     # -- the cluster ----------------------------------------------------------------------
 
     def status(self, *, timeout_ms: int | None = None) -> t.ClusterStatus:
@@ -364,14 +368,13 @@ class FakeRegistry(Generic[C]):
             )
 
     def routing(self, *, timeout_ms: int | None = None) -> t.RoutingTable:
-        """As `Client.routing`."""
-        with self._change():
-            return t.RoutingTable(
-                epoch=1,
-                partition_count=1,
-                members=(t.Member(1),),
-                partitions=(t.PartitionRoute(0, (1,), 1),),
-            )
+        """As `Client.routing`. Never fails, as clients ask for it by themselves at any time."""
+        return t.RoutingTable(
+            epoch=1,
+            partition_count=1,
+            members=(t.Member(1),),
+            partitions=(t.PartitionRoute(0, (1,), 1),),
+        )
 
     def snapshot(
         self, partitions: Sequence[int] = (), *, timeout_ms: int | None = None

@@ -1,0 +1,211 @@
+"""The SDK against three real nodes, any of which ends under load: nobody's call fails."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from three_nodes import ThreeNodes, wait_until
+
+from agniregistry import types as t
+from agniregistry.client import AsyncClient, Client
+from agniregistry.errors import AgniError
+
+AGENT = t.Spec(region="eu")
+STALE = t.ReadOptions(t.Consistency.STALE, max_staleness_ms=60_000)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreeNodes]:
+    """Three nodes for all tests here."""
+    nodes = ThreeNodes(tmp_path_factory.mktemp("cluster"))
+    try:
+        yield nodes
+    finally:
+        nodes.close()
+
+
+@pytest.fixture
+def cluster(running: ThreeNodes) -> ThreeNodes:
+    """The three nodes, all of them serving."""
+    running.start()
+    return running
+
+
+class Load:
+    """Threads that write and read as fast as they are answered; notes what failed."""
+
+    def __init__(self, client: Client, name: str, threads: int = 4) -> None:
+        self.client = client
+        self.calls = 0
+        self.failures: list[str] = []
+        self._name = name
+        self._ended = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, args=(number,)) for number in range(threads)
+        ]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def more(self, count: int = 100) -> None:
+        """Waits until so many more calls have ended."""
+        wanted = self.calls + count
+        wait_until(f"{count} more calls end", lambda: self.calls >= wanted)
+
+    def _work(self, number: int) -> None:
+        turn = 0
+        while not self._ended.wait(0.002):
+            turn += 1
+            key = t.Key.agent(f"{self._name}-{number}-{turn % 20}")
+            self._note(lambda: self.client.put(key, AGENT, incarnation=turn), "put")  # noqa: B023
+            found = self._note(lambda: self.client.get(key), "get")  # noqa: B023
+            if found is not None and found.record.incarnation != turn:
+                self.failures.append(f"{key} shows {found.record.incarnation}, not {turn}")
+            self._note(lambda: self.client.get(key, read=STALE), "stale get")  # noqa: B023
+            if turn % 10 == 0:
+                self._note(lambda: self.client.list(page_size=5), "list")
+
+    def _note(self, call: Callable[[], Any], what: str) -> Any:
+        began = time.monotonic()
+        try:
+            return call()
+        except AgniError as error:
+            if error.reason != "NOT_FOUND" or what != "stale get":
+                took = time.monotonic() - began
+                self.failures.append(f"{what} failed after {took:.2f} s: {error}")
+        finally:
+            self.calls += 1
+
+
+def endpoints_up(client: Client | AsyncClient) -> int:
+    """How many nodes a client has reached."""
+    return sum(each.is_up for each in client._router.endpoints)
+
+
+@pytest.mark.parametrize("victim", range(3))
+def test_any_node_may_be_killed_and_no_call_fails(cluster: ThreeNodes, victim: int) -> None:
+    with (
+        Client(cluster.addresses) as client,
+        Load(client, f"kill-{victim}") as load,
+    ):
+        load.more(300)
+        cluster.nodes[victim].kill()
+        load.more(600)
+        cluster.nodes[victim].start()
+        wait_until("it is back", lambda: cluster.nodes[victim].get("/readyz"))
+        load.more(300)
+    assert not load.failures
+
+
+def test_whoever_knows_one_node_learns_of_the_others(cluster: ThreeNodes) -> None:
+    with Client(cluster.addresses[0]) as client, Load(client, "one-target") as load:
+        wait_until("all three are reached", lambda: endpoints_up(client) == 3)
+        cluster.nodes[0].kill()
+        load.more(600)
+    assert not load.failures
+
+
+def test_who_is_killed_first_does_not_matter_to_a_list_of_targets(cluster: ThreeNodes) -> None:
+    cluster.nodes[1].kill()
+    for order in (cluster.addresses, cluster.addresses[::-1]):
+        with Client(",".join(order)) as client:
+            for number in range(20):
+                client.put(t.Key.agent(f"first-{number}"), AGENT)
+
+
+async def test_any_node_may_be_killed_and_no_async_call_fails(cluster: ThreeNodes) -> None:
+    failures: list[str] = []
+    calls = [0]
+    async with AsyncClient(cluster.addresses) as client:
+        ended = asyncio.Event()
+
+        async def work(number: int) -> None:
+            turn = 0
+            while not ended.is_set():
+                turn += 1
+                key = t.Key.agent(f"async-{number}-{turn % 20}")
+                try:
+                    await client.put(key, AGENT, incarnation=turn)
+                    assert (await client.get(key)).record.incarnation == turn
+                except AgniError as error:
+                    failures.append(str(error))
+                calls[0] += 2
+
+        async def more(count: int) -> None:
+            wanted = calls[0] + count
+            async with asyncio.timeout(40):
+                while calls[0] < wanted:
+                    await asyncio.sleep(0.01)
+
+        workers = [asyncio.create_task(work(number)) for number in range(4)]
+        await more(300)
+        assert endpoints_up(client) == 3
+        cluster.nodes[2].kill()
+        await more(600)
+        ended.set()
+        await asyncio.gather(*workers)
+    assert not failures
+
+
+def test_a_rolling_restart_fails_nothing(cluster: ThreeNodes, eventually: Any) -> None:
+    """Calls from several threads, a lease and a watch, while every node is stopped and started."""
+    events: list[t.RegistrationEvent] = []
+    acknowledged: list[tuple[str, int]] = []
+    seen: list[tuple[str, int]] = []
+    key = t.Key.agent("kept")
+    watched = t.Filter(namespace="watched")
+    with Client(cluster.addresses) as client, client.watch(watched) as watch:
+        assert isinstance(next(watch), t.Started)
+
+        def follow() -> None:
+            for item in watch:
+                if isinstance(item, t.Gap):
+                    seen.append(("gap", 0))
+                if isinstance(item, t.Change):
+                    seen.append((item.key.name, item.revision))
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        mine = client.register(key, AGENT, ttl_ms=3_000, on_event=events.append)
+        lease_id = mine.lease_id
+        with Load(client, "rolling") as load:
+            load.more(200)
+            for number, node in enumerate(cluster.nodes):
+
+                def write(count: int, number: int = number) -> None:
+                    for turn in range(count):
+                        name = t.Key.agent(f"w{number}-{turn}", "watched")
+                        put = client.put(name, AGENT, incarnation=len(acknowledged) + 1)
+                        acknowledged.append((name.name, put.revision))
+
+                write(20)
+                node.stop()
+                write(20)
+                load.more(300)
+                node.start()
+                wait_until("it is ready again", lambda: node.get("/readyz"))  # noqa: B023
+                write(20)
+                load.more(200)
+            calls, failures = load.calls, load.failures
+        eventually(lambda: {*acknowledged} <= {*seen}, 20)
+        assert mine.state is t.RegistrationState.ACTIVE
+        assert client.get(key).record.lease_id == lease_id
+        mine.close()
+        watch.close()
+        follower.join()
+    assert not failures, failures[:5]
+    assert calls > 1_000
+    assert sorted(seen) == sorted(acknowledged)
+    assert {event.type for event in events} == {t.RegistrationEventType.RENEWED}
