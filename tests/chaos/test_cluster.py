@@ -140,8 +140,8 @@ def test_a_minority_refuses_clearly_and_its_stale_reads_say_how_old_they_are(
     assert not violations
 
 
-def test_a_rolling_restart_refuses_nobody(cluster: ClusterLab) -> None:
-    """Every node is stopped and started again, one after the other; who can connect is served."""
+def test_a_rolling_restart_fails_no_call(cluster: ClusterLab) -> None:
+    """Every node is stopped and started again, one after the other; nobody's call fails."""
     load = cluster.load(clients=5)
     callers = cluster.callers()
     load.more(100)
@@ -161,8 +161,7 @@ def test_a_rolling_restart_refuses_nobody(cluster: ClusterLab) -> None:
     _, violations = cluster.judge(load, "rolling-restart")
     assert not violations
     assert told["calls"] > 500
-    # Each of these clients was told of one node only, and that one was away for a while.
-    assert set(told["failed"]) <= {"CONNECTION_FAILED"}
+    assert not told["failed"]
 
 
 def test_a_wiped_node_is_made_whole_again(cluster: ClusterLab) -> None:
