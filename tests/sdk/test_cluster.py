@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from three_nodes import ThreeNodes, wait_until
+from loopback_cluster import ThreeNodes, wait_until
 
 from agniregistry import types as t
 from agniregistry.client import AsyncClient, Client
