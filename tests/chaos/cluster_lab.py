@@ -9,9 +9,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from history import Violation
@@ -68,10 +69,21 @@ class Load:
 class ClusterLab:
     """Nodes n1, n2, ... each on a host of its own."""
 
-    def __init__(self, lab: Lab, count: int = 3, partitions: int = 4, spares: int = 0) -> None:
-        """Founds a cluster and waits until all its nodes serve; spares are not started."""
+    def __init__(
+        self,
+        lab: Lab,
+        count: int = 3,
+        partitions: int = 4,
+        spares: int = 0,
+        data_dirs: Mapping[str, Path] = MappingProxyType({}),
+        environments: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    ) -> None:
+        """Founds a cluster and waits until all its nodes serve; spares are not started. Some nodes
+        may have their data elsewhere, or more in their environment."""
         self.lab = lab
         self.partitions = partitions
+        self._data_dirs = data_dirs
+        self._environments = environments
         self.hosts = Hosts(lab, count + spares)
         self.names = list(self.hosts.names)[:count]
         self.spares = list(self.hosts.names)[count:]
@@ -101,11 +113,12 @@ class ClusterLab:
         config = self.lab.folder / f"{name}.yaml"
         config.write_text("".join(f"{key}: {json.dumps(v)}\n" for key, v in settings.items()))
         argv = [sys.executable, "-m", "agniregistry_node", "run", "--config", str(config)]
-        return self.processes.add(name, argv, host=name, env=PYTHONPATH)
+        env = {**PYTHONPATH, **self._environments.get(name, {})}
+        return self.processes.add(name, argv, host=name, env=env)
 
     def data_dir(self, name: str) -> Path:
         """Where a node keeps everything."""
-        return self.lab.folder / f"data-{name}"
+        return self._data_dirs.get(name, self.lab.folder / f"data-{name}")
 
     def address(self, name: str) -> str:
         """host:port of a node for clients; known on the lab's hosts only."""
@@ -149,6 +162,16 @@ class ClusterLab:
             "all partitions are led", lambda: len(self.leaders()) == self.partitions, READY_S
         )
 
+    def wait_settled(self) -> None:
+        """Waits until every partition is led by the node that should lead it."""
+
+        def is_settled() -> bool:
+            members = self.get(self.names[0], "/v1/members") or {"placements": []}
+            placed = members["placements"]
+            return bool(placed) and all(p["leader_id"] == p["wanted"][0] for p in placed)
+
+        wait_until("everybody leads what it should", is_settled, READY_S)
+
     def busiest(self) -> str:
         """The node that leads most."""
         led = list(self.leaders().values())
@@ -186,6 +209,15 @@ class ClusterLab:
     @property
     def _probed(self) -> Path:
         return self.lab.folder / "probed.json"
+
+    def tell_gaps(self, probe: Process) -> None:
+        """Ends the probe, and prints how long writes to the partition that was hit worst stopped,
+        fault by fault."""
+        assert probe.stop() == 0
+        gaps = self.write_gaps_ms()
+        middle, top = gaps[len(gaps) // 2], gaps[math.ceil(0.99 * len(gaps)) - 1]
+        told = f"median {middle:,.0f} ms, p99 {top:,.0f} ms, longest {gaps[-1]:,.0f} ms"
+        print(f"write gap of {len(gaps)} faults: {told}")
 
     def write_gaps_ms(self) -> list[float]:
         """Once the probe has ended: for each fault, the longest time in which a partition took no

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 import shutil
@@ -22,7 +21,7 @@ from cluster_lab import ClusterLab
 from history import Outcome
 from nemesis.lab import Lab, UnavailableError
 from nemesis.partition import between, isolated, one_way
-from nemesis.processes import Process, wait_until
+from nemesis.processes import wait_until
 
 IS_LONG = bool(os.environ.get("AGNI_CHAOS"))
 KILLS = 100 if IS_LONG else 3
@@ -43,15 +42,6 @@ def cluster(tmp_path: Path) -> Iterator[ClusterLab]:
             pytest.skip(str(error))
 
 
-def tell_gaps(cluster: ClusterLab, probe: Process) -> None:
-    """Prints how long writes to the partition that was hit worst stopped, fault by fault."""
-    assert probe.stop() == 0
-    gaps = cluster.write_gaps_ms()
-    middle, top = gaps[len(gaps) // 2], gaps[math.ceil(0.99 * len(gaps)) - 1]
-    told = f"median {middle:,.0f} ms, p99 {top:,.0f} ms, longest {gaps[-1]:,.0f} ms"
-    print(f"write gap of {len(gaps)} faults: {told}")
-
-
 def test_killed_leaders_lose_nothing(cluster: ClusterLab) -> None:
     load = cluster.load(clients=10)
     probe = cluster.probe()
@@ -60,7 +50,7 @@ def test_killed_leaders_lose_nothing(cluster: ClusterLab) -> None:
         victim = cluster.nodes[cluster.busiest()]
         cluster.fault(victim.crash, lambda: load.more(200))
         load.more(200)
-    tell_gaps(cluster, probe)
+    cluster.tell_gaps(probe)
     run, violations = cluster.judge(load, "leader-kills")
     assert not violations
     assert run.writes > 300
@@ -115,7 +105,7 @@ def test_a_leader_that_is_cut_off(cluster: ClusterLab, cut: str) -> None:
         victim = cluster.busiest()
         cluster.fault(lambda: CUTS[cut](cluster, victim), lambda: load.more(500))  # noqa: B023
         load.more(200)
-    tell_gaps(cluster, probe)
+    cluster.tell_gaps(probe)
     run, violations = cluster.judge(load, f"cut-{cut}")
     assert not violations
     assert run.writes > 200

@@ -92,6 +92,10 @@ pub const WAL_MARGIN_ONE_IN: u64 = 64;
 pub const DISK_FULL_RETRY_MS: u64 = 100;
 /// Delay that a node with a full disk asks for, in milliseconds.
 pub const DISK_FULL_CLIENT_RETRY_MS: u64 = 5_000;
+/// How long an append may take before its node gives away what it leads, in microseconds.
+pub const SLOW_APPEND_US: u64 = 1_000_000;
+/// How long such an append counts, in microseconds.
+pub const SLOW_APPEND_COUNTS_US: u64 = 30_000_000;
 /// Time between two looks at the free space, in milliseconds.
 pub const DISK_CHECK_MS: u64 = 500;
 

@@ -103,7 +103,7 @@ impl Group {
 
     fn send(&mut self, turn: &mut Turn, ready: &mut Ready) {
         let partition = self.partition;
-        let wrap = |message| PeerMessage { partition, message };
+        let wrap = |message| PeerMessage { partition, message, sender_is_unfit: false };
         for message in outbox::merge_appends(ready.take_messages()) {
             match message.get_msg_type() {
                 MessageType::MsgSnapshot => self.send_snapshot(turn, message),

@@ -115,7 +115,7 @@ impl Job<'_> {
         };
         let from = answer(client.snapshot_offset(asked)).await?.into_inner().offset;
         let offset = if from <= file_bytes { from } else { 0 };
-        let message = PeerMessage { partition: self.partition, message };
+        let message = PeerMessage { partition: self.partition, message, sender_is_unfit: false };
         let first = SnapshotChunk {
             message: Some(convert::frame(message)),
             cluster_id,
