@@ -234,7 +234,7 @@ RAFT = [
     Panel(
         "Replicas that are silent",
         "none",
-        ((f"count by (node_id) (agni_replica_alive{ALL} == 0)", "node {{node_id}}"),),
+        ((f"sum by (node_id) (1 - agni_replica_alive{ALL})", "node {{node_id}}"),),
         red_from=1,
     ),
     Panel(
