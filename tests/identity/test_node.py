@@ -143,7 +143,7 @@ def test_certificates_are_replaced_under_load(
 
 
 def test_a_folder_that_will_not_do_is_refused(ca: DevCa, agent: Leaf) -> None:
-    with pytest.raises(AgniNodeError, match="holds the certificates of 0 nodes"):
+    with pytest.raises(AgniNodeError, match="holds 0 certificates node-"):
         Node(tls_dir=ca.folder).start()
     with pytest.raises(AgniNodeError, match="which is no node") as caught:
         Node(
@@ -154,7 +154,7 @@ def test_a_folder_that_will_not_do_is_refused(ca: DevCa, agent: Leaf) -> None:
     assert caught.value.code == "IDENTITY_INVALID"
     for number in (1, 2):
         ca.issue(SpiffeId.node(ca.trust_domain, str(number)), ["127.0.0.1"])
-    with pytest.raises(AgniNodeError, match="of 2 nodes; choose one"):
+    with pytest.raises(AgniNodeError, match=r"holds 2 certificates node-.*; choose one"):
         Node(tls_dir=ca.folder).start()
     with pytest.raises(AgniNodeError, match="trust domain"):
         Node(

@@ -111,7 +111,10 @@ def test_any_one_node_may_be_killed_and_comes_back(demo: Path) -> None:
     )
     try:
         wait_for("the killed node is back", lambda: call(address, "/readyz") is not None)
-        held = lambda where: sum(p["records"] for p in call(where, "/v1/status")["partitions"])  # noqa: E731
+
+        def held(where: str) -> int:
+            return sum(each["records"] for each in call(where, "/v1/status")["partitions"])
+
         wait_for("it has caught up", lambda: held(address) == held(others[0]) == 2)
     finally:
         again.terminate()

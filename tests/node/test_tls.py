@@ -59,7 +59,7 @@ def test_files_are_named_one_by_one_or_by_their_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["tls.crt", "tls.key", "ca.crt"])
 def test_a_file_that_is_missing_is_named(tmp_path: Path, missing: str) -> None:
     ca = DevCa.init(tmp_path / "ca")
-    leaf = ca.issue(SpiffeId.node(ca.trust_domain, 1), ["127.0.0.1"])
+    leaf = ca.issue(SpiffeId.node(ca.trust_domain, "1"), ["127.0.0.1"])
     secret = tmp_path / "secret"
     secret.mkdir()
     sources = (leaf.cert_file, leaf.key_file, leaf.bundle_file)
@@ -79,7 +79,7 @@ def test_who_is_refused_is_logged_once_with_the_reason(
     from node_process import Process
 
     ca, other = DevCa.init(tmp_path / "ca"), DevCa.init(tmp_path / "other")
-    ca.issue(SpiffeId.node(ca.trust_domain, 1), ["127.0.0.1"])
+    ca.issue(SpiffeId.node(ca.trust_domain, "1"), ["127.0.0.1"])
     agent = SpiffeId.agent(ca.trust_domain, "default", "worker-1")
     good, stranger = ca.issue(agent), other.issue(agent)
     node = Process(tmp_path, "--tls-dir", str(ca.folder))

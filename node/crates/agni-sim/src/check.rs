@@ -110,7 +110,8 @@ impl Checker {
             false => Err(violation(
                 "log matching",
                 format!(
-                    "group {partition} entry {index} is of term {term} on node {node}, but was of {first}"
+                    "group {partition} entry {index} is of term {term} on node {node}, \
+                     but was of {first}"
                 ),
             )),
         }
