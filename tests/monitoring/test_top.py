@@ -22,6 +22,8 @@ from agniregistry import types as t
 from agniregistry.cli import exposition, vitals
 
 Ctl = Callable[..., Result]
+COLUMNS = 100
+"""A terminal that is too narrow for everything."""
 
 
 def shown(ctl: Ctl, *words: str) -> Any:
@@ -114,11 +116,14 @@ def test_the_live_view_survives_the_node_that_it_asked(tmp_path: Any, monkeypatc
              "--timeout", "2s", "-a", own.addresses[0], *flags],
             stdout=slave, stderr=slave,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                 "TERM": "xterm", "COLUMNS": "200"},
+                 "TERM": "xterm", "COLUMNS": str(COLUMNS)},
         )  # fmt: skip
         os.close(slave)
         try:
-            read_until(master, "3 of 3 nodes")
+            seen = read_until(master, "3 of 3 nodes") + read_until(master, "LAG")
+            # What is most needed is there, and nothing is wrapped or cut.
+            assert "MEMORY" not in seen
+            assert "…" not in seen
             own.kill(0)
             read_until(master, "2 of 3 nodes")
             read_until(master, "unreachable")
@@ -135,13 +140,14 @@ def test_the_live_view_survives_the_node_that_it_asked(tmp_path: Any, monkeypatc
         own.stop()
 
 
-def read_until(master: int, text: str) -> None:
-    """Reads the terminal until it has shown this."""
+def read_until(master: int, text: str) -> str:
+    """What the terminal shows until it has shown this."""
     seen, deadline = "", time.monotonic() + 60
     while text not in seen:
         assert time.monotonic() < deadline, f"{text!r} is not in {seen[-3_000:]}"
         if select.select([master], [], [], 0.2)[0]:
             seen += os.read(master, 65_536).decode("utf-8", "replace")
+    return seen
 
 
 def test_a_page_is_read_as_the_format_says() -> None:
