@@ -127,6 +127,14 @@ def test_the_live_view_survives_the_node_that_it_asked(tmp_path: Any, monkeypatc
             own.kill(0)
             read_until(master, "2 of 3 nodes")
             read_until(master, "unreachable")
+            wait_for("the leaders miss it", lambda: is_missed(own, node_id="1"))
+            status = subprocess.run(
+                [sys.executable, "-m", "agniregistry.cli", "cluster", "status",
+                 "-a", own.addresses[1], *flags],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            assert "Nodes           no answer here from n1" in status.stdout
             read_until(master, "all 4 partitions are led")
             assert child.poll() is None
             child.send_signal(2)
@@ -138,6 +146,15 @@ def test_the_live_view_survives_the_node_that_it_asked(tmp_path: Any, monkeypatc
             os.close(master)
     finally:
         own.stop()
+
+
+def is_missed(own: ThreeNodes, node_id: str) -> bool:
+    """Whether every leader that lives says that this node is silent."""
+    pages = [exposition.parse(own.text(number, "/metrics")) for number in (1, 2)]
+    led = sum(page.total("agni_leader") for page in pages)
+    heard = [page.by("agni_replica_alive", "partition", node_id=node_id) for page in pages]
+    silent = [alive for each in heard for alive in each.values()]
+    return led == 4 and silent == [0] * 4
 
 
 def read_until(master: int, text: str) -> str:
