@@ -9,7 +9,8 @@
 //! Modules use one another downwards only:
 //! ```text
 //! server > accept, connection > router > grpc, http > watch > ops > route > runtime > node
-//!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log, pace, limits
+//!        > token, metrics > status > body > call, wire, io, tls
+//!        > config, dial, hints, log, pace, limits
 //! server > peer > runtime
 //! ```
 
