@@ -1,9 +1,11 @@
 """The SDK's clients: `Client` and `AsyncClient`, and the handles that they give out."""
 
 from agniregistry.client._async import AsyncClient
+from agniregistry.client._async_backup import AsyncBackup
 from agniregistry.client._async_cache import AsyncCache
 from agniregistry.client._async_registration import AsyncRegistration
 from agniregistry.client._async_watch import AsyncWatch
+from agniregistry.client._backup import Backup
 from agniregistry.client._cache import Cache
 from agniregistry.client._calls import BatchResult
 from agniregistry.client._registration import Registration
@@ -13,10 +15,12 @@ from agniregistry.config import RetryPolicy, Timeout
 from agniregistry.identity import Tls
 
 __all__ = [
+    "AsyncBackup",
     "AsyncCache",
     "AsyncClient",
     "AsyncRegistration",
     "AsyncWatch",
+    "Backup",
     "BatchResult",
     "Cache",
     "Client",

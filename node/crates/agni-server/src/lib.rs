@@ -9,8 +9,8 @@
 //! Modules use one another downwards only:
 //! ```text
 //! server > accept, connection > router > grpc, http > watch > ops > route > runtime > node
-//!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log,
-//!        process, limits
+//!        > token, metrics > status > body > call, wire, io, tls
+//!        > config, dial, hints, log, pace, process, limits
 //! server > peer > runtime
 //! ```
 
@@ -30,6 +30,7 @@ pub mod log;
 pub mod metrics;
 pub mod node;
 pub mod ops;
+mod pace;
 pub mod peer;
 mod process;
 mod random;

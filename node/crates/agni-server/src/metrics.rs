@@ -69,6 +69,14 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("agni_snapshots_total", Kind::Counter, "Snapshots taken."),
     ("agni_snapshots_failed_total", Kind::Counter, "Snapshots that failed."),
+    ("agni_backups_total", Kind::Counter, "Backups streamed to their end."),
+    ("agni_backups_failed_total", Kind::Counter, "Backups that broke off."),
+    (
+        "agni_backup_bytes_total",
+        Kind::Counter,
+        "Bytes of snapshot files streamed into backups, those of other nodes included.",
+    ),
+    ("agni_backup_seconds", Kind::Histogram, "Time of a backup that was streamed to its end."),
     ("agni_connections", Kind::Gauge, "Open connections."),
     ("agni_connections_total", Kind::Counter, "Connections accepted."),
     (
@@ -227,11 +235,26 @@ pub struct PeerMetrics {
     pub connected: Mutex<BTreeMap<u64, bool>>,
 }
 
+/// What is counted of backups.
+#[derive(Default)]
+pub struct BackupMetrics {
+    /// Streamed to their end.
+    pub finished: AtomicU64,
+    /// Broken off.
+    pub failed: AtomicU64,
+    /// Bytes of files.
+    pub bytes: AtomicU64,
+    /// How long those took that were streamed to their end, in microseconds.
+    pub microseconds: Histogram,
+}
+
 /// What the server counts.
 #[derive(Default)]
 pub struct ServerMetrics {
     /// The traffic between nodes.
     pub peer: Arc<PeerMetrics>,
+    /// Backups.
+    pub backup: BackupMetrics,
     /// By method, in the order of `Call::ALL`.
     pub methods: [Method; Call::ALL.len()],
     /// Connections accepted.

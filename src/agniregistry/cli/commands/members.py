@@ -11,6 +11,7 @@ from rich.text import Text
 
 from agniregistry import types as t
 from agniregistry.cli import render
+from agniregistry.cli.commands.backup import backup_command, restore_command
 from agniregistry.cli.commands.probing import answering
 from agniregistry.cli.commands.rebalancing import rebalance_command
 from agniregistry.cli.commands.top import top_command
@@ -63,6 +64,8 @@ def cluster_command() -> None:
 
 cluster_command.add_command(rebalance_command)
 cluster_command.add_command(top_command)
+cluster_command.add_command(backup_command)
+cluster_command.add_command(restore_command)
 
 
 @cluster_command.command("status")

@@ -4,7 +4,7 @@ use crate::access::{note, trace_of};
 use crate::body::Body;
 use crate::call::Call;
 use crate::grpc::frame::Messages;
-use crate::grpc::{keepalive, unary, watch};
+use crate::grpc::{backup, keepalive, unary, watch};
 use crate::node::{Node, Phase};
 use crate::status::{Code, GRPC_CONTENT_TYPE, RpcError, ok_trailers};
 use crate::tls::Identity;
@@ -83,7 +83,7 @@ async fn dispatch(
         let path = request.uri().path();
         return Err(RpcError::unimplemented(format!("there is no method {path}")));
     }
-    if call == Call::Ask {
+    if matches!(call, Call::Ask | Call::Copy) {
         expect_node(node, &request)?;
     }
     let deadline = timeout(request.headers())?;
@@ -91,6 +91,9 @@ async fn dispatch(
     match call {
         Call::KeepAlive => return Ok(streaming(keepalive::serve(node.clone(), messages))),
         Call::Watch => return Ok(streaming(watch::serve(node, messages).await?)),
+        Call::Backup | Call::Copy => {
+            return Ok(streaming(backup::serve(node, call, messages).await?));
+        }
         _ => {}
     }
     let answer = unary::answer(node, call, messages);

@@ -1,7 +1,7 @@
 //! What is counted, told to Prometheus in its text format.
 
 use crate::call::Call;
-use crate::metrics::{Kind, METRICS, PeerMetrics, ServerMetrics};
+use crate::metrics::{BackupMetrics, Kind, METRICS, PeerMetrics, ServerMetrics};
 use crate::node::Node;
 use crate::ops::cluster::build_profile;
 use crate::process;
@@ -74,6 +74,7 @@ pub fn text(node: &Node) -> String {
     calls(&mut text, &node.metrics);
     engine(&mut text, node.engine.metrics());
     let metrics = &node.metrics;
+    backups(&mut text, &metrics.backup);
     text.single("agni_connections", node.open_connections() as u64);
     text.single("agni_connections_total", metrics.accepted.load(Relaxed));
     text.single("agni_connections_refused_total", metrics.refused.load(Relaxed));
@@ -214,6 +215,13 @@ fn process(text: &mut Text) {
     text.single("process_resident_memory_bytes", figures.resident_bytes);
     text.single("process_open_fds", figures.open_fds);
     text.single("process_max_fds", figures.fds_max);
+}
+
+fn backups(text: &mut Text, metrics: &BackupMetrics) {
+    text.single("agni_backups_total", metrics.finished.load(Relaxed));
+    text.single("agni_backups_failed_total", metrics.failed.load(Relaxed));
+    text.single("agni_backup_bytes_total", metrics.bytes.load(Relaxed));
+    text.histogram("agni_backup_seconds", 1e6, &metrics.microseconds);
 }
 
 fn peers(text: &mut Text, metrics: &PeerMetrics) {

@@ -5,6 +5,7 @@
 
 pub mod changes;
 mod convert;
+pub mod copy;
 pub mod question;
 mod remote;
 
