@@ -136,6 +136,11 @@ def test_the_live_view_survives_the_node_that_it_asked(tmp_path: Any, monkeypatc
             )  # fmt: skip
             assert "Nodes           no answer here from n1" in status.stdout
             read_until(master, "all 4 partitions are led")
+            # With a second one gone there is no majority; it is seen all the same, and goes on.
+            own.kill(1)
+            read_until(master, "1 of 3 nodes")
+            own.kill(2)
+            read_until(master, "nobody tells who is there")
             assert child.poll() is None
             child.send_signal(2)
             assert child.wait(20) == 0

@@ -74,7 +74,13 @@ def top_command(partitions: bool, once: bool, interval_ms: int) -> None:
 
     def draw() -> Any:
         nonlocal previous
-        now = eye.look()
+        try:
+            now = eye.look()
+        except AgniError as error:
+            if previous is None:
+                raise
+            # Who watches a cluster fall wants to see it rise again.
+            return Text(f"nobody tells who is there: {error.message}", style="red")
         drawn = _screen(now, previous, partitions)
         previous = now
         return drawn
