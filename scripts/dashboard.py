@@ -234,7 +234,7 @@ RAFT = [
     Panel(
         "Replicas that are silent",
         "none",
-        ((f"count by (node_id) (agni_replica_alive{ALL} == 0)", "node {{node_id}}"),),
+        ((f"sum by (node_id) (1 - agni_replica_alive{ALL})", "node {{node_id}}"),),
         red_from=1,
     ),
     Panel(
@@ -321,6 +321,16 @@ DISK = [
         ),
     ),
     Panel("Time of a snapshot", "s", p99("agni_snapshot_seconds")),
+    Panel(
+        "Backups",
+        "cps",
+        (
+            (counter("agni_backups_total"), "whole {{instance}}"),
+            (counter("agni_backups_failed_total"), "broken off {{instance}}"),
+        ),
+    ),
+    Panel("Bytes of backups", "Bps", grown("agni_backup_bytes_total")),
+    Panel("Time of a backup", "s", p99("agni_backup_seconds")),
 ]
 
 PROCESS = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from agniregistry import Client, Timeout
+from agniregistry import Client, Timeout, Tls
+from agniregistry.identity import DevCa, SpiffeId
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
@@ -44,10 +46,19 @@ def free_ports(count: int) -> list[int]:
 class Cluster:
     """Nodes of one cluster; a context manager."""
 
-    def __init__(self, folder: Path, nodes: int, partitions: int, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, nodes: int, partitions: int, *, tls: bool = False, **settings: Any
+    ) -> None:
         """Starts them and waits until they serve and every partition is led."""
         folder.mkdir(parents=True)
         self.folder = folder
+        self.certificates = folder / "ca" if tls else None
+        if tls:
+            authority = DevCa.init(folder / "ca")
+            for index in range(nodes):
+                node = SpiffeId.node(authority.trust_domain, f"n{index}")
+                authority.issue(node, ["localhost", "127.0.0.1"])
+            authority.issue(SpiffeId.operator(authority.trust_domain), [])
         self.partitions = partitions
         ports = free_ports(2 * nodes)
         self.addresses = [f"127.0.0.1:{port}" for port in ports[:nodes]]
@@ -69,6 +80,8 @@ class Cluster:
             "data_dir": str(self.folder / f"data-{index}"),
             "listen": self.addresses[index],
         }
+        if self.certificates:
+            settings |= {"tls_dir": str(self.certificates)}
         if len(self._peers) > 1:
             settings |= {"peer_listen": self._peers[index], "seeds": ",".join(self._peers)}
         config = self.folder / f"n{index}.yaml"
@@ -80,11 +93,26 @@ class Cluster:
     def get(self, index: int, path: str) -> Any:
         """What a node answers over HTTP, as text; None where it doesn't."""
         try:
-            url = f"http://{self.addresses[index]}{path}"
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            scheme = "https" if self.certificates else "http"
+            url = f"{scheme}://{self.addresses[index]}{path}"
+            with urllib.request.urlopen(url, timeout=5, context=self._context()) as answer:
                 return answer.read().decode()
         except (urllib.error.URLError, OSError):
             return None
+
+    def files(self, who: str) -> list[str]:
+        """Trust bundle, certificate and key of somebody, as options and in this order."""
+        assert self.certificates
+        names = ("bundle.pem", f"{who}.pem", f"{who}-key.pem")
+        return [str(self.certificates / name) for name in names]
+
+    def _context(self) -> ssl.SSLContext | None:
+        if not self.certificates:
+            return None
+        bundle, certificate, key = self.files("operator")
+        context = ssl.create_default_context(cafile=bundle)
+        context.load_cert_chain(certificate, key)
+        return context
 
     def serves(self) -> bool:
         """Whether all nodes do, and each knows who leads what it holds."""
@@ -104,7 +132,8 @@ class Cluster:
     def client(self, index: int = 0) -> Iterator[Client]:
         """A client of one node."""
         timeout = Timeout(total_ms=30_000, attempt_ms=10_000)
-        with Client(self.addresses[index], timeout=timeout) as client:
+        tls = Tls(*self.files("operator")) if self.certificates else None
+        with Client(self.addresses[index], timeout=timeout, tls=tls) as client:
             yield client
 
     def kill(self, index: int) -> None:

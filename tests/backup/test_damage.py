@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from archive_model import archive, record
-from loopback import agnictl
+from loopback import ROOT, agnictl
 
-from agniregistry.backup import ArchiveExistsError, ArchiveReader, ArchiveWriter
+from agniregistry.backup import (
+    ArchiveExistsError,
+    ArchiveReader,
+    ArchiveWriter,
+    canonical,
+    read_record,
+)
 from agniregistry.backup.frames import CRC, DIGEST_BYTES, HEAD, START
 from agniregistry.wal import CorruptError
 
@@ -104,3 +112,17 @@ def test_a_backup_that_fails_leaves_nothing(path: Path) -> None:
         agnictl("--timeout", "1s", *words, address="127.0.0.1:1", code=5)
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     assert path.read_bytes() == before
+
+
+def test_the_format_is_that_of_the_page() -> None:
+    golden = ROOT / "tests" / "golden" / "backup" / "one.agnibackup"
+    page = (ROOT / "docs" / "formats" / "backup.md").read_text()
+    with ArchiveReader(golden) as reader:
+        manifest = reader.verify()
+        (only,) = map(read_record, reader.records())
+    assert (only.name, only.incarnation, only.ttl_ms) == ("a", 7, 15_000)
+    assert manifest.content in page
+    assert sha256(canonical(only)).hexdigest() == manifest.content
+    shown = re.sub(r"[^0-9a-f]", "", re.findall(r"```\n(0000.*?)```", page, re.DOTALL)[0])
+    assert shown == canonical(only).hex()
+    assert golden.read_bytes()[-32:].hex() in page

@@ -61,6 +61,12 @@ def test_waiting_ends_with_what_is_missing_still(ctl: Ctl, cluster: ThreeNodes) 
     done(ctl("cluster", "move", "1", "--to", "n1,n2,n3", "--wait"))
 
 
+def test_the_status_of_a_whole_cluster(ctl: Ctl, cluster: ThreeNodes) -> None:
+    said = done(ctl("cluster", "status"))
+    for fact in ("Nodes           all 3 answer", "Partitions led  all", "Replicas        all"):
+        assert fact in said
+
+
 @pytest.mark.parametrize("command", ["drain", "return", "remove"])
 def test_who_is_not_there_is_named_with_those_who_are(
     ctl: Ctl, cluster: ThreeNodes, command: str

@@ -22,6 +22,8 @@ from agniregistry import types as t
 from agniregistry.cli import exposition, vitals
 
 Ctl = Callable[..., Result]
+COLUMNS = 100
+"""A terminal that is too narrow for everything."""
 
 
 def shown(ctl: Ctl, *words: str) -> Any:
@@ -114,15 +116,31 @@ def test_the_live_view_survives_the_node_that_it_asked(tmp_path: Any, monkeypatc
              "--timeout", "2s", "-a", own.addresses[0], *flags],
             stdout=slave, stderr=slave,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                 "TERM": "xterm", "COLUMNS": "200"},
+                 "TERM": "xterm", "COLUMNS": str(COLUMNS)},
         )  # fmt: skip
         os.close(slave)
         try:
-            read_until(master, "3 of 3 nodes")
+            seen = read_until(master, "3 of 3 nodes") + read_until(master, "LAG")
+            # What is most needed is there, and nothing is wrapped or cut.
+            assert "MEMORY" not in seen
+            assert "…" not in seen
             own.kill(0)
             read_until(master, "2 of 3 nodes")
             read_until(master, "unreachable")
+            wait_for("the leaders miss it", lambda: is_missed(own, node_id="1"))
+            status = subprocess.run(
+                [sys.executable, "-m", "agniregistry.cli", "cluster", "status",
+                 "-a", own.addresses[1], *flags],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            assert "Nodes           no answer here from n1" in status.stdout
             read_until(master, "all 4 partitions are led")
+            # With a second one gone there is no majority; it is seen all the same, and goes on.
+            own.kill(1)
+            read_until(master, "1 of 3 nodes")
+            own.kill(2)
+            read_until(master, "nobody tells who is there")
             assert child.poll() is None
             child.send_signal(2)
             assert child.wait(20) == 0
@@ -135,13 +153,23 @@ def test_the_live_view_survives_the_node_that_it_asked(tmp_path: Any, monkeypatc
         own.stop()
 
 
-def read_until(master: int, text: str) -> None:
-    """Reads the terminal until it has shown this."""
+def is_missed(own: ThreeNodes, node_id: str) -> bool:
+    """Whether every leader that lives says that this node is silent."""
+    pages = [exposition.parse(own.text(number, "/metrics")) for number in (1, 2)]
+    led = sum(page.total("agni_leader") for page in pages)
+    heard = [page.by("agni_replica_alive", "partition", node_id=node_id) for page in pages]
+    silent = [alive for each in heard for alive in each.values()]
+    return led == 4 and silent == [0] * 4
+
+
+def read_until(master: int, text: str) -> str:
+    """What the terminal shows until it has shown this."""
     seen, deadline = "", time.monotonic() + 60
     while text not in seen:
         assert time.monotonic() < deadline, f"{text!r} is not in {seen[-3_000:]}"
         if select.select([master], [], [], 0.2)[0]:
             seen += os.read(master, 65_536).decode("utf-8", "replace")
+    return seen
 
 
 def test_a_page_is_read_as_the_format_says() -> None:

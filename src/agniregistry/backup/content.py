@@ -56,11 +56,20 @@ def fields(data: bytes) -> list[Field]:
     offset, end = 0, len(data)
     while offset < end:
         start = offset
-        tag, offset = _varint(data, offset)
+        # Tags and lengths are mostly of one byte, and there are many of them.
+        tag = data[offset]
+        if tag < 0x80:
+            offset += 1
+        else:
+            tag, offset = _varint(data, offset)
         kind = tag & 7
         value: int | bytes
         if kind == 2:
-            length, offset = _varint(data, offset)
+            if offset < end and data[offset] < 0x80:
+                length = data[offset]
+                offset += 1
+            else:
+                length, offset = _varint(data, offset)
             value = data[offset : offset + length]
             offset += length
         elif kind == 0:
@@ -143,14 +152,16 @@ def canonical(record: StoredRecord) -> bytes:
     The spec's fields are put in the order of their numbers, those of one number in the order of
     their bytes: labels have no order of their own.
     """
-    spec = b"".join(
-        chunk for _, chunk in sorted((number, chunk) for number, _, chunk in fields(record.spec))
-    )
+    spec = b"".join([chunk for _, _, chunk in sorted(fields(record.spec), key=_by_number)])
     parts = (record.namespace.encode(), record.name.encode(), record.successor.encode(), spec)
     head = _LENGTH.pack(record.kind) + _NUMBERS.pack(
         record.incarnation, record.ttl_ms, record.draining
     )
     return head + b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+
+
+def _by_number(field: Field) -> tuple[int, bytes]:
+    return field[0], field[2]
 
 
 class ContentSum:

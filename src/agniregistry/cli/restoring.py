@@ -85,12 +85,16 @@ class Keeper:
                 heapq.heappush(self._due, (time.monotonic() + in_ms / 1000, lease_ids))
                 self._changed.notify()
 
-    def finish(self) -> None:
-        """Ends with one renewal of everything."""
+    def stop(self) -> None:
+        """Ends and leaves the leases to themselves."""
         with self._changed:
             self._ended = True
             self._changed.notify()
         self._thread.join()
+
+    def finish(self) -> None:
+        """Ends with one renewal of everything."""
+        self.stop()
         deadline = time.monotonic() + PATIENCE_S
         for leases in _portions([lease for _, group in self._due for lease in group]):
             while self._renew(leases) is None and time.monotonic() < deadline:
@@ -167,10 +171,11 @@ def restore(client: Client, records: Iterable[bytes], advance: Callable[[int], N
                 collect(WORKERS)
                 advance(len(batch))
             collect(0)
+            keeper.finish()
         finally:
             for each in running:
                 each.cancel()
-            keeper.finish()
+            keeper.stop()
     done.expired = keeper.lost
     return done
 

@@ -10,8 +10,8 @@
 //! ```text
 //! server > accept, connection > router > grpc, http > permit, watch > ops > route > runtime
 //!        > node
-//!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log,
-//!        pace, process, limits
+//!        > token, metrics > status > body > call, wire, io, tls
+//!        > config, dial, hints, log, pace, process, limits
 //! server > peer > runtime
 //! ```
 

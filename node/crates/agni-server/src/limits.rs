@@ -143,6 +143,8 @@ pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
 pub const SNAPSHOT_PIECE_MS_MAX: u64 = 10_000;
 /// Bytes that a node streams into backups in a second, into all of them together.
 pub const BACKUP_BYTES_PER_S: u64 = 64 << 20;
+/// Least rate of a backup, in bytes a second: what is slower would look like a reader that is gone.
+pub const BACKUP_BYTES_PER_S_MIN: u64 = 16 << 10;
 /// Backups that a node makes at the same time.
 pub const BACKUPS_AT_ONCE: usize = 2;
 /// Copies of partitions that a node sends for the backups of others at the same time.

@@ -396,7 +396,9 @@ class BackupRequest(_message.Message):
     PARTITIONS_FIELD_NUMBER: _builtins.int
     BYTES_PER_S_FIELD_NUMBER: _builtins.int
     bytes_per_s: _builtins.int
-    """At most this many bytes a second; 0 means the node's own limit, which is never exceeded."""
+    """At most this many bytes a second, less than 16 KiB counting as that much; 0 means the node's
+    own limit, which is never exceeded.
+    """
     @_builtins.property
     def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Of which partitions; empty means all."""

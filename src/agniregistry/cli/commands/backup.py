@@ -23,6 +23,8 @@ from agniregistry.client import Client
 
 LINE_S = 5.0
 """Time between two lines of progress where nobody sees a bar."""
+RATE_MIN = 16 / 1024
+"""The least rate that a node takes, in MiB a second."""
 EVERYTHING = t.Filter(namespace="*")
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -52,7 +54,7 @@ def backup_command() -> None:
 @backup_command.command("take")
 @click.argument("file", type=FILE)
 @click.option("--force", is_flag=True, help="Replace a file that is there already.")
-@click.option("--rate", "mib_per_s", type=click.FloatRange(min=0.01), help="Most MiB a second.")
+@click.option("--rate", "mib_per_s", type=click.FloatRange(min=RATE_MIN), help="Most MiB a second.")
 @output("table", "json", "yaml")
 @connection
 def take_command(file: Path, force: bool, mib_per_s: float | None) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 from agniregistry import types as t
 from agniregistry.cli import render
 from agniregistry.cli.commands.backup import backup_command, restore_command
+from agniregistry.cli.commands.probing import answering
 from agniregistry.cli.commands.rebalancing import rebalance_command
 from agniregistry.cli.commands.top import top_command
 from agniregistry.cli.commands.waiting import wait_until, waiting
@@ -72,7 +73,11 @@ cluster_command.add_command(restore_command)
 @output("table", "json", "yaml")
 @connection
 def status_command(again: bool, interval_ms: int) -> None:
-    """Show whether every partition is led and has its replicas.
+    """Show whether all nodes answer and every partition is led and has its replicas.
+
+    Nodes are asked from here, at their client addresses. A replica on a node that doesn't answer
+    counts as one: nobody else is given it before the node is drained. -o json has what the cluster
+    knows by itself.
 
     \b
     Examples:
@@ -337,7 +342,14 @@ def _overview(found: t.ClusterMembers) -> Any:
         replicas = Text(
             f"{len(_present(found))} nodes can't hold {found.replication} replicas", "yellow"
         )
+    there = answering(found, current())
+    silent = [each for each in _present(found) if each.node_id not in there]
+    nodes = Text(f"all {len(there)} answer", style="green")
+    if silent:
+        names = ", ".join(member.name or str(member.node_id) for member in silent)
+        nodes = Text(f"no answer here from {names}", style="red")
     pairs: list[tuple[str, str | Text]] = [
+        ("Nodes", nodes),
         ("Partitions led", led),
         ("Replicas", replicas),
         ("Moving", str(moving) if moving else "nothing"),

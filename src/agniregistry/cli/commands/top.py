@@ -16,7 +16,15 @@ from agniregistry import types as t
 from agniregistry.cli import exposition, render, vitals
 from agniregistry.cli.exits import usage_error
 from agniregistry.cli.options import DURATION, connection, current, output
-from agniregistry.cli.output import repeatedly, show, structured, table_of
+from agniregistry.cli.output import (
+    PADDING,
+    console,
+    is_terminal,
+    repeatedly,
+    show,
+    structured,
+    table_of,
+)
 from agniregistry.cli.settings import Settings
 from agniregistry.errors import AgniError
 
@@ -66,7 +74,13 @@ def top_command(partitions: bool, once: bool, interval_ms: int) -> None:
 
     def draw() -> Any:
         nonlocal previous
-        now = eye.look()
+        try:
+            now = eye.look()
+        except AgniError as error:
+            if previous is None:
+                raise
+            # Who watches a cluster fall wants to see it rise again.
+            return Text(f"nobody tells who is there: {error.message}", style="red")
         drawn = _screen(now, previous, partitions)
         previous = now
         return drawn
@@ -214,6 +228,8 @@ _WIDE_COLUMNS: dict[str, Callable[[vitals.NodeFigures], str | Text]] = {
     "CONNECTIONS": lambda node: _number(node.connections),
 }
 _LEFT = ("NAME", "STATE", "ZONE")
+_SPARED = ("MEMORY", "ZONE", "FREE DISK", "EXPIRY", "HOLDS", "READS/S", "NODE")
+"""What a narrow terminal goes without, the first first; -o wide shows everything, wrapped."""
 
 
 def _state(node: vitals.NodeFigures) -> Text:
@@ -226,8 +242,25 @@ def _nodes(found: list[vitals.NodeFigures]) -> Any:
     columns = dict(_NODE_COLUMNS)
     if current().output == "wide":
         columns |= _WIDE_COLUMNS
-    rows = [[cell(node) for cell in columns.values()] for node in found]
+    cells = {name: [cell(node) for node in found] for name, cell in columns.items()}
+    if is_terminal() and current().output == "table":
+        columns = {name: columns[name] for name in _fitting(cells, console().width)}
+    rows = [[cells[name][index] for name in columns] for index in range(len(found))]
     return table_of(list(columns), rows, right=[name for name in columns if name not in _LEFT])
+
+
+def _fitting(cells: dict[str, list[str | Text]], room: int) -> list[str]:
+    """The columns for which there is room, in their order."""
+
+    def width(name: str) -> int:
+        return PADDING + max(len(name), *(len(cell) for cell in cells[name]), 0)
+
+    kept = list(cells)
+    for name in _SPARED:
+        if sum(map(width, kept)) - PADDING <= room:
+            break
+        kept.remove(name)
+    return kept
 
 
 def _partitions(now: vitals.Look) -> Any:

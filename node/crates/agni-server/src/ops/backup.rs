@@ -57,7 +57,8 @@ impl Fault {
 /// When a partition is unknown, or too many backups are under way.
 pub fn begin(node: &Arc<Node>, request: BackupRequest) -> Result<Pieces, RpcError> {
     let partitions = cluster::which(node, request.partitions)?;
-    let own_pace = (request.bytes_per_s > 0).then(|| Pace::new(request.bytes_per_s));
+    let bytes_per_s = request.bytes_per_s.max(limits::BACKUP_BYTES_PER_S_MIN);
+    let own_pace = (request.bytes_per_s > 0).then(|| Pace::new(bytes_per_s));
     start(node, &node.backups, |node, sender| async move {
         let mut account = Account { node: &node, begun: Instant::now(), error: None, done: false };
         let mut sink = Sink { node: &node, sender: &sender, own_pace, sent: 0 };
