@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -202,6 +203,28 @@ def test_every_node_gives_all_partitions(source: Cluster) -> None:
         voters = [set(each.voters) for each in client.members().placements]
     assert held
     assert not set.intersection(*voters), "a node that holds all of them proves nothing"
+
+
+def test_a_replica_that_lags_leaves_nothing_out(source: Cluster, tmp_path: Path) -> None:
+    """The asked node stood still while others wrote, and is asked the moment it wakes up."""
+    for turn in range(3):
+        names = {f"late-{turn}-{each}" for each in range(1_000)}
+        with source.client(0) as client:
+            source.children[3].send_signal(signal.SIGSTOP)
+            try:
+                results = client.batch([operation(name, 1) for name in sorted(names)])
+                # Those of which the stopped node was the leader find another one.
+                again = list(zip(sorted(names), results, strict=True))
+                while again := [each for each in again if isinstance(each[1], AgniError)]:
+                    names_left = [name for name, _ in again]
+                    results = client.batch([operation(name, 1) for name in names_left])
+                    again = list(zip(names_left, results, strict=True))
+            finally:
+                source.children[3].send_signal(signal.SIGCONT)
+        path = tmp_path / str(turn)
+        with source.client(3) as client:
+            take(client, path, lambda _: None, rate=0)
+        assert not names - set(records_of(path))
 
 
 def test_a_backup_outlives_the_node_that_it_comes_from(tmp_path: Path) -> None:
