@@ -130,7 +130,7 @@ class Router(Generic[C]):
             endpoint.users += 1
             endpoint.in_flight += not is_stream
             channels = self._channels_of(endpoint)
-        if now >= self._work_at or self.endpoints.retired:
+        if now >= self._work_at or self.endpoints.is_news or self.endpoints.retired:
             self._work()
         return Way(
             where, endpoint, channels.acquire(), channels, partition, leader is not None, now
@@ -232,6 +232,7 @@ class Router(Generic[C]):
             if self._closed:
                 return
             now = self._clock()
+            self.endpoints.is_news = False
             to_probe = self.endpoints.to_probe(bool(self._cluster_id))
             times = [each.retry_at for each in to_probe]
             due = [each for each in to_probe if each.retry_at <= now]

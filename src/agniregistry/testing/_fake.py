@@ -223,7 +223,7 @@ class FakeRegistry(Generic[C]):
         with self._change():
             stored = self._store.find(full)
             if stored is None:
-                raise not_found(full)
+                raise not_found(full, self._header())
             return replace(self._store.instance(stored), header=self._header())
 
     def list(
