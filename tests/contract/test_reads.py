@@ -141,6 +141,17 @@ def test_a_missing_record_is_not_found(registry: Any, make: Any) -> None:
     assert not caught.value.retryable
 
 
+def test_a_missing_record_is_missing_from_a_state(registry: Any, make: Any) -> None:
+    """Whoever reads on must know it, to be shown nothing older."""
+    put = make.put("none")
+    registry.deregister(make.key("none"))
+    with pytest.raises(errors.NotFoundError) as caught:
+        registry.get(make.key("none"))
+    state = caught.value.metadata
+    assert int(state["partition"]) == put.header.partition
+    assert int(state["revision"]) > put.revision
+
+
 def test_the_status_tells_of_partitions(registry: Any, make: Any) -> None:
     answer = make.put(ttl_ms=60_000)
     status = registry.status()

@@ -17,6 +17,8 @@ from agniregistry.testing import FakeClock, FakeRegistry
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from three_nodes import ThreeNodes
+
 QUICK = RetryPolicy(max_attempts=5, initial_delay_ms=1, max_delay_ms=20)
 
 
@@ -68,3 +70,20 @@ def client(address: str) -> Iterator[Client]:
 def spec() -> t.Spec:
     """A gateway."""
     return t.Spec(region="eu", domain="a.example", port=4000, capacity=t.Capacity(cpu=4))
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreeNodes]:
+    """Three nodes for all tests of the session."""
+    nodes = ThreeNodes(tmp_path_factory.mktemp("cluster"))
+    try:
+        yield nodes
+    finally:
+        nodes.close()
+
+
+@pytest.fixture
+def cluster(running: ThreeNodes) -> ThreeNodes:
+    """The three nodes, all of them serving."""
+    running.start()
+    return running

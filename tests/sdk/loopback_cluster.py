@@ -12,7 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,18 +82,33 @@ class ClusterNode:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(PATIENCE_S) == 0, self.log.read_text()[-3_000:]
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keeps it from doing anything meanwhile; nobody is told."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     @property
     def runs(self) -> bool:
         """Whether its process is there."""
         return self.process is not None and self.process.poll() is None
 
-    def get(self, path: str) -> Any:
-        """What it answers over HTTP; None where it doesn't."""
+    def text(self, path: str) -> str:
+        """What it answers over HTTP; empty where it doesn't."""
         try:
             with urllib.request.urlopen(f"http://{self.address}{path}", timeout=2) as answer:
-                return json.load(answer)
-        except (urllib.error.URLError, OSError, ValueError):
-            return None
+                return str(answer.read().decode())
+        except (urllib.error.URLError, OSError):
+            return ""
+
+    def get(self, path: str) -> Any:
+        """The same as a value; None where there is none."""
+        text = self.text(path)
+        return json.loads(text) if text else None
 
 
 class ThreeNodes:

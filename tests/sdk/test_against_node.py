@@ -103,3 +103,14 @@ def test_a_token_of_another_cluster_is_foreign(own_node: Callable[..., Any]) -> 
     ):
         next(client.watch(resume_token=token))
     assert caught.value.field == "resume_token"
+
+
+def test_a_stale_read_may_demand_a_revision(own_node: Callable[..., Any]) -> None:
+    with Client(own_node().address, retry=RetryPolicy.never()) as client:
+        put = client.put(t.Key.agent("a"), AGENT)
+        partition, revision = put.header.partition, put.revision
+        reached = t.ReadOptions(t.Consistency.STALE, at_least={partition: revision})
+        assert client.get(t.Key.agent("a"), read=reached).spec == AGENT
+        ahead = t.ReadOptions(t.Consistency.STALE, at_least={partition: revision + 1})
+        with pytest.raises(errors.StalenessExceededError):
+            client.get(t.Key.agent("a"), read=ahead)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback_cluster import ThreeNodes, wait_until
+from loopback_cluster import ClusterNode, ThreeNodes, wait_until
 
 from agniregistry import types as t
 from agniregistry.client import AsyncClient, Client
@@ -17,23 +18,6 @@ from agniregistry.errors import AgniError
 
 AGENT = t.Spec(region="eu")
 STALE = t.ReadOptions(t.Consistency.STALE, max_staleness_ms=60_000)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreeNodes]:
-    """Three nodes for all tests here."""
-    nodes = ThreeNodes(tmp_path_factory.mktemp("cluster"))
-    try:
-        yield nodes
-    finally:
-        nodes.close()
-
-
-@pytest.fixture
-def cluster(running: ThreeNodes) -> ThreeNodes:
-    """The three nodes, all of them serving."""
-    running.start()
-    return running
 
 
 class Load:
@@ -89,9 +73,26 @@ class Load:
             self.calls += 1
 
 
+def reads_of(node: ClusterNode) -> int:
+    """How many Get calls a node has answered, by its own count."""
+    lines = re.findall(r"^agni_rpc_total\{.*\bGet\b.*\} (\d+)", node.text("/metrics"), re.MULTILINE)
+    return sum(map(int, lines))
+
+
 def endpoints_up(client: Client | AsyncClient) -> int:
     """How many nodes a client has reached."""
     return sum(each.is_up for each in client._router.endpoints)
+
+
+def learn(client: Client) -> None:
+    """Calls until every node is reached."""
+
+    def reached() -> bool:
+        for number in range(20):
+            client.put(t.Key.agent(f"learn-{number}"), AGENT)
+        return endpoints_up(client) == 3
+
+    wait_until("all three are reached", reached)
 
 
 @pytest.mark.parametrize("victim", range(3))
@@ -123,6 +124,74 @@ def test_who_is_killed_first_does_not_matter_to_a_list_of_targets(cluster: Three
         with Client(",".join(order)) as client:
             for number in range(20):
                 client.put(t.Key.agent(f"first-{number}"), AGENT)
+
+
+def test_a_node_that_is_stopped_for_a_while_fails_no_call(cluster: ThreeNodes) -> None:
+    """It keeps its connections and says nothing: only patience can tell."""
+    with Client(cluster.addresses[1:]) as client, Load(client, "pause") as load:
+        learn(client)
+        with cluster.nodes[0].paused():
+            load.more(600)
+        load.more(300)
+        with cluster.nodes[1].paused():
+            load.more(600)
+        load.more(300)
+    assert not load.failures
+
+
+def test_a_sessions_stale_reads_show_its_writes_and_never_go_back(cluster: ThreeNodes) -> None:
+    with Client(cluster.addresses) as client:
+        learn(client)
+        session = client.session()
+        asked: set[int] = set()
+        for turn in range(1, 301):
+            key = t.Key.agent(f"session-{turn % 7}")
+            session.put(key, AGENT, incarnation=turn)
+            found = session.get(key, read=STALE)
+            assert found.record.incarnation == turn
+            page = session.list(t.Filter(name_prefix="session-"), read=STALE)
+            assert max(each.record.incarnation for each in page.instances) == turn
+            asked.update(id(each) for each in client._router.endpoints if each.is_up)
+        assert len(asked) == 3
+
+
+async def test_an_async_session_shows_its_writes(cluster: ThreeNodes) -> None:
+    async with AsyncClient(cluster.addresses) as client:
+        session = client.session()
+        for turn in range(1, 101):
+            key = t.Key.agent(f"async-session-{turn % 7}")
+            await session.put(key, AGENT, incarnation=turn)
+            assert (await session.get(key, read=STALE)).record.incarnation == turn
+
+
+def test_stale_reads_stay_in_the_zone_that_is_asked_for(cluster: ThreeNodes) -> None:
+    with Client(cluster.addresses[0], zone="zone-2") as client:
+        learn(client)
+        before = {node.address: reads_of(node) for node in cluster.nodes}
+        for _ in range(50):
+            client.get(t.Key.agent("learn-1"), read=STALE)
+        grown = {node.zone: reads_of(node) - before[node.address] for node in cluster.nodes}
+        assert grown == {"zone-0": 0, "zone-1": 0, "zone-2": 50}
+
+
+def test_a_watch_goes_on_elsewhere_when_its_node_is_killed(cluster: ThreeNodes) -> None:
+    wanted = t.Filter(namespace="moved")
+    with (
+        Client(cluster.addresses[0]) as watcher,
+        watcher.watch(wanted) as watch,
+        Client(cluster.addresses[1:]) as writer,
+    ):
+        assert isinstance(next(watch), t.Started)
+        wait_until("another node is reached", lambda: endpoints_up(watcher) > 1)
+        written = []
+        for number in range(60):
+            if number == 20:
+                cluster.nodes[0].kill()
+            key = t.Key.agent(f"m{number}", "moved")
+            written.append((key.name, writer.put(key, AGENT).revision))
+        changes = watch.changes()
+        seen = [next(changes) for _ in written]
+    assert sorted((each.key.name, each.revision) for each in seen) == sorted(written)
 
 
 async def test_any_node_may_be_killed_and_no_async_call_fails(cluster: ThreeNodes) -> None:

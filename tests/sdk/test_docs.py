@@ -17,7 +17,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_an_example_runs(number: int, fake: Any, address: str, spec: t.Spec) -> None:
     fake.put(t.Key.gateway(), spec)
-    code = EXAMPLES[number].replace("127.0.0.1:7400", address)
+    code = re.sub(r"127\.0\.0\.1:740\d", address, EXAMPLES[number])
     exec(compile(code, f"docs/sdk.md, example {number + 1}", "exec"), {"__name__": "example"})
 
 

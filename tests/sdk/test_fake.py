@@ -60,3 +60,16 @@ def test_what_a_caller_changes_later_does_not_reach_the_records(fake: Any) -> No
     fake.put(t.Key.agent("a"), t.Spec(region="eu", labels=labels))
     labels["a"] = "2"
     assert fake.get(t.Key.agent("a")).spec.labels == {"a": "1"}
+
+
+def test_a_stale_read_may_demand_a_revision(fake: Any) -> None:
+    revision = fake.put(t.Key.agent("a"), AGENT).revision
+    for read in (
+        t.ReadOptions(t.Consistency.STALE, at_least={0: revision}),
+        t.ReadOptions(at_least={0: revision + 1}),
+    ):
+        assert fake.get(t.Key.agent("a"), read=read).spec == AGENT
+    ahead = t.ReadOptions(t.Consistency.STALE, at_least={0: revision + 1})
+    for call in (lambda: fake.get(t.Key.agent("a"), read=ahead), lambda: fake.list(read=ahead)):
+        with pytest.raises(errors.StalenessExceededError):
+            call()

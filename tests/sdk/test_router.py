@@ -358,6 +358,7 @@ def test_a_silent_leader_may_not_eat_all_the_time(lab: Lab) -> None:
     lab.settle()
     direct = lab.call(Where.LEADER, next(key for key in KEYS if lab.leader_of(key) == "b:1"))
     assert lab.router.timeout_s(direct, attempts) == DIRECT_S_MAX
+    assert lab.router.timeout_s(lab.call(Where.REPLICA), attempts) == DIRECT_S_MAX
     short = Attempts(RetryPolicy(), Timeout(1_000, 1_000), clock=lambda: 0.0)
     assert lab.router.timeout_s(lab.call(), short) == 0.5
 

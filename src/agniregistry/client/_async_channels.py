@@ -45,7 +45,7 @@ class AsyncFlavour:
             try:
                 method: Any = channel.unary_unary(path, None, None)
                 answer = await method(request, timeout=options.timeout_s, metadata=options.metadata)
-            except (grpc.RpcError, grpc.aio.UsageError, asyncio.CancelledError):
+            except (grpc.RpcError, grpc.aio.UsageError):
                 answer = None  # Nobody waits for it: what could not be had is asked for later.
             done(answer)
 
@@ -57,7 +57,7 @@ class AsyncFlavour:
         """Returns when nothing is asked any more and every discarded channel is closed."""
         for task in self._asking:
             task.cancel()
-        await asyncio.gather(*self._asking, *self._closing)
+        await asyncio.gather(*self._asking, *self._closing, return_exceptions=True)
 
 
 class _AsyncWarmup:

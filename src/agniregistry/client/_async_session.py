@@ -8,6 +8,7 @@ from agniregistry import types as t
 from agniregistry.client import _calls as calls
 from agniregistry.client._async_calls import AsyncDataCalls
 from agniregistry.client._session import Seen
+from agniregistry.errors import NotFoundError
 
 T = TypeVar("T")
 
@@ -28,7 +29,11 @@ class AsyncSession(AsyncDataCalls):
         self._seen = Seen()
 
     async def _call(self, call: calls.Call[T], timeout_ms: int | None) -> T:
-        answer = await self._send(call, timeout_ms)
+        try:
+            answer = await self._send(call, timeout_ms)
+        except NotFoundError as error:
+            self._seen.see_missing(error)
+            raise
         self._seen.see(answer)
         return answer
 

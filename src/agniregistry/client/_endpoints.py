@@ -90,6 +90,8 @@ class Endpoints(Generic[C]):
         """Those that the map no longer names; they end with their last user."""
         self.routes: Routes | None = None
         """The map; None as long as there is nothing to choose from."""
+        self.is_news = False
+        """Whether somebody is wanted who was not before: there may be someone to probe."""
         self._zone = zone
         self._chance = chance
 
@@ -142,7 +144,7 @@ class Endpoints(Generic[C]):
         if found is None or found in tried:
             return None
         if not found.is_up:
-            found.is_wanted = True
+            self._want(found)
             return None
         return found
 
@@ -155,10 +157,14 @@ class Endpoints(Generic[C]):
             if each is not None and each.is_up and each not in tried:
                 found.append(each)
             elif each is not None:
-                each.is_wanted = True
+                self._want(each)
         if self._zone:
             found = [each for each in found if each.zone == self._zone] or found
         return self._calmer(found) if found else None
+
+    def _want(self, endpoint: Endpoint[C]) -> None:
+        if not endpoint.is_up and not endpoint.is_wanted:
+            endpoint.is_wanted = self.is_news = True
 
     def _calmer(self, found: Sequence[Endpoint[C]]) -> Endpoint[C]:
         """The power of two choices: of two that chance picks, the one with less on its way."""

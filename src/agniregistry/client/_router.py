@@ -54,13 +54,14 @@ ASK_S = 2.0
 """How long an answer to a question in the background is waited for, in seconds."""
 
 DIRECT_S_MAX = 2.0
-"""How long a leader may be silent before another node is asked to find the leader, in seconds."""
+"""How long a leader or a replica may be silent before another node is asked, in seconds."""
 
 
 @dataclass(slots=True)
 class Way(Generic[C]):
     """The way that one attempt or stream takes."""
 
+    where: Where
     endpoint: Endpoint[C]
     link: Link[C]
     channels: Channels[C]
@@ -129,16 +130,18 @@ class Router(Generic[C]):
             endpoint.users += 1
             endpoint.in_flight += not is_stream
             channels = self._channels_of(endpoint)
-        if now >= self._work_at or self.endpoints.retired:
+        if now >= self._work_at or self.endpoints.is_news or self.endpoints.retired:
             self._work()
-        return Way(endpoint, channels.acquire(), channels, partition, leader is not None, now)
+        return Way(
+            where, endpoint, channels.acquire(), channels, partition, leader is not None, now
+        )
 
     def timeout_s(self, way: Way[C], attempts: Attempts) -> float:
         """How long the attempt may take. One silent node of several may not eat all the time."""
-        if way.is_direct:
+        has_map = self.endpoints.routes is not None
+        if way.is_direct or (has_map and way.where is Where.REPLICA):
             return min(attempts.timeout_s(0.5), DIRECT_S_MAX)
-        has_others = len(self.endpoints.given) > 1 or self.endpoints.routes is not None
-        return attempts.timeout_s(0.5 if has_others else 1.0)
+        return attempts.timeout_s(0.5 if has_map or len(self.endpoints.given) > 1 else 1.0)
 
     def end(self, way: Way[C], error: AgniError | None) -> None:
         """A call has ended."""
@@ -229,6 +232,7 @@ class Router(Generic[C]):
             if self._closed:
                 return
             now = self._clock()
+            self.endpoints.is_news = False
             to_probe = self.endpoints.to_probe(bool(self._cluster_id))
             times = [each.retry_at for each in to_probe]
             due = [each for each in to_probe if each.retry_at <= now]

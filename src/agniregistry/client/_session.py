@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from agniregistry import types as t
 from agniregistry.client import _calls as calls
 from agniregistry.client._sync_calls import DataCalls
+from agniregistry.errors import NotFoundError
 
 T = TypeVar("T")
 
@@ -53,6 +54,12 @@ class Seen:
             for part in answer:
                 self.see(part)
 
+    def see_missing(self, error: NotFoundError) -> None:
+        """Takes "there is none", which shows a state as well."""
+        partition, revision = (error.metadata.get(each, "") for each in ("partition", "revision"))
+        if partition.isdigit() and revision.isdigit():
+            self.see(t.Updated(0, t.Header(self._cluster_id, int(partition), int(revision))))
+
 
 class SendCall(Protocol):
     """What sends a call for a session."""
@@ -73,7 +80,11 @@ class Session(DataCalls):
         self._seen = Seen()
 
     def _call(self, call: calls.Call[T], timeout_ms: int | None) -> T:
-        answer = self._send(call, timeout_ms)
+        try:
+            answer = self._send(call, timeout_ms)
+        except NotFoundError as error:
+            self._seen.see_missing(error)
+            raise
         self._seen.see(answer)
         return answer
 

@@ -219,11 +219,11 @@ class FakeRegistry(Generic[C]):
     ) -> t.Instance:
         """As `Client.get`."""
         full = validate.key(key)
-        validate.read(read)
+        validate.read(read, self._store.revision)
         with self._change():
             stored = self._store.find(full)
             if stored is None:
-                raise not_found(full)
+                raise not_found(full, self._header())
             return replace(self._store.instance(stored), header=self._header())
 
     def list(
@@ -238,7 +238,7 @@ class FakeRegistry(Generic[C]):
         """As `Client.list`."""
         wanted = validate.wanted(filter)
         validate.whole("page_size", page_size, 0, validate.PAGE_RECORDS_MAX)
-        validate.read(read)
+        validate.read(read, self._store.revision)
         size = page_size or validate.PAGE_RECORDS_DEFAULT
         with self._change():
             if page_token:
@@ -284,7 +284,7 @@ class FakeRegistry(Generic[C]):
         validate.whole("limit", limit, 0, validate.DISCOVER_RECORDS_MAX)
         validate.whole("choices", choices, 0, validate.DISCOVER_CHOICES_MAX)
         validate.explained(explain_names, wanted.namespace)
-        validate.read(read)
+        validate.read(read, self._store.revision)
         with self._change():
             statuses = wanted.statuses or (t.Status.ALIVE,)
             everyone = self._store.instances()

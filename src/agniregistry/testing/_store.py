@@ -226,9 +226,11 @@ class Store:
         )
 
 
-def not_found(key: t.Key) -> NotFoundError:
-    """The refusal for a record that isn't there."""
-    return NotFoundError(f'no {key.kind.value} "{key.name}" in namespace "{key.namespace}"')
+def not_found(key: t.Key, shown: t.Header | None = None) -> NotFoundError:
+    """The refusal for a record that isn't there, with the state that a read has shown."""
+    state = {"partition": str(shown.partition), "revision": str(shown.revision)} if shown else {}
+    message = f'no {key.kind.value} "{key.name}" in namespace "{key.namespace}"'
+    return NotFoundError(message, metadata=state)
 
 
 def seen_through(change: t.Change, wanted: t.Filter) -> t.Change | None:

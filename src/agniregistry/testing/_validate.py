@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from agniregistry import types as t
-from agniregistry.errors import InvalidFieldError
+from agniregistry.errors import InvalidFieldError, StalenessExceededError
 
 NAME_BYTES_MAX = 253
 REGION_BYTES_MAX = 63
@@ -260,13 +260,15 @@ def leases(lease_ids: Sequence[int], loads: Sequence[t.LeaseLoad]) -> None:
             raise refuse("loads.lease_id", f"has {load.lease_id}, not among lease_ids")
 
 
-def read(options: t.ReadOptions) -> None:
-    """How to read."""
+def read(options: t.ReadOptions, revision: int) -> None:
+    """How to read, from a state at this revision."""
     field = "read.max_staleness_ms"
     if options.max_staleness_ms < 0:
         raise refuse(field, "must not be negative")
     if options.max_staleness_ms > 0 and options.consistency is not t.Consistency.STALE:
         raise refuse(field, "is only for stale reads")
+    if options.consistency is t.Consistency.STALE and options.at_least.get(0, 0) > revision:
+        raise StalenessExceededError("the fake has not reached what read.at_least asks for")
 
 
 def explained(names: Sequence[str], namespace: str) -> None:
