@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -188,6 +190,12 @@ def test_the_root_is_replaced(
         rotation(name, other_ca.renew(f"node-{name}"))
     stranger = ca.issue(SpiffeId.agent(domain, "default", "worker-1"))
     bundle = secrets["client"].folder / "ca.crt"
+    expected = hashlib.sha256(bundle.read_bytes()).hexdigest()
+    for node in cluster.values():
+        with Client(node.address, tls=secrets["client"].tls(), **ONCE) as client:
+            status = client.status()
+        assert status.trust_sha256 == expected
+        assert status.certificate_not_after_unix_ms > time.time() * 1000
     for node in cluster.values():
         tls = Tls(bundle, stranger.cert_file, stranger.key_file)
         with (

@@ -70,6 +70,11 @@ def check_listen(value: str) -> str | None:
     return None
 
 
+def check_health_listen(value: str) -> str | None:
+    """Empty, or host:port."""
+    return check_listen(value) if value else None
+
+
 def check_cluster_id(value: str) -> str | None:
     """Empty, or 16 bytes in hexadecimal."""
     if re.fullmatch(r"([0-9a-f]{32})?", value):
@@ -155,6 +160,13 @@ class NodeConfig:
         "taken then. With TLS, whoever has a certificate of the trust domain may: there are no "
         "rules yet of who may do what.",
         check=check_listen,
+    )
+    health_listen: str = setting(
+        "",
+        "host:port for `/livez`, `/readyz` and `/metrics` in plain HTTP, also with TLS and while "
+        "the node looks for its cluster; empty for none.",
+        danger="Whoever reaches it sees figures and names, and can change nothing.",
+        check=check_health_listen,
     )
     tls_dir: str = setting(
         "",

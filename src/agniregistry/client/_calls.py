@@ -359,6 +359,9 @@ def _read_status(data: bytes) -> t.ClusterStatus:
         ),
         wal_bytes=response.wal_bytes,
         region=response.region,
+        trust_sha256=response.trust_sha256,
+        certificate_sha256=response.certificate_sha256,
+        certificate_not_after_unix_ms=response.certificate_not_after_unix_ms,
     )
 
 
@@ -481,7 +484,9 @@ def place(
     return Call(CLUSTER + "PlacePartition", message.SerializeToString(), _changed)
 
 
-def transfer_leader(partition: int, node_id: int) -> Call[int]:
+def transfer_leader(partition: int, node_id: int, author_epoch: int) -> Call[int]:
     """TransferLeader."""
-    message = c.TransferLeaderRequest(partition=partition, node_id=node_id)
+    message = c.TransferLeaderRequest(
+        partition=partition, node_id=node_id, author_epoch=author_epoch
+    )
     return Call(CLUSTER + "TransferLeader", message.SerializeToString(), _changed)

@@ -227,10 +227,15 @@ class Client(ClientBase, DataCalls):
         return self._call(call, timeout_ms)
 
     def transfer_leader(
-        self, partition: int, node_id: int, *, timeout_ms: int | None = None
+        self,
+        partition: int,
+        node_id: int,
+        *,
+        author_epoch: int = 0,
+        timeout_ms: int | None = None,
     ) -> None:
         """Hands a partition's leadership to another of its voters."""
-        self._call(calls.transfer_leader(partition, node_id), timeout_ms)
+        self._call(calls.transfer_leader(partition, node_id, author_epoch), timeout_ms)
 
     # -- lifecycle ------------------------------------------------------------------------
 

@@ -56,6 +56,12 @@ class ClusterStatus:
     """Bytes of the write-ahead log on disk."""
     region: str = ""
     """The region that this cluster serves."""
+    trust_sha256: str = ""
+    """SHA-256 of the trust bundle that the node uses, in hexadecimal; empty without TLS."""
+    certificate_sha256: str = ""
+    """SHA-256 of the node's certificate in DER, in hexadecimal; empty without TLS."""
+    certificate_not_after_unix_ms: int = 0
+    """When the node's certificate ends; 0 without TLS."""
 
 
 @dataclass(frozen=True, slots=True)

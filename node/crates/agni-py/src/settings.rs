@@ -19,6 +19,7 @@ struct TlsFiles {
 pub struct Settings {
     data_dir: PathBuf,
     listen: String,
+    health_listen: String,
     tls_files: Option<TlsFiles>,
     tls_trust_domain: String,
     tls_reload_interval_ms: u64,
@@ -74,6 +75,7 @@ impl Settings {
             rejoin_after_damage: self.rejoin_after_damage,
         });
         config.listen = self.listen;
+        config.health_listen = self.health_listen;
         config.tls = self.tls_files.map(|files| TlsConfig {
             certificate_file: files.certificate,
             key_file: files.key,

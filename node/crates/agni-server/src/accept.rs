@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 /// Pause after a failed accept, so that a lack of file descriptors doesn't spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(limits::ACCEPT_PAUSE_MS);
 
 /// Accepts until the server drains.
 pub async fn accept(node: Arc<Node>, listener: TcpListener, mailboxes: Vec<Mailbox>) {

@@ -13,6 +13,8 @@ pub struct ServerConfig {
     pub engine: EngineConfig,
     /// host:port for clients, gRPC and HTTP alike; port 0 lets the system choose.
     pub listen: String,
+    /// host:port for /livez, /readyz and /metrics in plain HTTP; empty for no such port.
+    pub health_listen: String,
     /// The node's identity; without it, everybody who reaches `listen` may do everything.
     pub tls: Option<TlsConfig>,
     /// Whether `listen` may be reachable from other machines without TLS.
@@ -54,6 +56,7 @@ impl Default for ServerConfig {
         ServerConfig {
             engine: EngineConfig::default(),
             listen: "127.0.0.1:7400".to_owned(),
+            health_listen: String::new(),
             tls: None,
             insecure: false,
             // The driver and the log need a core of their own under load.

@@ -8,6 +8,7 @@
 //!
 //! Modules use one another downwards only:
 //! ```text
+//! server > health > http
 //! server > accept, connection > router > grpc, http > permit, watch > ops > route > runtime
 //!        > node
 //!        > token, metrics > status > body > call, wire, io, tls
@@ -23,6 +24,7 @@ pub mod config;
 pub mod connection;
 mod dial;
 pub mod grpc;
+mod health;
 mod hints;
 pub mod http;
 mod io;

@@ -209,6 +209,14 @@ pub const GATHER_ATTEMPTS_A_LOG_LINE: u32 = 25;
 pub const SEEDS_MAX: usize = 16;
 /// Damaged data directories that a node keeps for people before it refuses to go on.
 pub const DAMAGED_KEPT_MAX: usize = 2;
+/// Pause after a connection that can't be accepted, in milliseconds.
+pub const ACCEPT_PAUSE_MS: u64 = 20;
+/// Connections that the health port serves at the same time.
+pub const HEALTH_CONNECTIONS_MAX: usize = 16;
+/// Time for a request to the health port, and for its answer, in milliseconds.
+pub const HEALTH_PATIENCE_MS: u64 = 5_000;
+/// Time without a turn of the driver after which a node doesn't count as alive, in milliseconds.
+pub const DRIVER_SILENT_MS_MAX: u64 = 10_000;
 /// Bytes of a node's name.
 pub const NODE_NAME_BYTES_MAX: usize = 63;
 /// Nodes that may be answered although they are not known yet.

@@ -3,6 +3,7 @@
 use crate::accept;
 use crate::config::{ServerConfig, ServerError};
 use crate::connection;
+use crate::health::HealthPort;
 use crate::http::print;
 use crate::limits;
 use crate::log::{self, Level};
@@ -34,6 +35,7 @@ const DRAIN_POLL: Duration = Duration::from_millis(10);
 pub struct Server {
     node: Arc<Node>,
     peers: Option<PeerThread>,
+    health: Option<HealthPort>,
     threads: parking_lot::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -60,6 +62,10 @@ impl Server {
         }
         // The address first: it is cheap to find out that it is taken.
         let (listener, address) = listen("listen", &config.listen)?;
+        let health = match config.health_listen.as_str() {
+            "" => None,
+            address => Some(HealthPort::start(listen("health_listen", address)?.0)?),
+        };
         let tls = config.tls.as_ref().map(Tls::load).transpose()?;
         let (clients, mut receivers): (Vec<_>, Vec<_>) =
             (0..config.runtimes).map(|_| Mailbox::new()).unzip();
@@ -75,6 +81,9 @@ impl Server {
         }
         .map_err(|failure| failure.error)?;
         let node = Node::new(config, engine, address, tls, metrics);
+        if let Some(health) = &health {
+            health.serves(node.clone());
+        }
         let mut listener = Some(listener);
         let mut threads = Vec::new();
         for (index, receiver) in receivers.drain(..).enumerate() {
@@ -108,7 +117,7 @@ impl Server {
             let text = "no tls: whoever reaches this node may change anything";
             log::write(Level::Warn, text, &[("address", address.to_string().into())]);
         }
-        Ok(Server { node, peers, threads: parking_lot::Mutex::new(threads) })
+        Ok(Server { node, peers, health, threads: parking_lot::Mutex::new(threads) })
     }
 
     /// Where it listens.
@@ -167,6 +176,9 @@ impl Server {
             peers.stop();
         }
         self.node.advance(Phase::Stopping);
+        if let Some(health) = &self.health {
+            health.stop();
+        }
         let mut threads = self.threads.lock();
         if threads.is_empty() {
             return;
@@ -260,6 +272,7 @@ fn join_others(
     is_wanted: &dyn Fn() -> bool,
 ) -> Result<PeerThread, ServerError> {
     let mut cluster = config.cluster.clone().unwrap_or_default();
+    cluster.cluster_id = config.engine.cluster_id;
     let (listener, address) = listen("cluster listen", &cluster.listen)?;
     if cluster.address.is_empty() {
         cluster.address = address.to_string();

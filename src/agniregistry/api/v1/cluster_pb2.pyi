@@ -138,6 +138,9 @@ class StatusResponse(_message.Message):
     PARTITIONS_FIELD_NUMBER: _builtins.int
     WAL_BYTES_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    TRUST_SHA256_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_NOT_AFTER_UNIX_MS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """The cluster's identity."""
     node_id: _builtins.int
@@ -156,6 +159,14 @@ class StatusResponse(_message.Message):
     """Bytes of the write-ahead log on disk."""
     region: _builtins.str
     """The region that this cluster serves."""
+    trust_sha256: _builtins.str
+    """SHA-256 of the trust bundle that the node uses, as lower-case hexadecimal text; empty without
+    TLS.
+    """
+    certificate_sha256: _builtins.str
+    """SHA-256 of the node's certificate in DER, as lower-case hexadecimal text; empty without TLS."""
+    certificate_not_after_unix_ms: _builtins.int
+    """When the node's certificate ends, Unix time in milliseconds; 0 without TLS."""
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionStatus]:
         """Its partitions."""
@@ -173,10 +184,13 @@ class StatusResponse(_message.Message):
         partitions: _abc.Iterable[Global___PartitionStatus] | None = ...,
         wal_bytes: _builtins.int = ...,
         region: _builtins.str = ...,
+        trust_sha256: _builtins.str = ...,
+        certificate_sha256: _builtins.str = ...,
+        certificate_not_after_unix_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_profile", b"build_profile", "cluster_id", b"cluster_id", "message", b"message", "node_id", b"node_id", "partitions", b"partitions", "region", b"region", "uptime_ms", b"uptime_ms", "version", b"version", "wal_bytes", b"wal_bytes", "writable", b"writable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_profile", b"build_profile", "certificate_not_after_unix_ms", b"certificate_not_after_unix_ms", "certificate_sha256", b"certificate_sha256", "cluster_id", b"cluster_id", "message", b"message", "node_id", b"node_id", "partitions", b"partitions", "region", b"region", "trust_sha256", b"trust_sha256", "uptime_ms", b"uptime_ms", "version", b"version", "wal_bytes", b"wal_bytes", "writable", b"writable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -861,19 +875,23 @@ class TransferLeaderRequest(_message.Message):
 
     PARTITION_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
+    AUTHOR_EPOCH_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     """Which partition."""
     node_id: _builtins.int
     """To which of its voters."""
+    author_epoch: _builtins.int
+    """The author's epoch: one that is lower than the highest seen is refused. 0 for a person."""
     def __init__(
         self,
         *,
         partition: _builtins.int = ...,
         node_id: _builtins.int = ...,
+        author_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "partition", b"partition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_epoch", b"author_epoch", "node_id", b"node_id", "partition", b"partition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

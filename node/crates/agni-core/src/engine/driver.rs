@@ -67,6 +67,7 @@ impl Driver {
         let mut ready = false;
         loop {
             let now_us = clock.boot_us();
+            self.shared.driver_at_us.store(now_us, Relaxed);
             // Messages first, then ticks: after a pause the other way round would start
             // elections that what waits in the inbox makes needless.
             self.take(&mut mail, now_us);

@@ -38,6 +38,7 @@ use snapshot_thread::SnapshotSlot;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// How fresh a read has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +143,8 @@ pub(crate) struct Shared {
     disk: AtomicU8,
     wal_bytes: AtomicU64,
     started_ms: u64,
+    /// When the driver last turned, in microseconds since boot.
+    driver_at_us: AtomicU64,
 }
 
 impl Shared {
@@ -201,6 +204,7 @@ impl Engine {
             disk: AtomicU8::new(disk_code(DiskState::Ok)),
             wal_bytes: AtomicU64::new(opened.writer.bytes_on_disk()),
             started_ms: clock.boot_us() / 1000,
+            driver_at_us: AtomicU64::new(clock.boot_us()),
         });
         let threads = driver::spawn(&config, opened, shared.clone(), deliver, peers)
             .map_err(|error| StartError::io(&config.data_dir, error))?;
@@ -278,6 +282,12 @@ impl Engine {
         let now_ms = self.shared.lease_clock.lease_ms();
         let term = cell.term.load(Relaxed);
         Ok(f(&store, ReadPoint { revision: store.revision(), term, age_ms }, now_ms))
+    }
+
+    /// How long ago the driver turned; it turns with every tick at least.
+    pub fn driver_age(&self) -> Duration {
+        let at_us = self.shared.driver_at_us.load(Relaxed);
+        Duration::from_micros(self.shared.clock.boot_us().saturating_sub(at_us))
     }
 
     /// Messages of other nodes arrived, from whom they say. Never blocks; answers how many found no

@@ -299,6 +299,9 @@ fn cluster() -> Vec<(&'static str, Value)> {
         ("partitions", list(object(&partition, &["partition"], false))),
         ("wal_bytes", unsigned()),
         ("region", text()),
+        ("trust_sha256", text()),
+        ("certificate_sha256", text()),
+        ("certificate_not_after_unix_ms", unsigned()),
     ];
     let member = [("node_id", node_id()), ("client_address", text()), ("zone", text())];
     let route =

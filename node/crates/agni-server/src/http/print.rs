@@ -234,6 +234,9 @@ pub fn status(status: &api::StatusResponse) -> Value {
         "partitions": status.partitions.iter().map(partition).collect::<Vec<_>>(),
         "wal_bytes": status.wal_bytes,
         "region": status.region,
+        "trust_sha256": status.trust_sha256,
+        "certificate_sha256": status.certificate_sha256,
+        "certificate_not_after_unix_ms": status.certificate_not_after_unix_ms,
     })
 }
 

@@ -143,6 +143,13 @@ pub async fn transfer(
         let message = format!("is {partition}, but the partitions are 0..{}", count - 1);
         return Err(RpcError::field("partition", message));
     }
+    let newest = node.engine.system_state().author_epoch;
+    if request.author_epoch != 0 && request.author_epoch < newest {
+        let epoch = request.author_epoch;
+        let message =
+            format!("the epoch {epoch} is older than {newest}: somebody else has taken over");
+        return Err(RpcError::new(Code::FailedPrecondition, "EPOCH_OUTDATED", message));
+    }
     match route::ask(node, partition, Asked::TransferTo(request.node_id)).await {
         Ok(_) => Ok(api::ClusterChanged { version: 0 }),
         // It leads already: that is what was asked for.

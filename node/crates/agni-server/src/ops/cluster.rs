@@ -31,6 +31,7 @@ pub fn status(node: &Node) -> api::StatusResponse {
         snapshot_index: p.snapshot_index,
         suspect_domains: p.suspect_domains,
     });
+    let files = node.tls.as_ref().map(|tls| tls.files()).unwrap_or_default();
     api::StatusResponse {
         cluster_id: node.cluster_id.clone(),
         node_id: node.engine.node_id(),
@@ -42,6 +43,9 @@ pub fn status(node: &Node) -> api::StatusResponse {
         partitions: partitions.collect(),
         wal_bytes: status.wal_bytes,
         region: node.config.region.clone(),
+        trust_sha256: files.trust_sha256,
+        certificate_sha256: files.certificate_sha256,
+        certificate_not_after_unix_ms: files.not_after_s * 1000,
     }
 }
 

@@ -7,6 +7,8 @@ use agni_core::system::Founder;
 /// Settings of a node that has, or may have, others beside it.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
+    /// The cluster that it founds or joins, 16 bytes; none for whichever there is.
+    pub cluster_id: Option<[u8; 16]>,
     /// What this node is called: one name a node, kept over its whole life.
     pub name: String,
     /// host:port on which other nodes are listened to.
@@ -31,6 +33,7 @@ pub struct ClusterConfig {
 impl Default for ClusterConfig {
     fn default() -> Self {
         ClusterConfig {
+            cluster_id: None,
             name: String::new(),
             listen: "127.0.0.1:7401".to_owned(),
             address: String::new(),

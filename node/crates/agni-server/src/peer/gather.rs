@@ -80,6 +80,10 @@ async fn greet_all(face: &Arc<Face>) -> Vec<Greeting> {
 }
 
 fn fits(face: &Face, state: &SystemState) -> Result<(), String> {
+    if face.config.cluster_id.is_some_and(|wanted| state.cluster_id[..] != wanted) {
+        let found = hex(&state.cluster_id);
+        return Err(format!("this is the cluster {found}, not the configured one: look at seeds"));
+    }
     let (has, configured) = (state.partition_count, face.partition_count);
     match has == configured {
         true => Ok(()),
@@ -161,10 +165,21 @@ fn founders(face: &Face, greetings: &[Greeting]) -> Decision {
     Decision::Found(founders)
 }
 
+fn random_id() -> std::io::Result<[u8; 16]> {
+    let mut id = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut id)?;
+    Ok(id)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn found(face: &Face, founders: &[Founder]) -> Result<Seed, String> {
-    let mut cluster_id = [0; 16];
-    let random = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut cluster_id));
-    random.map_err(|error| format!("/dev/urandom: {error}"))?;
+    let cluster_id = match face.config.cluster_id {
+        Some(given) => given,
+        None => random_id().map_err(|error| format!("/dev/urandom: {error}"))?,
+    };
     let replication = face.config.replication;
     let state = system::found(cluster_id, face.partition_count, replication, founders);
     Ok(Seed { node_id: 1, is_founding: true, state })

@@ -21,7 +21,8 @@ use tonic::{Code, Status};
 /// # Errors
 /// Says what stands against it.
 pub async fn ask(face: &Face, address: &str) -> Result<Seed, String> {
-    let cluster_id = face.engine().map(|engine| engine.cluster_id().to_vec()).unwrap_or_default();
+    let known = face.engine().map(Engine::cluster_id).or(face.config.cluster_id);
+    let cluster_id = known.map(Vec::from).unwrap_or_default();
     let request =
         JoinRequest { member: Some(face.member()), hops: 0, cluster_id: cluster_id.into() };
     let JoinResponse { node_id, state } = carry(face, address, request).await?;

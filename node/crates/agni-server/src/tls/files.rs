@@ -101,8 +101,16 @@ pub struct Material {
     pub key: Arc<CertifiedKey>,
     /// Whom to trust.
     pub roots: Arc<RootCertStore>,
+    /// SHA-256 of the bundle that says so, as hexadecimal text.
+    pub trust_sha256: String,
     /// Whom the certificate names.
     pub holder: Holder,
+}
+
+/// SHA-256 as hexadecimal text.
+pub fn sha256(data: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, data);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Checks contents: they belong together and can be used now.
@@ -133,7 +141,8 @@ pub fn check(
             "name the bundle of the CA that issued it, and put the CAs between them behind it",
         ));
     }
-    Ok(Material { key, roots: Arc::new(roots), holder })
+    let trust_sha256 = sha256(&contents.trust);
+    Ok(Material { key, roots: Arc::new(roots), trust_sha256, holder })
 }
 
 fn certified(

@@ -4,7 +4,7 @@
 //! has expired or a CA that has left the bundle.
 
 use super::config::TlsConfig;
-use super::files::{Contents, FileFault, Material, check};
+use super::files::{Contents, FileFault, Material, check, sha256};
 use super::identity::{Holder, Identity, PeerName, check_trust_domain};
 use super::refusal::{Reason, Refusal};
 use super::verify;
@@ -79,6 +79,17 @@ pub enum Reload {
     Taken,
     /// They are new and can't be used; what was there stays.
     Kept,
+}
+
+/// What is in use of the files.
+#[derive(Debug, Default, Clone)]
+pub struct FilesInUse {
+    /// SHA-256 of the trust bundle, as hexadecimal text.
+    pub trust_sha256: String,
+    /// SHA-256 of the certificate in DER, as hexadecimal text.
+    pub certificate_sha256: String,
+    /// When it ends, in seconds of Unix time.
+    pub not_after_s: i64,
 }
 
 /// What new handshakes use.
@@ -165,6 +176,17 @@ impl Tls {
     /// Who this node is.
     pub fn identity(&self) -> Identity {
         self.now().material.holder.identity.clone()
+    }
+
+    /// What is in use of the files, for those who replace them.
+    pub fn files(&self) -> FilesInUse {
+        let current = self.now();
+        let material = &current.material;
+        FilesInUse {
+            trust_sha256: material.trust_sha256.clone(),
+            certificate_sha256: sha256(&material.key.cert[0]),
+            not_after_s: material.holder.not_after_s,
+        }
     }
 
     /// Time until this node's certificate ends, in seconds; negative afterwards.
