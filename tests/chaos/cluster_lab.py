@@ -260,11 +260,16 @@ class ClusterLab:
         return sum(int(each["records"]) for each in status["partitions"])
 
     def replicas(self) -> set[tuple[int, str]]:
-        """Which node holds a copy of which partition, as the first node sees it."""
-        routing = self.get(self.names[0], "/v1/routing")
+        """Which member holds a copy of which partition, as the first node sees it; nothing where it
+        doesn't answer."""
+        routing = self.get(self.names[0], "/v1/routing") or {"partitions": [], "members": []}
         names = self._names(routing)
-        routes = routing["partitions"]
-        return {(r["partition"], names[int(each)]) for r in routes for each in r["replica_ids"]}
+        return {
+            (route["partition"], names[int(each)])
+            for route in routing["partitions"]
+            for each in route["replica_ids"]
+            if int(each) in names
+        }
 
     def fault(self, make: Callable[[], Any], settle: Callable[[], None]) -> None:
         """Makes a fault; from its beginning until `settle` returns leaders may have changed."""

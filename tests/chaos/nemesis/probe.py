@@ -42,7 +42,11 @@ class Probe:
         found: dict[int, Key] = {}
         for number in count():
             key = key_of(f"probe-{number}")
-            done = await self._clients[0].put(key, spec_of("first"))
+            try:
+                done = await self._clients[0].put(key, spec_of("first"))
+            except AgniError:
+                await asyncio.sleep(PERIOD_S)
+                continue
             found.setdefault(done.header.partition, key)
             if len(found) == partitions:
                 return found
