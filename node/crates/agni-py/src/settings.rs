@@ -73,6 +73,8 @@ impl Settings {
             replication: self.replication,
             snapshot_bytes_per_s: self.snapshot_bytes_per_s,
             rejoin_after_damage: self.rejoin_after_damage,
+            // The server takes it from the engine.
+            cluster_id: None,
         });
         config.listen = self.listen;
         config.health_listen = self.health_listen;
