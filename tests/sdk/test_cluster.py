@@ -194,6 +194,22 @@ def test_a_watch_goes_on_elsewhere_when_its_node_is_killed(cluster: ThreeNodes) 
     assert sorted((each.key.name, each.revision) for each in seen) == sorted(written)
 
 
+def test_a_watch_goes_on_elsewhere_when_its_node_falls_silent(cluster: ThreeNodes) -> None:
+    """Its connection stays open, and only pings that nobody answers can tell."""
+    key = t.Key.agent("heard", "silent")
+    with (
+        Client(cluster.addresses[0]) as watcher,
+        watcher.watch(t.Filter(namespace="silent")) as watch,
+        Client(cluster.addresses[1:]) as writer,
+    ):
+        assert isinstance(next(watch), t.Started)
+        wait_until("another node is reached", lambda: endpoints_up(watcher) > 1)
+        with cluster.nodes[0].paused():
+            revision = writer.put(key, AGENT).revision
+            change = next(watch.changes())
+        assert (change.key, change.revision) == (key, revision)
+
+
 async def test_any_node_may_be_killed_and_no_async_call_fails(cluster: ThreeNodes) -> None:
     failures: list[str] = []
     calls = [0]

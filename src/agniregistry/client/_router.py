@@ -312,6 +312,8 @@ class Router(Generic[C]):
         """Asks without waiting; `took` gets the answer under the lock, or None."""
         try:
             with self._lock:
+                if self._closed:
+                    return
                 channels = self._channels_of(endpoint)
                 endpoint.users += 1
             link = channels.acquire()
