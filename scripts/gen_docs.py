@@ -1,7 +1,8 @@
-"""Writes the parts of docs/ that are made from the source, or proves that they are current.
+"""Writes what of docs/ and charts/ is made from the source, or proves that it is current.
 
 docs/api.md comes from the protos' comments; in docs/operations.md the settings' manual comes from
-the fields of `NodeConfig` and the metrics from the server's list of them.
+the fields of `NodeConfig` and the metrics from the server's list of them. The Grafana dashboard
+comes from its list of panels.
 
     python scripts/gen_docs.py            writes
     python scripts/gen_docs.py --check    compares; writes nothing
@@ -19,7 +20,7 @@ sys.path.insert(0, str(ROOT / "node/python"))
 sys.path.insert(0, str(ROOT / "scripts"))
 
 LIMIT = re.compile(r"((?:^/// .*\n)+)pub const (\w+): \w+ = ([^;]+);", re.MULTILINE)
-METRIC = re.compile(r'\(\s*"(agni_\w+)",\s*Kind::(\w+),\s*"([^"]+)",?\s*\)')
+METRIC = re.compile(r'\(\s*"((?:agni|process)_\w+)",\s*Kind::(\w+),\s*"([^"]+)",?\s*\)')
 
 
 def metrics_table() -> str:
@@ -54,6 +55,7 @@ def between(text: str, mark: str, content: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Each page that has generated parts, as it should be."""
+    import dashboard
     from agniregistry_node.docs import settings_manual
     from proto_docs import api_page
 
@@ -64,6 +66,7 @@ def pages() -> dict[Path, str]:
     return {
         ROOT / "docs/api.md": api_page(ROOT / "proto/agniregistry/api/v1"),
         operations: text,
+        ROOT / "charts/agniregistry/files/dashboards/agniregistry.json": dashboard.text(),
     }
 
 

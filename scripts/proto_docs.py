@@ -61,7 +61,8 @@ metadata; over HTTP the same is
 | MEMBER_IN_USE | FAILED_PRECONDITION | 409 | the node holds replicas, or is the last one |
 | MEMBERS_FULL | FAILED_PRECONDITION | 409 | too many nodes have joined this cluster in its life |
 | VERSION_MISMATCH | FAILED_PRECONDITION | 409 | it was placed anew meanwhile: look again |
-| NOT_A_NODE | PERMISSION_DENIED | 500 | only nodes may ask this of each other |
+| NOT_A_NODE | PERMISSION_DENIED | 403 | only nodes may ask this of each other |
+| NOT_THE_OPERATOR | PERMISSION_DENIED | 403 | use the operator's certificate |
 | SNAPSHOT_FAILED | INTERNAL | 500 | see the message; what was there before stays |
 | INTERNAL | INTERNAL | 500 | a fault of ours: report it |
 

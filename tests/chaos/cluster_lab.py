@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from history import Violation
@@ -26,7 +29,9 @@ FOLDERS = [REPOSITORY / "src", REPOSITORY / "node" / "python", Path(__file__).pa
 PYTHONPATH = {"PYTHONPATH": os.pathsep.join([*map(str, FOLDERS), os.environ.get("PYTHONPATH", "")])}
 CLIENT_PORT = 7400
 PEER_PORT = 7401
+NS_PER_MS = 1_000_000
 READY_S = 30.0
+FILL_S = 600.0
 CATCH_UP_S = 30.0
 OK = b'"class":"ok"'
 
@@ -64,18 +69,30 @@ class Load:
 class ClusterLab:
     """Nodes n1, n2, ... each on a host of its own."""
 
-    def __init__(self, lab: Lab, count: int = 3, partitions: int = 4) -> None:
-        """Founds a cluster and waits until all nodes serve."""
+    def __init__(
+        self,
+        lab: Lab,
+        count: int = 3,
+        partitions: int = 4,
+        spares: int = 0,
+        data_dirs: Mapping[str, Path] = MappingProxyType({}),
+        environments: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    ) -> None:
+        """Founds a cluster and waits until all its nodes serve; spares are not started. Some nodes
+        may have their data elsewhere, or more in their environment."""
         self.lab = lab
         self.partitions = partitions
-        self.hosts = Hosts(lab, count)
-        self.names = list(self.hosts.names)
+        self._data_dirs = data_dirs
+        self._environments = environments
+        self.hosts = Hosts(lab, count + spares)
+        self.names = list(self.hosts.names)[:count]
+        self.spares = list(self.hosts.names)[count:]
         self.network = Partitions(self.hosts)
         self.processes = Processes(lab, self.hosts)
-        self.nodes = {name: self._node(name) for name in self.names}
+        self.nodes = {name: self._node(name) for name in [*self.names, *self.spares]}
         self.takeovers: list[Takeover] = []
-        for node in self.nodes.values():
-            node.start()
+        for name in self.names:
+            self.nodes[name].start()
         self.wait_ready()
 
     def _node(self, name: str) -> Process:
@@ -96,11 +113,12 @@ class ClusterLab:
         config = self.lab.folder / f"{name}.yaml"
         config.write_text("".join(f"{key}: {json.dumps(v)}\n" for key, v in settings.items()))
         argv = [sys.executable, "-m", "agniregistry_node", "run", "--config", str(config)]
-        return self.processes.add(name, argv, host=name, env=PYTHONPATH)
+        env = {**PYTHONPATH, **self._environments.get(name, {})}
+        return self.processes.add(name, argv, host=name, env=env)
 
     def data_dir(self, name: str) -> Path:
         """Where a node keeps everything."""
-        return self.lab.folder / f"data-{name}"
+        return self._data_dirs.get(name, self.lab.folder / f"data-{name}")
 
     def address(self, name: str) -> str:
         """host:port of a node for clients; known on the lab's hosts only."""
@@ -134,7 +152,7 @@ class ClusterLab:
 
     def _names(self, routing: Any) -> dict[int, str]:
         """The nodes by their identity, which is another one after a wipe."""
-        by_address = {self.address(name): name for name in self.names}
+        by_address = {self.address(name): name for name in self.nodes}
         members = routing["members"]
         return {int(m["node_id"]): by_address[m["client_address"]] for m in members}
 
@@ -143,6 +161,16 @@ class ClusterLab:
         wait_until(
             "all partitions are led", lambda: len(self.leaders()) == self.partitions, READY_S
         )
+
+    def wait_settled(self) -> None:
+        """Waits until every partition is led by the node that should lead it."""
+
+        def is_settled() -> bool:
+            members = self.get(self.names[0], "/v1/members") or {"placements": []}
+            placed = members["placements"]
+            return bool(placed) and all(p["leader_id"] == p["wanted"][0] for p in placed)
+
+        wait_until("everybody leads what it should", is_settled, READY_S)
 
     def busiest(self) -> str:
         """The node that leads most."""
@@ -168,6 +196,75 @@ class ClusterLab:
         process = self.processes.start("callers", argv, host=CONTROL, env=PYTHONPATH)
         process.wait_for_line("ready", READY_S)
         return process
+
+    def probe(self) -> Process:
+        """Starts somebody who writes to every partition all the time; see `write_gaps_ms`."""
+        addresses = ",".join(self.address(name) for name in self.names)
+        argv = [sys.executable, "-m", "nemesis.probe", "--addresses", addresses]
+        argv += ["--partitions", str(self.partitions), "--into", str(self._probed)]
+        process = self.processes.start("probe", argv, host=CONTROL, env=PYTHONPATH)
+        process.wait_for_line("ready", READY_S)
+        return process
+
+    @property
+    def _probed(self) -> Path:
+        return self.lab.folder / "probed.json"
+
+    def tell_gaps(self, probe: Process) -> None:
+        """Ends the probe, and prints how long writes to the partition that was hit worst stopped,
+        fault by fault."""
+        assert probe.stop() == 0
+        gaps = self.write_gaps_ms()
+        middle, top = gaps[len(gaps) // 2], gaps[math.ceil(0.99 * len(gaps)) - 1]
+        told = f"median {middle:,.0f} ms, p99 {top:,.0f} ms, longest {gaps[-1]:,.0f} ms"
+        print(f"write gap of {len(gaps)} faults: {told}")
+
+    def write_gaps_ms(self) -> list[float]:
+        """Once the probe has ended: for each fault, the longest time in which a partition took no
+        write, sorted."""
+        probed: dict[str, list[int]] = json.loads(self._probed.read_text())
+        assert len(probed) == self.partitions
+        spans = self.lab.spans()
+        ends_ns = [began_ns for _, began_ns, _ in spans[1:]] + [math.inf]
+        gaps = []
+        for (_, began_ns, _), end_ns in zip(spans, ends_ns, strict=True):
+            gaps.append(
+                max(
+                    (after - before) / NS_PER_MS
+                    for acknowledged in probed.values()
+                    for before, after in pairwise(acknowledged)
+                    if after > began_ns and before < end_ns
+                )
+            )
+        return sorted(gaps)
+
+    def agnictl(self, *arguments: str) -> Process:
+        """Starts the command line against the first node."""
+        argv = [sys.executable, "-m", "agniregistry.cli", *arguments]
+        argv += ["--address", self.address(self.names[0]), "--timeout", "30s"]
+        log_number = len(list(self.lab.folder.glob("agnictl-*.log")))
+        name = f"agnictl-{log_number}"
+        return self.processes.start(name, argv, host=CONTROL, env=PYTHONPATH)
+
+    def fill(self, records: int) -> None:
+        """Registers so many gateways before anything else is done."""
+        argv = [sys.executable, "-m", "nemesis.fill", "--address", self.address(self.names[0])]
+        argv += ["--records", str(records)]
+        process = self.processes.start("fill", argv, host=CONTROL, env=PYTHONPATH)
+        wait_until("all are registered", lambda: not process.is_running, FILL_S)
+        assert process.stop() == 0, process.text()[-2_000:]
+
+    def records(self, name: str) -> int:
+        """How many a node holds itself; 0 where it doesn't answer."""
+        status = self.get(name, "/v1/status") or {"partitions": []}
+        return sum(int(each["records"]) for each in status["partitions"])
+
+    def replicas(self) -> set[tuple[int, str]]:
+        """Which node holds a copy of which partition, as the first node sees it."""
+        routing = self.get(self.names[0], "/v1/routing")
+        names = self._names(routing)
+        routes = routing["partitions"]
+        return {(r["partition"], names[int(each)]) for r in routes for each in r["replica_ids"]}
 
     def fault(self, make: Callable[[], Any], settle: Callable[[], None]) -> None:
         """Makes a fault; from its beginning until `settle` returns leaders may have changed."""

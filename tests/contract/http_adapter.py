@@ -19,6 +19,7 @@ from http_json import (
     given,
     instance_of,
     key_of,
+    members_of,
     read_query,
     record_of,
     registered_of,
@@ -276,6 +277,11 @@ class HttpAdapter:
                 for item in answer["partitions"]
             ),
         )
+
+    def members(self) -> t.ClusterMembers:
+        """As `Client.members`."""
+        answer = self._call("GET", "/v1/members").json()
+        return members_of(answer)
 
     def snapshot(self, partitions: Sequence[int] = ()) -> tuple[t.SnapshotTaken, ...]:
         """As `Client.snapshot`."""

@@ -163,3 +163,27 @@ def read_query(read: t.ReadOptions | None) -> list[tuple[str, Any]]:
 def given(**parameters: Any) -> list[tuple[str, Any]]:
     """The parameters that say something."""
     return [(name, value) for name, value in parameters.items() if value not in (None, "", 0)]
+
+
+def members_of(answer: dict[str, Any]) -> t.ClusterMembers:
+    """The members and the placement, without a field that isn't known."""
+
+    def ids(texts: list[str]) -> tuple[int, ...]:
+        return tuple(map(int, texts))
+
+    def member(item: dict[str, Any]) -> t.ClusterMember:
+        numbers = {name: int(item[name]) for name in ("node_id", "replaces")}
+        return t.ClusterMember(**{**item, **numbers, "state": t.MemberState(item["state"])})
+
+    def placement(item: dict[str, Any]) -> t.Placement:
+        lists = {name: ids(item[name]) for name in ("wanted", "voters", "learners")}
+        return t.Placement(**{**item, **lists, "leader_id": int(item["leader_id"])})
+
+    return t.ClusterMembers(
+        **{
+            **answer,
+            "system_leader_id": int(answer["system_leader_id"]),
+            "members": tuple(map(member, answer["members"])),
+            "placements": tuple(map(placement, answer["placements"])),
+        }
+    )

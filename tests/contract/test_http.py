@@ -7,6 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+from http_adapter import HttpAdapter
+
+from agniregistry.client import Client
 
 SEED = """{"region":"global","gateway_ip":"12.34.56.78",
 "gateway_domain":"global.gateway.agnistack.online","gateway_port":4000,
@@ -92,3 +95,28 @@ def test_conflicts_are_409(http: httpx.Client) -> None:
     stale = http.post("/v1/agents", json={"name": "conflict", "region": "eu", "incarnation": 4})
     assert (stale.status_code, stale.json()["error"]["reason"]) == (409, "STALE_INCARNATION")
     http.delete("/v1/agents/conflict")
+
+
+def test_members_are_the_same_over_http_and_grpc(node_process: Any) -> None:
+    over_http = HttpAdapter(node_process.address)
+    with Client(node_process.address) as client:
+        found = over_http.members()
+        assert found == client.members()
+    over_http.close()
+    (member,) = found.members
+    assert member.client_address == node_process.address
+    assert found.system_leader_id == member.node_id
+    assert [placement.partition for placement in found.placements] == list(range(16))
+    assert {placement.leader_id for placement in found.placements} == {member.node_id}
+
+
+def test_members_are_only_read(http: httpx.Client) -> None:
+    assert http.post("/v1/members", json={}).status_code == 405
+    assert http.get("/v1/members", params={"state": "active"}).status_code == 400
+    document = http.get("/openapi.json").json()
+    schema = document["components"]["schemas"]["Members"]
+    answer = http.get("/v1/members").json()
+    assert set(answer) == set(schema["properties"])
+    for name in ("members", "placements"):
+        known = schema["properties"][name]["items"]["properties"]
+        assert all(set(item) == set(known) for item in answer[name])

@@ -17,7 +17,7 @@ from agniregistry.testing import FakeClock, FakeRegistry
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from three_nodes import ThreeNodes
+from loopback_cluster import ThreeNodes
 
 QUICK = RetryPolicy(max_attempts=5, initial_delay_ms=1, max_delay_ms=20)
 

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
-from three_nodes import ThreeNodes, wait_until
+from loopback_cluster import ThreeNodes, wait_until
 
 from agniregistry import types as t
 from agniregistry.client import Client

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from three_nodes import ClusterNode, ThreeNodes, wait_until
+from loopback_cluster import ClusterNode, ThreeNodes, wait_until
 
 from agniregistry import types as t
 from agniregistry.client import AsyncClient, Client

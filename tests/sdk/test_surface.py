@@ -16,13 +16,15 @@ from agniregistry.testing import FakeRegistry
 GOLDEN = {
     "agniregistry": """AgniError AsyncClient Capacity Client Filter Key Kind ReadOptions
         RetryPolicy Spec Timeout Tls""",
-    "agniregistry.client": """AsyncCache AsyncClient AsyncRegistration AsyncSession
-        AsyncWatch BatchResult Cache Client Registration RetryPolicy Session Timeout Tls Watch""",
+    "agniregistry.client": """AsyncBackup AsyncCache AsyncClient AsyncRegistration AsyncSession
+        AsyncWatch Backup BatchResult Cache Client Registration RetryPolicy Session Timeout Tls
+        Watch""",
     "agniregistry.config": "DEFAULT_TARGET RetryPolicy Timeout",
     "agniregistry.identity": """Bundle DevCa Identity Leaf Material Role SpiffeId Tls
         check_trust_domain load load_bundle load_identity""",
     "agniregistry.testing": "Clock FakeClock FakeRegistry SystemClock",
-    "agniregistry.types": """BatchOperation Candidate Capacity Change ClusterMember ClusterMembers
+    "agniregistry.types": """BackupBegin BackupData BackupEnd BackupPart BackupSection
+        BatchOperation Candidate Capacity Change ClusterMember ClusterMembers
         ClusterStatus Consistency
         DeregisterOperation Deregistered Discovery Draining EventType Exclusion ExclusionReason
         Filter Gap Header Instance Key Kind LeaseLoad Load Member MemberState Page PartitionRoute
@@ -34,7 +36,8 @@ GOLDEN = {
 METHODS = """batch cache deregister discover get list list_all put register renew routing session
     snapshot status update watch"""
 
-ADMIN = "drain_member members place_partition remove_member return_member transfer_leader"
+ADMIN = """backup drain_member members place_partition remove_member restore return_member
+    transfer_leader"""
 """What only a real cluster has: the fake registry is one node for ever."""
 
 

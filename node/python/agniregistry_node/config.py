@@ -259,6 +259,12 @@ class NodeConfig:
         "waiting.",
         check=between(256 * KIB, 16 * GIB),
     )
+    rejoin_after_damage: bool = setting(
+        True,
+        "Whether a node of a cluster whose log is damaged in the middle keeps it aside, in its "
+        "data directory, and joins anew with a copy of the others' data.",
+        danger="Without it the node refuses to start until somebody has looked at it.",
+    )
     log_level: str = setting(
         "info",
         "Least level that is logged: debug, info, warn, error or off.",

@@ -14,17 +14,24 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from time import monotonic_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agniregistry_node.config import NodeConfig
-from agniregistry_node.errors import EXIT_OK
+from agniregistry_node.errors import EXIT_OK, EXIT_REMOVED
 from agniregistry_node.layers import Layered
 from agniregistry_node.lock import DataDirLock
 
+if TYPE_CHECKING:
+    from agniregistry_node._bridge import Server
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+REMOVED = "removed from the cluster"
+LOOK_S = 1.0
+"""Time between two looks at whether the node still belongs to its cluster."""
+
 LEVELS = ("debug", "info", "warn", "error", "off")
 
 
@@ -89,14 +96,23 @@ def run(layered: Layered) -> int:
                 start_ms=(monotonic_ns() - began_ns) // 1_000_000,
                 settings=changed,
             )
-            number = reader.recv(1)[0]
+            reason = wait_for_end(reader, server)
             # From here on a second signal ends the process at once.
             for each in STOP_SIGNALS:
                 signal.signal(each, signal.SIG_DFL)
-        name = signal.Signals(number).name
         patience = config.drain_timeout_ms
-        log_line(config, "info", "draining", signal=name, timeout_ms=patience)
+        log_line(config, "info", "draining", reason=reason, timeout_ms=patience)
         server.drain(patience)
         server.stop()
     log_line(config, "info", "node stopped")
-    return EXIT_OK
+    return EXIT_REMOVED if reason == REMOVED else EXIT_OK
+
+
+def wait_for_end(reader: socket.socket, server: Server) -> str:
+    """Waits until the process is asked to stop, or has no cluster any more; says which."""
+    reader.settimeout(LOOK_S)
+    while True:
+        with suppress(TimeoutError):
+            return signal.Signals(reader.recv(1)[0]).name
+        if server.has_left():
+            return REMOVED

@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Discovery": {"discover": "discovery", "explain": "discovery", "watch": "watching"},
     "The cluster": {"cluster": "members", "status": "cluster", "snapshot": "cluster"},
+    "Backup": {"backup": "backup", "restore": "backup"},
     "A node's disk": {"wal": "disk"},
     "Development": {"dev": "dev"},
     "agnictl itself": {"context": "itself", "completion": "itself", "version": "itself"},

@@ -13,6 +13,7 @@ from enum import IntEnum
 import click
 
 from agniregistry import errors
+from agniregistry.backup import ArchiveExistsError
 from agniregistry.wal import CorruptError, MissingError, WalError
 
 
@@ -84,6 +85,7 @@ _CODES: tuple[tuple[type[Exception], Exit], ...] = (
     (errors.IdentityMissingError, Exit.NOT_FOUND),
     (errors.IdentityExistsError, Exit.CONFLICT),
     (errors.IdentityError, Exit.USAGE),
+    (ArchiveExistsError, Exit.CONFLICT),
     (CorruptError, Exit.CORRUPT),
     (MissingError, Exit.NOT_FOUND),
 )
@@ -122,6 +124,8 @@ def describe(error: Exception, address: str) -> dict[str, object]:
     elif isinstance(error, WalError):
         told.update(message=error.message, remedy=error.remedy)
         told["reason"] = "CORRUPT" if isinstance(error, CorruptError) else "NOT_FOUND"
+        if isinstance(error, ArchiveExistsError):
+            told["reason"] = "EXISTS"
         if isinstance(error, CorruptError):
             told.update(file=str(error.file), offset=error.offset)
     elif isinstance(error, errors.AgniError):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,11 @@ class Settings:
         # A person who waits wants to hear soon that nobody is there.
         retry = RetryPolicy(max_attempts=3)
         return Client(self.where()[0], timeout=timeout, retry=retry, tls=self.tls())
+
+    def at(self, address: str, timeout_ms: int) -> Settings:
+        """The same registry at another of its nodes, with the same files of TLS."""
+        ca, cert, key = (self._tls_file(name) for name in TLS_FIELDS)
+        return replace(self, address=address, timeout_ms=timeout_ms, ca=ca, cert=cert, key=key)
 
     def tls(self) -> Tls | None:
         """The files of TLS in use; None for plaintext."""

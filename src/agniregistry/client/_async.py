@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 import grpc
 
 from agniregistry import types as t
+from agniregistry.client import _backup_calls as backups
 from agniregistry.client import _calls as calls
+from agniregistry.client._async_backup import AsyncBackup
 from agniregistry.client._async_cache import AsyncCache
 from agniregistry.client._async_calls import AsyncDataCalls
 from agniregistry.client._async_channels import AsyncFlavour
@@ -66,7 +68,7 @@ class AsyncClient(ClientBase, AsyncDataCalls):
 
         self._router = Router(parse_targets(target), open_channels, flavour, metadata, zone)
         self._closed = asyncio.Event()
-        self._open: set[AsyncWatch | AsyncCache] = set()
+        self._open: set[AsyncWatch | AsyncCache | AsyncBackup] = set()
         self._renewer = AsyncRenewer(self.renew, self.batch, self.retry, self.timeout)
 
     # -- what goes on in the background ---------------------------------------------------
@@ -119,7 +121,7 @@ class AsyncClient(ClientBase, AsyncDataCalls):
         )
         request.encode()  # Refuses what can't be sent before anything is opened.
         streams = Streams(self._router, self._error)
-        open_stream = partial(self._open_watch, streams)
+        open_stream = partial(self._open_stream, calls.REGISTRY + "Watch", streams)
         watch = AsyncWatch(
             request, open_stream, streams.error, self.retry, self.timeout, self._forget
         )
@@ -155,6 +157,29 @@ class AsyncClient(ClientBase, AsyncDataCalls):
     ) -> tuple[t.SnapshotTaken, ...]:
         """Takes snapshots of the partitions (none given: all) and waits until they are durable."""
         return await self._call(calls.snapshot(partitions), timeout_ms)
+
+    def backup(self, partitions: Sequence[int] = (), *, bytes_per_s: int = 0) -> AsyncBackup:
+        """A copy of the partitions (none given: all), streamed while the cluster works.
+
+        What was acknowledged before the call is in it. `agniregistry.backup` writes and reads
+        archives of it; `bytes_per_s` slows it down below the node's own limit.
+        """
+        self._check_open()
+        streams = Streams(self._router, self._error)
+        stream = self._open_stream(backups.PATH, streams, backups.request(partitions, bytes_per_s))
+        backup = AsyncBackup(stream, streams.error, self._forget)
+        self._open.add(backup)
+        return backup
+
+    async def restore(
+        self, records: Sequence[bytes], *, timeout_ms: int | None = None
+    ) -> tuple[calls.BatchResult, ...]:
+        """Registers records of a backup, 1..1,000, as they were, unless they exist.
+
+        Each is answered for itself; those with a time to live get all of it from now on. What
+        exists with another content is an `AlreadyExistsError` and stays as it is.
+        """
+        return await self._call(backups.restore(records), timeout_ms)
 
     async def members(self, *, timeout_ms: int | None = None) -> t.ClusterMembers:
         """The members with their state, and where each partition is wanted and where it is."""
@@ -273,14 +298,14 @@ class AsyncClient(ClientBase, AsyncDataCalls):
         except TimeoutError:
             return
 
-    def _open_watch(self, streams: Streams[grpc.aio.Channel], request: bytes) -> Any:
+    def _open_stream(self, path: str, streams: Streams[grpc.aio.Channel], request: bytes) -> Any:
         way = streams.begin()
-        stream = way.link.channel.unary_stream(calls.REGISTRY + "Watch", None, None)
+        stream = way.link.channel.unary_stream(path, None, None)
         call: Any = stream(request, metadata=self._metadata)
         call.add_done_callback(lambda _: self._router.end_stream(way))
         return call
 
-    def _forget(self, item: AsyncWatch | AsyncCache) -> None:
+    def _forget(self, item: AsyncWatch | AsyncCache | AsyncBackup) -> None:
         self._open.discard(item)
 
     def _check_open(self) -> None:

@@ -161,6 +161,11 @@ def batch(operations: Sequence[t.BatchOperation]) -> Call[tuple[BatchResult, ...
             item.update.CopyFrom(_update_request(operation))
         else:
             item.deregister.CopyFrom(_deregister_request(operation))
+    return batch_call(message)
+
+
+def batch_call(message: r.BatchRequest) -> Call[tuple[BatchResult, ...]]:
+    """Batch, of writes that are put together already."""
     return Call(REGISTRY + "Batch", message.SerializeToString(), _read_batch)
 
 

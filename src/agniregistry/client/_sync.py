@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 import grpc
 
 from agniregistry import types as t
+from agniregistry.client import _backup_calls as backups
 from agniregistry.client import _calls as calls
+from agniregistry.client._backup import Backup
 from agniregistry.client._base import ALL, DEFAULT_TTL_MS, ClientBase
 from agniregistry.client._cache import Cache
 from agniregistry.client._channels import Channels, Link, SyncFlavour
@@ -69,7 +71,7 @@ class Client(ClientBase, DataCalls):
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._open: set[Watch | Cache] = set()
+        self._open: set[Watch | Cache | Backup] = set()
         self._renewer = Renewer(self)
 
     # -- what goes on in the background ---------------------------------------------------
@@ -122,7 +124,7 @@ class Client(ClientBase, DataCalls):
         )
         request.encode()  # Refuses what can't be sent before anything is opened.
         streams = Streams(self._router, self._error)
-        open_stream = partial(self._open_watch, streams)
+        open_stream = partial(self._open_stream, calls.REGISTRY + "Watch", streams)
         watch = Watch(request, open_stream, streams.error, self.retry, self.timeout, self._forget)
         with self._lock:
             self._open.add(watch)
@@ -158,6 +160,30 @@ class Client(ClientBase, DataCalls):
     ) -> tuple[t.SnapshotTaken, ...]:
         """Takes snapshots of the partitions (none given: all) and waits until they are durable."""
         return self._call(calls.snapshot(partitions), timeout_ms)
+
+    def backup(self, partitions: Sequence[int] = (), *, bytes_per_s: int = 0) -> Backup:
+        """A copy of the partitions (none given: all), streamed while the cluster works.
+
+        What was acknowledged before the call is in it. `agniregistry.backup` writes and reads
+        archives of it; `bytes_per_s` slows it down below the node's own limit.
+        """
+        self._check_open()
+        streams = Streams(self._router, self._error)
+        stream = self._open_stream(backups.PATH, streams, backups.request(partitions, bytes_per_s))
+        backup = Backup(stream, streams.error, self._forget)
+        with self._lock:
+            self._open.add(backup)
+        return backup
+
+    def restore(
+        self, records: Sequence[bytes], *, timeout_ms: int | None = None
+    ) -> tuple[calls.BatchResult, ...]:
+        """Registers records of a backup, 1..1,000, as they were, unless they exist.
+
+        Each is answered for itself; those with a time to live get all of it from now on. What
+        exists with another content is an `AlreadyExistsError` and stays as it is.
+        """
+        return self._call(backups.restore(records), timeout_ms)
 
     def members(self, *, timeout_ms: int | None = None) -> t.ClusterMembers:
         """The members with their state, and where each partition is wanted and where it is."""
@@ -265,15 +291,15 @@ class Client(ClientBase, DataCalls):
                 self._closed.wait(pause)
             self._check_open()
 
-    def _open_watch(self, streams: Streams[grpc.Channel], request: bytes) -> Any:
+    def _open_stream(self, path: str, streams: Streams[grpc.Channel], request: bytes) -> Any:
         way = streams.begin()
-        stream = way.link.channel.unary_stream(calls.REGISTRY + "Watch", None, None)
+        stream = way.link.channel.unary_stream(path, None, None)
         call: Any = stream(request, metadata=self._metadata)
         if not call.add_callback(lambda: self._router.end_stream(way)):
             self._router.end_stream(way)  # It has ended already.
         return call
 
-    def _forget(self, item: Watch | Cache) -> None:
+    def _forget(self, item: Watch | Cache | Backup) -> None:
         with self._lock:
             self._open.discard(item)
 

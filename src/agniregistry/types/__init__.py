@@ -18,6 +18,13 @@ from agniregistry.types._answers import (
     Updated,
     UpdateOperation,
 )
+from agniregistry.types._backup import (
+    BackupBegin,
+    BackupData,
+    BackupEnd,
+    BackupPart,
+    BackupSection,
+)
 from agniregistry.types._cluster import (
     ClusterMember,
     ClusterMembers,
@@ -70,6 +77,11 @@ from agniregistry.types._watch import (
 )
 
 __all__ = [
+    "BackupBegin",
+    "BackupData",
+    "BackupEnd",
+    "BackupPart",
+    "BackupSection",
     "BatchOperation",
     "Candidate",
     "Capacity",

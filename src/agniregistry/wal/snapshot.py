@@ -83,7 +83,7 @@ class SnapshotReader:
 
     def items(self) -> Iterator[dict[str, Any]]:
         """Yields the records (with their slot) in order; raises CorruptError at damage."""
-        unpack = _decompressor()
+        unpack = decompressor()
         data = memoryview(self.path.read_bytes())
         self.file_bytes = len(data)
         end = len(data) - _CRC.size
@@ -190,7 +190,7 @@ def _check_tombstone(data: memoryview) -> None:
             read_key(wire.message(value))
 
 
-def _decompressor() -> Callable[[bytes, int], bytes]:
+def decompressor() -> Callable[[bytes, int], bytes]:
     """Unpacks a block; zstd isn't in Python's library before 3.14, so it is asked for late."""
     try:
         import zstandard

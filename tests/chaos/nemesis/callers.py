@@ -22,7 +22,7 @@ PAUSE_S = 0.005
 
 
 class Callers:
-    """Two clients of each node; each registers its own record and finds it again."""
+    """Two clients that begin at each node and know all; each registers a record and finds it."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self.calls = 0
@@ -30,8 +30,8 @@ class Callers:
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._work, args=(number, address), daemon=True)
-            for number, address in enumerate([*addresses] * CLIENTS_EACH)
+            threading.Thread(target=self._work, args=(number, addresses), daemon=True)
+            for number in range(len(addresses) * CLIENTS_EACH)
         ]
         for thread in self._threads:
             thread.start()
@@ -42,9 +42,10 @@ class Callers:
         for thread in self._threads:
             thread.join()
 
-    def _work(self, number: int, address: str) -> None:
+    def _work(self, number: int, addresses: Sequence[str]) -> None:
         key = key_of(f"caller-{number}")
-        with Client(address) as client:
+        first = number % len(addresses)
+        with Client([*addresses[first:], *addresses[:first]]) as client:
             turn = 0
             while not self._ended.wait(PAUSE_S):
                 turn += 1

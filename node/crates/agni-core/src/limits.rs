@@ -26,6 +26,8 @@ pub const TICK_MS: u64 = 100;
 pub const HEARTBEAT_TICKS: usize = 2;
 /// Ticks without a leader before a follower campaigns.
 pub const ELECTION_TICKS: usize = 10;
+/// Ticks between the turns of two voters that lost their leader: an election fits in between.
+pub const ELECTION_TURN_TICKS: usize = 2;
 /// Ticks made up for at once after a stall: more would start needless elections.
 pub const CATCH_UP_TICKS_MAX: u64 = 5;
 /// Drift between the clocks of two nodes that the clock-bound lease allows for, in percent.
@@ -90,6 +92,10 @@ pub const WAL_MARGIN_ONE_IN: u64 = 64;
 pub const DISK_FULL_RETRY_MS: u64 = 100;
 /// Delay that a node with a full disk asks for, in milliseconds.
 pub const DISK_FULL_CLIENT_RETRY_MS: u64 = 5_000;
+/// How long an append may take before its node gives away what it leads, in microseconds.
+pub const SLOW_APPEND_US: u64 = 1_000_000;
+/// How long such an append counts, in microseconds.
+pub const SLOW_APPEND_COUNTS_US: u64 = 30_000_000;
 /// Time between two looks at the free space, in milliseconds.
 pub const DISK_CHECK_MS: u64 = 500;
 

@@ -8,6 +8,8 @@ pub enum Bug {
     PromiseBeforeSync,
     /// The clock-bound lease outlives a transfer of leadership.
     LeaseKeptOnTransfer,
+    /// A leader shows what it has applied, though more is committed and seen elsewhere.
+    LeaseReadBeforeApply,
     /// A write is acknowledged when it is proposed.
     AcknowledgeBeforeQuorum,
     /// Whoever believes that something ran out has it removed by the leader, whose term it isn't

@@ -55,6 +55,11 @@ impl Server {
         Ok(self.here()?.ready())
     }
 
+    /// Whether the cluster has removed this node.
+    fn has_left(&self) -> PyResult<bool> {
+        Ok(self.here()?.has_left())
+    }
+
     /// Takes no new connection and waits for those that there are.
     fn drain(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<()> {
         let server = self.here()?;

@@ -34,6 +34,7 @@ pub struct Settings {
     zone: String,
     replication: u32,
     snapshot_bytes_per_s: u64,
+    rejoin_after_damage: bool,
     log_level: String,
     access_log: bool,
     runtimes: usize,
@@ -70,6 +71,7 @@ impl Settings {
             zone: self.zone,
             replication: self.replication,
             snapshot_bytes_per_s: self.snapshot_bytes_per_s,
+            rejoin_after_damage: self.rejoin_after_damage,
         });
         config.listen = self.listen;
         config.tls = self.tls_files.map(|files| TlsConfig {

@@ -25,18 +25,20 @@ pub enum Call {
     Status,
     Routing,
     Snapshot,
+    Backup,
     Members,
     ChangeMember,
     PlacePartition,
     TransferLeader,
     Ask,
+    Copy,
     /// None of ours: health checks, the metrics themselves, mistakes.
     Other,
 }
 
 impl Call {
     /// All of them, in the order in which they are counted.
-    pub const ALL: [Call; 19] = [
+    pub const ALL: [Call; 21] = [
         Call::Register,
         Call::Get,
         Call::List,
@@ -50,11 +52,13 @@ impl Call {
         Call::Status,
         Call::Routing,
         Call::Snapshot,
+        Call::Backup,
         Call::Members,
         Call::ChangeMember,
         Call::PlacePartition,
         Call::TransferLeader,
         Call::Ask,
+        Call::Copy,
         Call::Other,
     ];
 
@@ -74,11 +78,13 @@ impl Call {
             Call::Status => "Status",
             Call::Routing => "Routing",
             Call::Snapshot => "Snapshot",
+            Call::Backup => "Backup",
             Call::Members => "Members",
             Call::ChangeMember => "ChangeMember",
             Call::PlacePartition => "PlacePartition",
             Call::TransferLeader => "TransferLeader",
             Call::Ask => "Ask",
+            Call::Copy => "Copy",
             Call::Other => "Other",
         }
     }
@@ -86,10 +92,11 @@ impl Call {
     fn service(self) -> Option<&'static str> {
         match self {
             Call::Other => None,
-            Call::Ask => Some(NODE),
+            Call::Ask | Call::Copy => Some(NODE),
             Call::Status
             | Call::Routing
             | Call::Snapshot
+            | Call::Backup
             | Call::Members
             | Call::ChangeMember
             | Call::PlacePartition
@@ -129,8 +136,8 @@ mod tests {
                 }
             }
         }
-        // Reflection shows neither `Ask` nor what is no call.
-        assert_eq!(found, Call::ALL.len() - 2);
+        // Reflection shows neither what nodes ask one another nor what is no call.
+        assert_eq!(found, Call::ALL.len() - 3);
     }
 
     #[test]

@@ -8,8 +8,10 @@
 //!
 //! Modules use one another downwards only:
 //! ```text
-//! server > accept, connection > router > grpc, http > watch > ops > route > runtime > node
-//!        > token, metrics > status > body > call, wire, io, tls > config, dial, hints, log, limits
+//! server > accept, connection > router > grpc, http > permit, watch > ops > route > runtime
+//!        > node
+//!        > token, metrics > status > body > call, wire, io, tls
+//!        > config, dial, hints, log, pace, process, limits
 //! server > peer > runtime
 //! ```
 
@@ -29,7 +31,10 @@ pub mod log;
 pub mod metrics;
 pub mod node;
 pub mod ops;
+mod pace;
 pub mod peer;
+mod permit;
+mod process;
 mod random;
 pub mod route;
 mod router;

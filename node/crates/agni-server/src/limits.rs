@@ -141,6 +141,32 @@ pub const SNAPSHOTS_SENT_AT_ONCE: usize = 2;
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
 /// Time in which a piece of a snapshot must have been taken by the other node, in milliseconds.
 pub const SNAPSHOT_PIECE_MS_MAX: u64 = 10_000;
+/// Bytes that a node streams into backups in a second, into all of them together.
+pub const BACKUP_BYTES_PER_S: u64 = 64 << 20;
+/// Least rate of a backup, in bytes a second: what is slower would look like a reader that is gone.
+pub const BACKUP_BYTES_PER_S_MIN: u64 = 16 << 10;
+/// Backups that a node makes at the same time.
+pub const BACKUPS_AT_ONCE: usize = 2;
+/// Copies of partitions that a node sends for the backups of others at the same time.
+pub const COPIES_AT_ONCE: usize = 4;
+/// Pieces of a backup that may wait for its reader, of `SNAPSHOT_PIECE_BYTES` at most each.
+pub const BACKUP_PIECES_READY_MAX: usize = 2;
+/// Time in which a backup's reader must take a piece, in milliseconds.
+pub const BACKUP_PIECE_MS_MAX: u64 = 60_000;
+/// Time that another node has to take the snapshot that is to be copied, in milliseconds.
+pub const BACKUP_SNAPSHOT_MS_MAX: u64 = 120_000;
+/// Time that a replica has to apply what must be in a copy of it, in milliseconds.
+pub const BACKUP_CATCH_UP_MS_MAX: u64 = 2_000;
+/// Time between two looks at whether it has, in milliseconds.
+pub const BACKUP_CATCH_UP_PAUSE_MS: u64 = 20;
+/// Time after which a partition that nobody gives anything of ends a backup, in milliseconds.
+pub const BACKUP_WAIT_MS_MAX: u64 = 30_000;
+/// Attempts to send one partition, each from its beginning.
+pub const BACKUP_ATTEMPTS_MAX: usize = 64;
+/// First pause before another source of a partition is asked, in milliseconds; it doubles.
+pub const BACKUP_PAUSE_MS_MIN: u64 = 50;
+/// Longest such pause, in milliseconds.
+pub const BACKUP_PAUSE_MS_MAX: u64 = 1_000;
 /// Time for a connection to another node, in milliseconds.
 pub const PEER_CONNECT_MS_MAX: u64 = 1_000;
 /// Time for an answer of another node to a question, in milliseconds.
@@ -155,6 +181,9 @@ pub const PEER_STREAM_WINDOW_BYTES: u32 = 2 << 20;
 pub const PEER_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Time between two looks at whether the members have changed, in milliseconds.
 pub const PEER_MEMBERS_CHECK_MS: u64 = 100;
+/// Time without anybody who leads the system group after which a node asks whether it still
+/// belongs to its cluster, in milliseconds.
+pub const SILENCE_BEFORE_ASKING_MS: u64 = 3_000;
 /// Turns of the driver whose messages may wait for one node.
 pub const PEER_QUEUE_TURNS_MAX: usize = 4_096;
 /// Batches that may wait for one connection.
@@ -178,6 +207,8 @@ pub const GATHER_PAUSE_MS: u64 = 200;
 pub const GATHER_ATTEMPTS_A_LOG_LINE: u32 = 25;
 /// Seeds of a configuration.
 pub const SEEDS_MAX: usize = 16;
+/// Damaged data directories that a node keeps for people before it refuses to go on.
+pub const DAMAGED_KEPT_MAX: usize = 2;
 /// Bytes of a node's name.
 pub const NODE_NAME_BYTES_MAX: usize = 63;
 /// Nodes that may be answered although they are not known yet.

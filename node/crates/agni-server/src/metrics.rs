@@ -4,6 +4,8 @@
 use crate::call::Call;
 use crate::status::Code;
 use agni_core::metrics::Histogram;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -45,6 +47,12 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("agni_batch_bytes", Kind::Histogram, "Bytes in one fdatasync."),
     ("agni_proposals_total", Kind::Counter, "Commands proposed."),
     ("agni_overloaded_total", Kind::Counter, "Submissions refused because a queue was full."),
+    ("agni_queue_depth", Kind::Gauge, "Requests that wait for the driver."),
+    (
+        "agni_queue_limit",
+        Kind::Gauge,
+        "Requests that may wait for the driver; registrations get three quarters of it.",
+    ),
     ("agni_disk_full_total", Kind::Counter, "Commands refused because the disk was full."),
     ("agni_renewals_total", Kind::Counter, "Leases renewed."),
     ("agni_renewals_lost_total", Kind::Counter, "Renewals of leases that were gone."),
@@ -61,6 +69,14 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("agni_snapshots_total", Kind::Counter, "Snapshots taken."),
     ("agni_snapshots_failed_total", Kind::Counter, "Snapshots that failed."),
+    ("agni_backups_total", Kind::Counter, "Backups streamed to their end."),
+    ("agni_backups_failed_total", Kind::Counter, "Backups that broke off."),
+    (
+        "agni_backup_bytes_total",
+        Kind::Counter,
+        "Bytes of snapshot files streamed into backups, those of other nodes included.",
+    ),
+    ("agni_backup_seconds", Kind::Histogram, "Time of a backup that was streamed to its end."),
     ("agni_connections", Kind::Gauge, "Open connections."),
     ("agni_connections_total", Kind::Counter, "Connections accepted."),
     (
@@ -98,6 +114,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Kind::Gauge,
         "0 while there is room, 1 while there is little, 2 while the disk is full.",
     ),
+    ("agni_disk_free_bytes", Kind::Gauge, "Free bytes where the data directory is."),
     ("agni_wal_bytes", Kind::Gauge, "Bytes of the write-ahead log on disk."),
     ("agni_uptime_seconds", Kind::Gauge, "Time since the start."),
     ("agni_records", Kind::Gauge, "Records, by partition."),
@@ -118,6 +135,45 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("agni_term", Kind::Gauge, "Raft term, by partition."),
     ("agni_commit_index", Kind::Gauge, "Newest committed log index, by partition."),
     ("agni_applied_index", Kind::Gauge, "Newest applied log index, by partition."),
+    (
+        "agni_replica_lag_entries",
+        Kind::Gauge,
+        "Log entries that another replica lacks, by partition and its node, as the leader knows.",
+    ),
+    (
+        "agni_replica_alive",
+        Kind::Gauge,
+        "1 while the leader hears of another replica, by partition and its node.",
+    ),
+    ("agni_voters", Kind::Gauge, "Voting replicas as last agreed upon, by partition."),
+    ("agni_replicas_wanted", Kind::Gauge, "Replicas that the placement wants, by partition."),
+    ("agni_replication", Kind::Gauge, "Replicas that every partition should have."),
+    ("agni_members", Kind::Gauge, "Members of the cluster, by state."),
+    (
+        "agni_system_leader",
+        Kind::Gauge,
+        "1 where this node leads the group that knows members and placement, else 0.",
+    ),
+    (
+        "agni_node_info",
+        Kind::Gauge,
+        "Always 1: the node's id, name, zone and region, its cluster and its version.",
+    ),
+    (
+        "agni_forwarded_total",
+        Kind::Counter,
+        "Requests carried to the node that leads their partition.",
+    ),
+    (
+        "agni_forward_failures_total",
+        Kind::Counter,
+        "Requests carried to a node that refused or didn't answer; most are tried again.",
+    ),
+    (
+        "agni_peer_connected",
+        Kind::Gauge,
+        "1 while there is a connection to another node, by its node id.",
+    ),
     ("agni_peer_messages_sent_total", Kind::Counter, "Raft messages sent to other nodes."),
     ("agni_peer_messages_received_total", Kind::Counter, "Raft messages of other nodes taken."),
     (
@@ -139,6 +195,10 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("agni_peer_snapshot_bytes_sent_total", Kind::Counter, "Bytes of snapshots sent."),
     ("agni_peer_snapshot_bytes_received_total", Kind::Counter, "Bytes of snapshots received."),
+    ("process_cpu_seconds_total", Kind::Counter, "Processor time of the process."),
+    ("process_resident_memory_bytes", Kind::Gauge, "Memory of the process that is in RAM."),
+    ("process_open_fds", Kind::Gauge, "Open file descriptors."),
+    ("process_max_fds", Kind::Gauge, "File descriptors that may be open."),
 ];
 
 /// One method's figures.
@@ -171,6 +231,21 @@ pub struct PeerMetrics {
     pub snapshot_bytes_sent: AtomicU64,
     /// Bytes of snapshots received.
     pub snapshot_bytes_received: AtomicU64,
+    /// The other nodes, and whether there is a connection to each.
+    pub connected: Mutex<BTreeMap<u64, bool>>,
+}
+
+/// What is counted of backups.
+#[derive(Default)]
+pub struct BackupMetrics {
+    /// Streamed to their end.
+    pub finished: AtomicU64,
+    /// Broken off.
+    pub failed: AtomicU64,
+    /// Bytes of files.
+    pub bytes: AtomicU64,
+    /// How long those took that were streamed to their end, in microseconds.
+    pub microseconds: Histogram,
 }
 
 /// What the server counts.
@@ -178,6 +253,8 @@ pub struct PeerMetrics {
 pub struct ServerMetrics {
     /// The traffic between nodes.
     pub peer: Arc<PeerMetrics>,
+    /// Backups.
+    pub backup: BackupMetrics,
     /// By method, in the order of `Call::ALL`.
     pub methods: [Method; Call::ALL.len()],
     /// Connections accepted.
@@ -192,6 +269,10 @@ pub struct ServerMetrics {
     pub watch_rounds: AtomicU64,
     /// Differences begun.
     pub watch_gaps: AtomicU64,
+    /// Requests carried to another node.
+    pub forwarded: AtomicU64,
+    /// Those of them that it refused or didn't answer.
+    pub forward_failures: AtomicU64,
 }
 
 impl ServerMetrics {

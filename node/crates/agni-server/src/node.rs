@@ -2,7 +2,9 @@
 
 use crate::config::ServerConfig;
 use crate::hints::Hints;
+use crate::limits;
 use crate::metrics::ServerMetrics;
+use crate::pace::Pace;
 use crate::status::RpcError;
 use crate::tls::Tls;
 use crate::wire::HeaderParts;
@@ -11,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Where a server is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +42,12 @@ pub struct Node {
     pub metrics: ServerMetrics,
     /// Who leads what this node doesn't hold.
     pub hints: Hints,
+    /// Places for backups that clients take.
+    pub backups: Arc<Semaphore>,
+    /// Places for copies that other nodes take for their backups.
+    pub copies: Arc<Semaphore>,
+    /// The rate of all of them together.
+    pub backup_pace: Pace,
     connections: AtomicUsize,
     arriving: AtomicUsize,
     phase: watch::Sender<Phase>,
@@ -64,6 +72,9 @@ impl Node {
             tls,
             metrics,
             hints,
+            backups: Arc::new(Semaphore::new(limits::BACKUPS_AT_ONCE)),
+            copies: Arc::new(Semaphore::new(limits::COPIES_AT_ONCE)),
+            backup_pace: Pace::new(limits::BACKUP_BYTES_PER_S),
             connections: AtomicUsize::new(0),
             arriving: AtomicUsize::new(0),
             phase: watch::Sender::new(Phase::Serving),

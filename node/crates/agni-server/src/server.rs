@@ -9,7 +9,7 @@ use crate::log::{self, Level};
 use crate::metrics::ServerMetrics;
 use crate::node::{Node, Phase};
 use crate::ops::cluster;
-use crate::peer::{PeerSettings, PeerThread};
+use crate::peer::{PeerSettings, PeerThread, aside};
 use crate::router;
 use crate::runtime::{self, Delivery, Incoming, Mailbox};
 use crate::services::cluster_service_server::SERVICE_NAME as CLUSTER_SERVICE;
@@ -17,8 +17,10 @@ use crate::services::registry_service_server::SERVICE_NAME as REGISTRY_SERVICE;
 use crate::tls::Tls;
 use crate::watch::dispatcher::{self, Hub};
 use agni_core::engine::{Beginning, Engine, NoPeers};
+use agni_core::error::StartError;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -59,25 +61,19 @@ impl Server {
         // The address first: it is cheap to find out that it is taken.
         let (listener, address) = listen("listen", &config.listen)?;
         let tls = config.tls.as_ref().map(Tls::load).transpose()?;
-        let (mut mailboxes, mut receivers): (Vec<_>, Vec<_>) =
+        let (clients, mut receivers): (Vec<_>, Vec<_>) =
             (0..config.runtimes).map(|_| Mailbox::new()).unzip();
         let metrics = ServerMetrics::default();
-        let mut peers = None;
-        let clients = mailboxes.clone();
-        if config.cluster.is_some() {
-            let (mailbox, receiver) = Mailbox::new();
-            mailboxes.push(mailbox);
-            let thread =
-                join_others(&mut config, address, receiver, &metrics, tls.clone(), is_wanted)?;
-            peers = Some(thread);
+        let data_dir = config.engine.data_dir.clone();
+        let mut begin = || begin(&mut config, address, &clients, &metrics, &tls, is_wanted);
+        let (peers, engine) = match begin() {
+            Err(Failure { error, is_damage: true }) => {
+                keep_aside(&data_dir, &error)?;
+                begin()
+            }
+            begun => begun,
         }
-        let outbox = peers.as_ref().map_or_else(|| Box::new(NoPeers) as Box<_>, |p| p.outbox());
-        let delivery = Box::new(Delivery::new(mailboxes));
-        let engine = Engine::start(config.engine.clone(), delivery, outbox)
-            .map_err(|error| ServerError::new(error.code(), error.to_string()))?;
-        if let Some(peers) = &peers {
-            peers.run(engine.clone())?;
-        }
+        .map_err(|failure| failure.error)?;
         let node = Node::new(config, engine, address, tls, metrics);
         let mut listener = Some(listener);
         let mut threads = Vec::new();
@@ -123,6 +119,11 @@ impl Server {
     /// Whether requests should be sent here.
     pub fn ready(&self) -> bool {
         self.node.ready()
+    }
+
+    /// Whether the cluster has removed this node: nothing is left to do for it.
+    pub fn has_left(&self) -> bool {
+        self.peers.as_ref().is_some_and(PeerThread::has_left)
     }
 
     /// What `ClusterService.Status` answers, as JSON.
@@ -190,6 +191,65 @@ impl Drop for Server {
     }
 }
 
+/// Why a node doesn't begin.
+struct Failure {
+    error: ServerError,
+    /// Whether it may begin anew, as a node without data.
+    is_damage: bool,
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        Failure { error, is_damage: false }
+    }
+}
+
+/// Finds the node's cluster, where it is to have one, and recovers its data.
+fn begin(
+    config: &mut ServerConfig,
+    address: SocketAddr,
+    clients: &[Mailbox],
+    metrics: &ServerMetrics,
+    tls: &Option<Arc<Tls>>,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<(Option<PeerThread>, Engine), Failure> {
+    let mut mailboxes = clients.to_vec();
+    let mut peers = None;
+    if config.cluster.is_some() {
+        let (mailbox, receiver) = Mailbox::new();
+        mailboxes.push(mailbox);
+        let thread = join_others(config, address, receiver, metrics, tls.clone(), is_wanted)?;
+        peers = Some(thread);
+    }
+    let outbox = peers.as_ref().map_or_else(|| Box::new(NoPeers) as Box<_>, |p| p.outbox());
+    let delivery = Box::new(Delivery::new(mailboxes));
+    let started = Engine::start(config.engine.clone(), delivery, outbox);
+    let engine = started.map_err(|error| Failure {
+        is_damage: matches!(error, StartError::Corrupt { .. } | StartError::Inconsistent { .. })
+            && config.cluster.as_ref().is_some_and(|c| c.rejoin_after_damage && c.has_others()),
+        error: ServerError::new(error.code(), error.to_string()),
+    })?;
+    if let Some(peers) = &peers {
+        peers.run(engine.clone())?;
+    }
+    Ok((peers, engine))
+}
+
+/// Moves damaged data out of the way of a new beginning.
+fn keep_aside(data_dir: &Path, damage: &ServerError) -> Result<(), ServerError> {
+    let folder = aside::keep(data_dir).map_err(|error| {
+        let message = format!("{}; it can't be kept aside: {error}", damage.message);
+        ServerError::new(&damage.code, message)
+    })?;
+    let fields = [
+        ("damage", damage.message.as_str().into()),
+        ("kept_in", folder.display().to_string().into()),
+        ("remedy", "check its disk; remove the folder once all replicas are whole".into()),
+    ];
+    log::write(Level::Error, "the data is damaged: it is kept aside, the node joins anew", &fields);
+    Ok(())
+}
+
 /// Listens for other nodes, and waits until this one belongs to a cluster.
 fn join_others(
     config: &mut ServerConfig,
@@ -207,6 +267,8 @@ fn join_others(
     if cluster.client_address.is_empty() {
         cluster.client_address = client_address.to_string();
     }
+    // Should it begin a second time, then where others know it.
+    cluster.listen = address.to_string();
     config.cluster = Some(cluster.clone());
     let peers = PeerThread::start(PeerSettings {
         cluster,

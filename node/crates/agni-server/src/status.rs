@@ -345,6 +345,7 @@ impl RpcError {
             (Code::NotFound, _) => StatusCode::NOT_FOUND,
             (Code::AlreadyExists | Code::FailedPrecondition, _) => StatusCode::CONFLICT,
             (Code::ResourceExhausted, _) => StatusCode::TOO_MANY_REQUESTS,
+            (Code::PermissionDenied, _) => StatusCode::FORBIDDEN,
             (Code::Unimplemented, _) => StatusCode::NOT_IMPLEMENTED,
             (Code::Unavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
             (Code::DeadlineExceeded, _) => StatusCode::GATEWAY_TIMEOUT,

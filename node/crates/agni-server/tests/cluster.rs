@@ -9,7 +9,7 @@ use agni_server::{Server, ServerConfig};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Long enough for an election on a busy machine.
@@ -163,6 +163,12 @@ fn any_node_takes_any_request_and_all_show_the_same() {
         assert_eq!((status, found["matched"].as_u64()), (200, Some(30)));
         let (_, routing) = cluster.http(index, "GET", "/v1/routing", "");
         assert_eq!(routing["members"].as_array().map(Vec::len), Some(3));
+        let (_, members) = cluster.http(index, "GET", "/v1/members", "");
+        let states: Vec<_> = (0..3).map(|i| members["members"][i]["state"].clone()).collect();
+        assert_eq!(states, ["active"; 3]);
+        let led = members["placements"].as_array().expect("placements").iter();
+        assert!(led.clone().all(|p| p["leader_id"] != "0" && p["wanted"].as_array().is_some()));
+        assert_eq!(led.count(), routing["partitions"].as_array().expect("partitions").len());
     }
     let (status, refused) = cluster.http(1, "GET", "/v1/gateways/nobody", "");
     assert_eq!((status, &refused["error"]["reason"]), (404, &json!("NOT_FOUND")));
@@ -221,6 +227,73 @@ fn a_wiped_node_comes_back_as_a_new_member_in_its_old_place() {
     cluster.stop(0);
     cluster.register(2, "after");
     assert_eq!(cluster.names(1, "").len(), 21);
+}
+
+/// Flips a bit in the middle of what a log says.
+fn damage(data_dir: &Path) {
+    let segments = std::fs::read_dir(data_dir.join("wal")).expect("log");
+    let paths = segments.map(|entry| entry.expect("entry").path());
+    let first = paths.filter(|path| path.extension().is_some_and(|e| e == "wal")).min();
+    let path = first.expect("a segment");
+    let mut bytes = std::fs::read(&path).expect("segment");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("something was written");
+    bytes[end / 2] ^= 0x10;
+    std::fs::write(&path, bytes).expect("damage");
+}
+
+#[test]
+fn a_node_whose_log_is_damaged_keeps_it_aside_and_joins_anew() {
+    let mut cluster = Cluster::found(3);
+    for number in 0..20 {
+        cluster.register(0, &format!("g{number}"));
+    }
+    cluster.stop(2);
+    damage(&cluster.data_dir(2));
+    let mut careful = cluster.config(2);
+    careful.cluster.as_mut().expect("cluster").rejoin_after_damage = false;
+    let refused = Server::start(careful).err().expect("it was told to refuse");
+    assert_eq!(refused.code, "CORRUPT", "{}", refused.message);
+    let kept = cluster.data_dir(2).join("damaged-1");
+    assert!(!kept.exists());
+    cluster.start(2);
+    cluster.wait_until("it holds everything again", |cluster| cluster.records(2) == 20);
+    let (_, status) = cluster.http(2, "GET", "/v1/status", "");
+    assert_eq!(status["node_id"], json!("4"), "it is another member");
+    assert!(kept.join("node.meta").exists() && kept.join("wal").exists());
+    cluster.stop(0);
+    cluster.register(2, "after");
+    assert_eq!(cluster.names(1, "").len(), 21);
+    // From here on it is a node like any other.
+    cluster.stop(2);
+    cluster.start(0);
+    cluster.start(2);
+    cluster.wait_until("it has caught up", |cluster| cluster.records(2) == 21);
+}
+
+#[test]
+fn nodes_that_are_all_damaged_found_nothing_new() {
+    let mut cluster = Cluster::found(3);
+    cluster.register(0, "g");
+    for index in 0..3 {
+        cluster.stop(index);
+        damage(&cluster.data_dir(index));
+    }
+    let began = Instant::now();
+    let starting: Vec<_> = (0..3)
+        .map(|index| {
+            let config = cluster.config(index);
+            std::thread::spawn(move || {
+                Server::start_while(config, &|| began.elapsed() < Duration::from_secs(3))
+            })
+        })
+        .collect();
+    for thread in starting {
+        let ended = thread.join().expect("no panic").err().expect("there is nobody to join");
+        assert_eq!(ended.code, "INTERRUPTED");
+    }
+    for index in 0..3 {
+        assert!(cluster.data_dir(index).join("damaged-1/wal").exists(), "nothing is lost");
+    }
 }
 
 #[test]

@@ -322,8 +322,9 @@ impl Checker {
         Err(violation("I12", message))
     }
 
-    /// A watch that had seen everything up to `cursor` was told this next.
-    pub fn watched(&self, partition: usize, cursor: u64, event: &Event) -> Checked {
+    /// A watch that had seen everything up to `cursor` was told this next. Whoever reads from now on
+    /// must see it, too: I11.
+    pub fn watched(&mut self, partition: usize, cursor: u64, event: &Event) -> Checked {
         let told = |invariant, what: &str| {
             let revision = event.revision;
             let message = format!(
@@ -337,11 +338,13 @@ impl Checker {
         if event.revision != cursor + 1 {
             return told("I16 reliable", "which leaves something out");
         }
-        let known = self.partitions[partition].log.get(event.revision as usize - 1);
-        match known.is_some_and(|known| *known == Applied::of(event)) {
-            true => Ok(()),
-            false => told("I13 ordered", "which nobody has applied like this"),
+        let history = &mut self.partitions[partition];
+        let known = history.log.get(event.revision as usize - 1);
+        if known.is_none_or(|known| *known != Applied::of(event)) {
+            return told("I13 ordered", "which nobody has applied like this");
         }
+        history.told_revision = history.told_revision.max(event.revision);
+        Ok(())
     }
 
     /// The newest revision of a partition.

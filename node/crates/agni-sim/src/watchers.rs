@@ -125,7 +125,7 @@ impl Watchers {
     ///
     /// # Errors
     /// When it is told something wrong, or not told something.
-    pub fn look(&mut self, watch: usize, store: &Store, checker: &Checker) -> Checked {
+    pub fn look(&mut self, watch: usize, store: &Store, checker: &mut Checker) -> Checked {
         let events_max = self.random.between(1, EVENTS_MAX) as usize;
         let page_max = self.random.between(1, PAGE_MAX) as usize;
         let watch = &mut self.watches[watch];

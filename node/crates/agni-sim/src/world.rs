@@ -519,7 +519,7 @@ impl World {
         let Some(place) = self.watchers.place(watch, &places) else { return Ok(()) };
         let Some(life) = self.nodes[place.node].life.as_ref() else { return Ok(()) };
         let store = life.cells[partition].store.read();
-        self.watchers.look(watch, &store, &self.checker)
+        self.watchers.look(watch, &store, &mut self.checker)
     }
 
     pub(crate) fn kill(&mut self, node: usize, power: bool) {
@@ -557,7 +557,7 @@ impl World {
         let Some(life) = self.nodes[node].life.as_ref() else { return Ok(false) };
         let cell = &life.cells[partition];
         cell.lease_is_used.store(true, Relaxed);
-        if self.nodes[node].paused || !cell.leads_for_certain(now_us) {
+        if self.nodes[node].paused || cell.read_as_leader(now_us).is_none() {
             return Ok(false);
         }
         self.summary.lease_reads += 1;

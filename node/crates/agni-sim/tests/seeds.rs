@@ -108,6 +108,11 @@ fn finds_acknowledgement_before_quorum() {
 }
 
 #[test]
+fn finds_a_lease_read_that_lags() {
+    is_found(Bug::LeaseReadBeforeApply);
+}
+
+#[test]
 fn finds_expiry_without_proof() {
     is_found(Bug::ExpiryWithoutProof);
 }

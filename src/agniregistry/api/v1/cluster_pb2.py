@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!agniregistry/api/v1/cluster.proto\x12\x13\x61gniregistry.api.v1\"\x0f\n\rStatusRequest\"\xd6\x01\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x11\n\tleader_id\x18\x03 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\x12\x15\n\rapplied_index\x18\x05 \x01(\x04\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\x0f\n\x07records\x18\x07 \x01(\x04\x12\x0e\n\x06leases\x18\x08 \x01(\x04\x12\x16\n\x0esnapshot_index\x18\t \x01(\x04\x12\x17\n\x0fsuspect_domains\x18\n \x01(\r\"\xf0\x01\n\x0eStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x15\n\rbuild_profile\x18\x04 \x01(\t\x12\x11\n\tuptime_ms\x18\x05 \x01(\x03\x12\x10\n\x08writable\x18\x06 \x01(\x08\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x38\n\npartitions\x18\x08 \x03(\x0b\x32$.agniregistry.api.v1.PartitionStatus\x12\x11\n\twal_bytes\x18\t \x01(\x04\x12\x0e\n\x06region\x18\n \x01(\t\"\x10\n\x0eRoutingRequest\"?\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x16\n\x0e\x63lient_address\x18\x02 \x01(\t\x12\x0c\n\x04zone\x18\x03 \x01(\t\"K\n\x0ePartitionRoute\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x13\n\x0breplica_ids\x18\x02 \x03(\x04\x12\x11\n\tleader_id\x18\x03 \x01(\x04\"\xa0\x01\n\x0fRoutingResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x17\n\x0fpartition_count\x18\x02 \x01(\r\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x1b.agniregistry.api.v1.Member\x12\x37\n\npartitions\x18\x04 \x03(\x0b\x32#.agniregistry.api.v1.PartitionRoute\"%\n\x0fSnapshotRequest\x12\x12\n\npartitions\x18\x01 \x03(\r\"\xbd\x01\n\x10SnapshotResponse\x12>\n\tsnapshots\x18\x01 \x03(\x0b\x32+.agniregistry.api.v1.SnapshotResponse.Taken\x1ai\n\x05Taken\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0f\n\x07records\x18\x04 \x01(\x04\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04\x12\x0c\n\x04\x66ile\x18\x06 \x01(\t\"\x10\n\x0eMembersRequest\"\xc1\x01\n\x11\x43lusterMemberInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x03 \x01(\t\x12\x14\n\x0cpeer_address\x18\x04 \x01(\t\x12\x0e\n\x06region\x18\x05 \x01(\t\x12\x0c\n\x04zone\x18\x06 \x01(\t\x12/\n\x05state\x18\x07 \x01(\x0e\x32 .agniregistry.api.v1.MemberState\x12\x10\n\x08replaces\x18\x08 \x01(\x04\"{\n\tPlacement\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06wanted\x18\x02 \x03(\x04\x12\x16\n\x0ewanted_version\x18\x03 \x01(\x04\x12\x0e\n\x06voters\x18\x04 \x03(\x04\x12\x10\n\x08learners\x18\x05 \x03(\x04\x12\x11\n\tleader_id\x18\x06 \x01(\x04\"\xd4\x01\n\x0fMembersResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x14\n\x0c\x61uthor_epoch\x18\x02 \x01(\x04\x12\x13\n\x0breplication\x18\x03 \x01(\r\x12\x18\n\x10system_leader_id\x18\x04 \x01(\x04\x12\x37\n\x07members\x18\x05 \x03(\x0b\x32&.agniregistry.api.v1.ClusterMemberInfo\x12\x32\n\nplacements\x18\x06 \x03(\x0b\x32\x1e.agniregistry.api.v1.Placement\"\xd7\x01\n\x13\x43hangeMemberRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12?\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32/.agniregistry.api.v1.ChangeMemberRequest.Action\x12\x14\n\x0c\x61uthor_epoch\x18\x03 \x01(\x04\"X\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_DRAIN\x10\x01\x12\x11\n\rACTION_RETURN\x10\x02\x12\x11\n\rACTION_REMOVE\x10\x03\"\x86\x01\n\x15PlacePartitionRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08node_ids\x18\x02 \x03(\x04\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0c\x61uthor_epoch\x18\x04 \x01(\x04\x42\x13\n\x11_expected_version\";\n\x15TransferLeaderRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\"!\n\x0e\x43lusterChanged\x12\x0f\n\x07version\x18\x01 \x01(\x04*v\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MEMBER_STATE_ACTIVE\x10\x01\x12\x19\n\x15MEMBER_STATE_DRAINING\x10\x02\x12\x15\n\x11MEMBER_STATE_LEFT\x10\x03\x32\x8d\x05\n\x0e\x43lusterService\x12Q\n\x06Status\x12\".agniregistry.api.v1.StatusRequest\x1a#.agniregistry.api.v1.StatusResponse\x12T\n\x07Routing\x12#.agniregistry.api.v1.RoutingRequest\x1a$.agniregistry.api.v1.RoutingResponse\x12W\n\x08Snapshot\x12$.agniregistry.api.v1.SnapshotRequest\x1a%.agniregistry.api.v1.SnapshotResponse\x12T\n\x07Members\x12#.agniregistry.api.v1.MembersRequest\x1a$.agniregistry.api.v1.MembersResponse\x12]\n\x0c\x43hangeMember\x12(.agniregistry.api.v1.ChangeMemberRequest\x1a#.agniregistry.api.v1.ClusterChanged\x12\x61\n\x0ePlacePartition\x12*.agniregistry.api.v1.PlacePartitionRequest\x1a#.agniregistry.api.v1.ClusterChanged\x12\x61\n\x0eTransferLeader\x12*.agniregistry.api.v1.TransferLeaderRequest\x1a#.agniregistry.api.v1.ClusterChangedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!agniregistry/api/v1/cluster.proto\x12\x13\x61gniregistry.api.v1\"\x0f\n\rStatusRequest\"\xd6\x01\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x11\n\tleader_id\x18\x03 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\x12\x15\n\rapplied_index\x18\x05 \x01(\x04\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\x0f\n\x07records\x18\x07 \x01(\x04\x12\x0e\n\x06leases\x18\x08 \x01(\x04\x12\x16\n\x0esnapshot_index\x18\t \x01(\x04\x12\x17\n\x0fsuspect_domains\x18\n \x01(\r\"\xf0\x01\n\x0eStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x15\n\rbuild_profile\x18\x04 \x01(\t\x12\x11\n\tuptime_ms\x18\x05 \x01(\x03\x12\x10\n\x08writable\x18\x06 \x01(\x08\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x38\n\npartitions\x18\x08 \x03(\x0b\x32$.agniregistry.api.v1.PartitionStatus\x12\x11\n\twal_bytes\x18\t \x01(\x04\x12\x0e\n\x06region\x18\n \x01(\t\"\x10\n\x0eRoutingRequest\"?\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x16\n\x0e\x63lient_address\x18\x02 \x01(\t\x12\x0c\n\x04zone\x18\x03 \x01(\t\"K\n\x0ePartitionRoute\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x13\n\x0breplica_ids\x18\x02 \x03(\x04\x12\x11\n\tleader_id\x18\x03 \x01(\x04\"\xa0\x01\n\x0fRoutingResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x17\n\x0fpartition_count\x18\x02 \x01(\r\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x1b.agniregistry.api.v1.Member\x12\x37\n\npartitions\x18\x04 \x03(\x0b\x32#.agniregistry.api.v1.PartitionRoute\"%\n\x0fSnapshotRequest\x12\x12\n\npartitions\x18\x01 \x03(\r\"\xbd\x01\n\x10SnapshotResponse\x12>\n\tsnapshots\x18\x01 \x03(\x0b\x32+.agniregistry.api.v1.SnapshotResponse.Taken\x1ai\n\x05Taken\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0f\n\x07records\x18\x04 \x01(\x04\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04\x12\x0c\n\x04\x66ile\x18\x06 \x01(\t\"8\n\rBackupRequest\x12\x12\n\npartitions\x18\x01 \x03(\r\x12\x13\n\x0b\x62ytes_per_s\x18\x02 \x01(\x04\"o\n\x0b\x42\x61\x63kupBegin\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x17\n\x0fpartition_count\x18\x02 \x01(\r\x12\x12\n\npartitions\x18\x03 \x03(\r\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\"c\n\rBackupSection\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0f\n\x07records\x18\x04 \x01(\x04\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04\"9\n\nBackupData\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\".\n\tBackupEnd\x12\x12\n\npartitions\x18\x01 \x01(\r\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"\xe0\x01\n\x0b\x42\x61\x63kupPiece\x12\x31\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32 .agniregistry.api.v1.BackupBeginH\x00\x12\x35\n\x07section\x18\x02 \x01(\x0b\x32\".agniregistry.api.v1.BackupSectionH\x00\x12/\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x1f.agniregistry.api.v1.BackupDataH\x00\x12-\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x1e.agniregistry.api.v1.BackupEndH\x00\x42\x07\n\x05piece\"\x10\n\x0eMembersRequest\"\xc1\x01\n\x11\x43lusterMemberInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x03 \x01(\t\x12\x14\n\x0cpeer_address\x18\x04 \x01(\t\x12\x0e\n\x06region\x18\x05 \x01(\t\x12\x0c\n\x04zone\x18\x06 \x01(\t\x12/\n\x05state\x18\x07 \x01(\x0e\x32 .agniregistry.api.v1.MemberState\x12\x10\n\x08replaces\x18\x08 \x01(\x04\"{\n\tPlacement\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06wanted\x18\x02 \x03(\x04\x12\x16\n\x0ewanted_version\x18\x03 \x01(\x04\x12\x0e\n\x06voters\x18\x04 \x03(\x04\x12\x10\n\x08learners\x18\x05 \x03(\x04\x12\x11\n\tleader_id\x18\x06 \x01(\x04\"\xd4\x01\n\x0fMembersResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x14\n\x0c\x61uthor_epoch\x18\x02 \x01(\x04\x12\x13\n\x0breplication\x18\x03 \x01(\r\x12\x18\n\x10system_leader_id\x18\x04 \x01(\x04\x12\x37\n\x07members\x18\x05 \x03(\x0b\x32&.agniregistry.api.v1.ClusterMemberInfo\x12\x32\n\nplacements\x18\x06 \x03(\x0b\x32\x1e.agniregistry.api.v1.Placement\"\xd7\x01\n\x13\x43hangeMemberRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12?\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32/.agniregistry.api.v1.ChangeMemberRequest.Action\x12\x14\n\x0c\x61uthor_epoch\x18\x03 \x01(\x04\"X\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_DRAIN\x10\x01\x12\x11\n\rACTION_RETURN\x10\x02\x12\x11\n\rACTION_REMOVE\x10\x03\"\x86\x01\n\x15PlacePartitionRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08node_ids\x18\x02 \x03(\x04\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0c\x61uthor_epoch\x18\x04 \x01(\x04\x42\x13\n\x11_expected_version\";\n\x15TransferLeaderRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\"!\n\x0e\x43lusterChanged\x12\x0f\n\x07version\x18\x01 \x01(\x04*v\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MEMBER_STATE_ACTIVE\x10\x01\x12\x19\n\x15MEMBER_STATE_DRAINING\x10\x02\x12\x15\n\x11MEMBER_STATE_LEFT\x10\x03\x32\xdf\x05\n\x0e\x43lusterService\x12Q\n\x06Status\x12\".agniregistry.api.v1.StatusRequest\x1a#.agniregistry.api.v1.StatusResponse\x12T\n\x07Routing\x12#.agniregistry.api.v1.RoutingRequest\x1a$.agniregistry.api.v1.RoutingResponse\x12W\n\x08Snapshot\x12$.agniregistry.api.v1.SnapshotRequest\x1a%.agniregistry.api.v1.SnapshotResponse\x12P\n\x06\x42\x61\x63kup\x12\".agniregistry.api.v1.BackupRequest\x1a .agniregistry.api.v1.BackupPiece0\x01\x12T\n\x07Members\x12#.agniregistry.api.v1.MembersRequest\x1a$.agniregistry.api.v1.MembersResponse\x12]\n\x0c\x43hangeMember\x12(.agniregistry.api.v1.ChangeMemberRequest\x1a#.agniregistry.api.v1.ClusterChanged\x12\x61\n\x0ePlacePartition\x12*.agniregistry.api.v1.PlacePartitionRequest\x1a#.agniregistry.api.v1.ClusterChanged\x12\x61\n\x0eTransferLeader\x12*.agniregistry.api.v1.TransferLeaderRequest\x1a#.agniregistry.api.v1.ClusterChangedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agniregistry.api.v1.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERSTATE']._serialized_start=2094
-  _globals['_MEMBERSTATE']._serialized_end=2212
+  _globals['_MEMBERSTATE']._serialized_start=2700
+  _globals['_MEMBERSTATE']._serialized_end=2818
   _globals['_STATUSREQUEST']._serialized_start=58
   _globals['_STATUSREQUEST']._serialized_end=73
   _globals['_PARTITIONSTATUS']._serialized_start=76
@@ -53,24 +53,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOTRESPONSE']._serialized_end=1087
   _globals['_SNAPSHOTRESPONSE_TAKEN']._serialized_start=982
   _globals['_SNAPSHOTRESPONSE_TAKEN']._serialized_end=1087
-  _globals['_MEMBERSREQUEST']._serialized_start=1089
-  _globals['_MEMBERSREQUEST']._serialized_end=1105
-  _globals['_CLUSTERMEMBERINFO']._serialized_start=1108
-  _globals['_CLUSTERMEMBERINFO']._serialized_end=1301
-  _globals['_PLACEMENT']._serialized_start=1303
-  _globals['_PLACEMENT']._serialized_end=1426
-  _globals['_MEMBERSRESPONSE']._serialized_start=1429
-  _globals['_MEMBERSRESPONSE']._serialized_end=1641
-  _globals['_CHANGEMEMBERREQUEST']._serialized_start=1644
-  _globals['_CHANGEMEMBERREQUEST']._serialized_end=1859
-  _globals['_CHANGEMEMBERREQUEST_ACTION']._serialized_start=1771
-  _globals['_CHANGEMEMBERREQUEST_ACTION']._serialized_end=1859
-  _globals['_PLACEPARTITIONREQUEST']._serialized_start=1862
-  _globals['_PLACEPARTITIONREQUEST']._serialized_end=1996
-  _globals['_TRANSFERLEADERREQUEST']._serialized_start=1998
-  _globals['_TRANSFERLEADERREQUEST']._serialized_end=2057
-  _globals['_CLUSTERCHANGED']._serialized_start=2059
-  _globals['_CLUSTERCHANGED']._serialized_end=2092
-  _globals['_CLUSTERSERVICE']._serialized_start=2215
-  _globals['_CLUSTERSERVICE']._serialized_end=2868
+  _globals['_BACKUPREQUEST']._serialized_start=1089
+  _globals['_BACKUPREQUEST']._serialized_end=1145
+  _globals['_BACKUPBEGIN']._serialized_start=1147
+  _globals['_BACKUPBEGIN']._serialized_end=1258
+  _globals['_BACKUPSECTION']._serialized_start=1260
+  _globals['_BACKUPSECTION']._serialized_end=1359
+  _globals['_BACKUPDATA']._serialized_start=1361
+  _globals['_BACKUPDATA']._serialized_end=1418
+  _globals['_BACKUPEND']._serialized_start=1420
+  _globals['_BACKUPEND']._serialized_end=1466
+  _globals['_BACKUPPIECE']._serialized_start=1469
+  _globals['_BACKUPPIECE']._serialized_end=1693
+  _globals['_MEMBERSREQUEST']._serialized_start=1695
+  _globals['_MEMBERSREQUEST']._serialized_end=1711
+  _globals['_CLUSTERMEMBERINFO']._serialized_start=1714
+  _globals['_CLUSTERMEMBERINFO']._serialized_end=1907
+  _globals['_PLACEMENT']._serialized_start=1909
+  _globals['_PLACEMENT']._serialized_end=2032
+  _globals['_MEMBERSRESPONSE']._serialized_start=2035
+  _globals['_MEMBERSRESPONSE']._serialized_end=2247
+  _globals['_CHANGEMEMBERREQUEST']._serialized_start=2250
+  _globals['_CHANGEMEMBERREQUEST']._serialized_end=2465
+  _globals['_CHANGEMEMBERREQUEST_ACTION']._serialized_start=2377
+  _globals['_CHANGEMEMBERREQUEST_ACTION']._serialized_end=2465
+  _globals['_PLACEPARTITIONREQUEST']._serialized_start=2468
+  _globals['_PLACEPARTITIONREQUEST']._serialized_end=2602
+  _globals['_TRANSFERLEADERREQUEST']._serialized_start=2604
+  _globals['_TRANSFERLEADERREQUEST']._serialized_end=2663
+  _globals['_CLUSTERCHANGED']._serialized_start=2665
+  _globals['_CLUSTERCHANGED']._serialized_end=2698
+  _globals['_CLUSTERSERVICE']._serialized_start=2821
+  _globals['_CLUSTERSERVICE']._serialized_end=3556
 # @@protoc_insertion_point(module_scope)

@@ -388,6 +388,216 @@ class SnapshotResponse(_message.Message):
 Global___SnapshotResponse: _TypeAlias = SnapshotResponse  # noqa: Y015
 
 @_typing.final
+class BackupRequest(_message.Message):
+    """Asks for a copy of partitions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    bytes_per_s: _builtins.int
+    """At most this many bytes a second, less than 16 KiB counting as that much; 0 means the node's
+    own limit, which is never exceeded.
+    """
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of which partitions; empty means all."""
+
+    def __init__(
+        self,
+        *,
+        partitions: _abc.Iterable[_builtins.int] | None = ...,
+        bytes_per_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_s", b"bytes_per_s", "partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRequest: _TypeAlias = BackupRequest  # noqa: Y015
+
+@_typing.final
+class BackupBegin(_message.Message):
+    """What a backup is of: its first message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    PARTITION_COUNT_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    """The cluster's identity, as hexadecimal text."""
+    partition_count: _builtins.int
+    """How many partitions the cluster has."""
+    region: _builtins.str
+    """The region that the cluster serves."""
+    version: _builtins.str
+    """The version of the software that answers."""
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Those that follow, in this order."""
+
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        partition_count: _builtins.int = ...,
+        partitions: _abc.Iterable[_builtins.int] | None = ...,
+        region: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "partition_count", b"partition_count", "partitions", b"partitions", "region", b"region", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupBegin: _TypeAlias = BackupBegin  # noqa: Y015
+
+@_typing.final
+class BackupSection(_message.Message):
+    """One partition's snapshot file begins. Another one of the same partition, before all bytes of the
+    first have come, means that the node it came from was lost: what came of the first is void.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    """Which partition."""
+    index: _builtins.int
+    """The newest log index in it."""
+    revision: _builtins.int
+    """The partition's revision."""
+    records: _builtins.int
+    """How many records it holds."""
+    bytes: _builtins.int
+    """How many bytes of data follow: the file's size."""
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        index: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        records: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "index", b"index", "partition", b"partition", "records", b"records", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupSection: _TypeAlias = BackupSection  # noqa: Y015
+
+@_typing.final
+class BackupData(_message.Message):
+    """Bytes of the partition's snapshot file, which docs/formats/snapshot.md describes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CRC32_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Where in the file these bytes belong."""
+    data: _builtins.bytes
+    """The bytes."""
+    crc32: _builtins.int
+    """CRC-32 (IEEE) of `data`."""
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        crc32: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc32", b"crc32", "data", b"data", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupData: _TypeAlias = BackupData  # noqa: Y015
+
+@_typing.final
+class BackupEnd(_message.Message):
+    """All has been sent: the last message. A stream that ends without it is no backup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    partitions: _builtins.int
+    """How many partitions were sent."""
+    bytes: _builtins.int
+    """How many bytes their files have."""
+    def __init__(
+        self,
+        *,
+        partitions: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupEnd: _TypeAlias = BackupEnd  # noqa: Y015
+
+@_typing.final
+class BackupPiece(_message.Message):
+    """A message of a backup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGIN_FIELD_NUMBER: _builtins.int
+    SECTION_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def begin(self) -> Global___BackupBegin:
+        """First: what the backup is of."""
+
+    @_builtins.property
+    def section(self) -> Global___BackupSection:
+        """A partition begins."""
+
+    @_builtins.property
+    def data(self) -> Global___BackupData:
+        """Its bytes."""
+
+    @_builtins.property
+    def end(self) -> Global___BackupEnd:
+        """Last: all has been sent."""
+
+    def __init__(
+        self,
+        *,
+        begin: Global___BackupBegin | None = ...,
+        section: Global___BackupSection | None = ...,
+        data: Global___BackupData | None = ...,
+        end: Global___BackupEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "data", b"data", "end", b"end", "piece", b"piece", "section", b"section"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "data", b"data", "end", b"end", "piece", b"piece", "section", b"section"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_piece: _TypeAlias = _typing.Literal["begin", "section", "data", "end"]  # noqa: Y015
+    _WhichOneofArgType_piece: _TypeAlias = _typing.Literal["piece", b"piece"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_piece) -> _WhichOneofReturnType_piece | None: ...
+
+Global___BackupPiece: _TypeAlias = BackupPiece  # noqa: Y015
+
+@_typing.final
 class MembersRequest(_message.Message):
     """Asks for the members."""
 

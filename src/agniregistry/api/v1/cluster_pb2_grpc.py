@@ -50,6 +50,11 @@ class ClusterServiceStub:
                 request_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.SnapshotRequest.SerializeToString,
                 response_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.SnapshotResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/agniregistry.api.v1.ClusterService/Backup',
+                request_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.BackupRequest.SerializeToString,
+                response_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.BackupPiece.FromString,
+                _registered_method=True)
         self.Members = channel.unary_unary(
                 '/agniregistry.api.v1.ClusterService/Members',
                 request_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.MembersRequest.SerializeToString,
@@ -92,6 +97,14 @@ class ClusterServiceServicer:
 
     def Snapshot(self, request, context):
         """Takes a snapshot of partitions now and answers when it is durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Backup(self, request, context):
+        """Streams a copy of all partitions while the cluster works: the snapshot file of each, one after
+        the other, from whichever node has it. What was acknowledged before the call is in it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,6 +156,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.Snapshot,
                     request_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.SnapshotRequest.FromString,
                     response_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.SnapshotResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.BackupRequest.FromString,
+                    response_serializer=agniregistry_dot_api_dot_v1_dot_cluster__pb2.BackupPiece.SerializeToString,
             ),
             'Members': grpc.unary_unary_rpc_method_handler(
                     servicer.Members,
@@ -247,6 +265,33 @@ class ClusterService:
             '/agniregistry.api.v1.ClusterService/Snapshot',
             agniregistry_dot_api_dot_v1_dot_cluster__pb2.SnapshotRequest.SerializeToString,
             agniregistry_dot_api_dot_v1_dot_cluster__pb2.SnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agniregistry.api.v1.ClusterService/Backup',
+            agniregistry_dot_api_dot_v1_dot_cluster__pb2.BackupRequest.SerializeToString,
+            agniregistry_dot_api_dot_v1_dot_cluster__pb2.BackupPiece.FromString,
             options,
             channel_credentials,
             insecure,

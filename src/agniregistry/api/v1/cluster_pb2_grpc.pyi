@@ -39,6 +39,10 @@ class ClusterServiceStub:
     """The routing table: how keys map to partitions, and partitions to nodes."""
     Snapshot: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.SnapshotRequest, _cluster_pb2.SnapshotResponse]
     """Takes a snapshot of partitions now and answers when it is durable."""
+    Backup: _grpc.UnaryStreamMultiCallable[_cluster_pb2.BackupRequest, _cluster_pb2.BackupPiece]
+    """Streams a copy of all partitions while the cluster works: the snapshot file of each, one after
+    the other, from whichever node has it. What was acknowledged before the call is in it.
+    """
     Members: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.MembersRequest, _cluster_pb2.MembersResponse]
     """The members with their state, and where each partition is wanted and where it is."""
     ChangeMember: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ChangeMemberRequest, _cluster_pb2.ClusterChanged]
@@ -61,6 +65,10 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     """The routing table: how keys map to partitions, and partitions to nodes."""
     Snapshot: _aio.UnaryUnaryMultiCallable[_cluster_pb2.SnapshotRequest, _cluster_pb2.SnapshotResponse]  # type: ignore[assignment]
     """Takes a snapshot of partitions now and answers when it is durable."""
+    Backup: _aio.UnaryStreamMultiCallable[_cluster_pb2.BackupRequest, _cluster_pb2.BackupPiece]  # type: ignore[assignment]
+    """Streams a copy of all partitions while the cluster works: the snapshot file of each, one after
+    the other, from whichever node has it. What was acknowledged before the call is in it.
+    """
     Members: _aio.UnaryUnaryMultiCallable[_cluster_pb2.MembersRequest, _cluster_pb2.MembersResponse]  # type: ignore[assignment]
     """The members with their state, and where each partition is wanted and where it is."""
     ChangeMember: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ChangeMemberRequest, _cluster_pb2.ClusterChanged]  # type: ignore[assignment]
@@ -98,6 +106,16 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.SnapshotResponse, _abc.Awaitable[_cluster_pb2.SnapshotResponse]]:
         """Takes a snapshot of partitions now and answers when it is durable."""
+
+    @_abc_1.abstractmethod
+    def Backup(
+        self,
+        request: _cluster_pb2.BackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cluster_pb2.BackupPiece], _abc.AsyncIterator[_cluster_pb2.BackupPiece]]:
+        """Streams a copy of all partitions while the cluster works: the snapshot file of each, one after
+        the other, from whichever node has it. What was acknowledged before the call is in it.
+        """
 
     @_abc_1.abstractmethod
     def Members(

@@ -11,27 +11,61 @@ from rich.text import Text
 
 from agniregistry import types as t
 from agniregistry.cli import render
+from agniregistry.cli.commands.backup import backup_command, restore_command
+from agniregistry.cli.commands.probing import answering
 from agniregistry.cli.commands.rebalancing import rebalance_command
+from agniregistry.cli.commands.top import top_command
+from agniregistry.cli.commands.waiting import wait_until, waiting
 from agniregistry.cli.exits import CliError, Exit
 from agniregistry.cli.options import connection, current, output, watching
 from agniregistry.cli.output import facts, repeatedly, say, show, structured, table_of
 
+SECTIONS = {
+    "Look": ("status", "members", "partitions", "top"),
+    "Change who is in it": ("drain", "return", "remove"),
+    "Change where partitions are": ("rebalance", "move", "transfer"),
+    "Keep a copy": ("backup", "restore"),
+}
+"""The sections of the help; a command of none of them comes last."""
 
-@click.group("cluster")
+
+class Sectioned(click.Group):
+    """A group whose help has sections."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Commands below their sections, with as much of their help as fits a line."""
+        listed = {name for names in SECTIONS.values() for name in names}
+        others = tuple(name for name in self.list_commands(ctx) if name not in listed)
+        for title, names in {**SECTIONS, "Others": others}.items():
+            found = [(name, self.commands[name]) for name in names if name in self.commands]
+            if found:
+                rows = [(name, command.get_short_help_str(95)) for name, command in found]
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+@click.group("cluster", cls=Sectioned)
 def cluster_command() -> None:
     """Look at the members and the placement of partitions, and change them.
 
-    A node is named by its id or its name.
+    A node is named by its id or its name. Any node can be asked; what is said to be changed is
+    agreed upon by a majority before the command ends, and done soon after (--wait waits for it).
 
     \b
     Examples:
-      agnictl cluster status
-      agnictl cluster drain node-3 && agnictl cluster status --watch
-      agnictl cluster move 7 --to 1,2,4
+      agnictl cluster status                         is all well?
+      agnictl cluster top --partitions               and what goes on, live
+      agnictl cluster drain node-3 --wait            before node-3 is restarted
+      agnictl cluster return node-3                  and afterwards
+      agnictl cluster rebalance --dry-run            what would make the shares even
+      agnictl cluster move 7 --to node-1,node-2,node-4
     """
 
 
 cluster_command.add_command(rebalance_command)
+cluster_command.add_command(top_command)
+cluster_command.add_command(backup_command)
+cluster_command.add_command(restore_command)
 
 
 @cluster_command.command("status")
@@ -39,7 +73,11 @@ cluster_command.add_command(rebalance_command)
 @output("table", "json", "yaml")
 @connection
 def status_command(again: bool, interval_ms: int) -> None:
-    """Show at a glance whether every partition is led and has its replicas.
+    """Show whether all nodes answer and every partition is led and has its replicas.
+
+    Nodes are asked from here, at their client addresses. A replica on a node that doesn't answer
+    counts as one: nobody else is given it before the node is drained. -o json has what the cluster
+    knows by itself.
 
     \b
     Examples:
@@ -55,7 +93,7 @@ def status_command(again: bool, interval_ms: int) -> None:
 @output("table", "json", "yaml")
 @connection
 def members_command(everybody: bool, again: bool, interval_ms: int) -> None:
-    """List the nodes: state, addresses, zone, replicas and leaderships.
+    """List the nodes: state, addresses, zone, what they hold and lead.
 
     \b
     Examples:
@@ -70,7 +108,10 @@ def members_command(everybody: bool, again: bool, interval_ms: int) -> None:
 @output("table", "json", "yaml")
 @connection
 def partitions_command(again: bool, interval_ms: int) -> None:
-    """List the partitions: leader, voters, who catches up, where each is wanted.
+    """List the partitions: leader, voters, and where each is wanted.
+
+    CATCHING UP are those who learn what is in it and don't vote yet; a partition is moving as long
+    as its voters are not where it is wanted.
 
     \b
     Example:
@@ -83,54 +124,93 @@ def partitions_command(again: bool, interval_ms: int) -> None:
 @click.argument("partition", type=int)
 @click.option("--to", "nodes", required=True, help="The nodes that should hold it, with commas, "
               "the preferred leader first.")  # fmt: skip
+@waiting
 @connection
-def move_command(partition: int, nodes: str) -> None:
-    """Say where a partition should be; its leader moves it there step by step.
+def move_command(partition: int, nodes: str, wait_ms: int) -> None:
+    """Say where a partition should be.
+
+    Its leader moves it there step by step: a newcomer catches up before it votes, and the old one
+    goes last. Nobody's request fails for it. Moving it back is the way to undo it.
 
     \b
-    Example:
+    Examples:
       agnictl cluster move 7 --to node-1,node-2,node-4
+      agnictl cluster move 7 --to 1,2,4 --wait --wait-max 10m
     """
     with current().connect() as client:
         found: t.ClusterMembers = client.members()
         placement = _placement(found, partition)
         node_ids = [_node(found, name) for name in nodes.split(",")]
         client.place_partition(partition, node_ids, expected_version=placement.wanted_version)
+        if wait_ms:
+            wait_until(
+                client,
+                wait_ms,
+                lambda now: _not_there(_placement(now, partition), node_ids),
+                "agnictl cluster top --partitions shows how far it is",
+            )
+            say(f"partition {partition} is on {_ids(node_ids)}")
+            return
     say(f"partition {partition} is wanted on {_ids(node_ids)}; see agnictl cluster partitions")
 
 
 @cluster_command.command("transfer")
 @click.argument("partition", type=int)
 @click.argument("node")
+@waiting
 @connection
-def transfer_command(partition: int, node: str) -> None:
+def transfer_command(partition: int, node: str, wait_ms: int) -> None:
     """Hand a partition's leadership to another of its voters.
+
+    It is not for good: who leads by preference is the first of the nodes that it is wanted on
+    (agnictl cluster move), and rebalancing goes by that.
 
     \b
     Example:
-      agnictl cluster transfer 7 node-2
+      agnictl cluster transfer 7 node-2 --wait
     """
     with current().connect() as client:
         node_id = _node(client.members(), node)
         client.transfer_leader(partition, node_id)
+        if wait_ms:
+            wait_until(
+                client,
+                wait_ms,
+                lambda now: _not_led(_placement(now, partition), node_id),
+                f"node {node_id} may be too far behind: agnictl cluster top --partitions",
+            )
+            say(f"partition {partition} is led by node {node_id}")
+            return
     say(f"partition {partition} is being handed to node {node_id}")
 
 
 @cluster_command.command("drain")
 @click.argument("node")
+@waiting
 @connection
-def drain_command(node: str) -> None:
+def drain_command(node: str, wait_ms: int) -> None:
     """Have a node hand over what it leads, before a restart or a removal.
 
-    Its replicas stay: agnictl cluster rebalance moves them to others.
+    It is given nothing new from then on. Its replicas stay, which is what a restart wants; before a
+    removal, agnictl cluster rebalance --watch moves them to others.
 
     \b
-    Example:
-      agnictl cluster drain node-3
+    Examples:
+      agnictl cluster drain node-3 --wait && systemctl restart agni-node
+      agnictl cluster drain node-3 && agnictl cluster rebalance --watch
     """
     with current().connect() as client:
         node_id = _node(client.members(), node)
         client.drain_member(node_id)
+        if wait_ms:
+            wait_until(
+                client,
+                wait_ms,
+                lambda now: _leads_still(now, node_id),
+                "no other voter of these may be there to take over: agnictl cluster status",
+            )
+            say(f"node {node_id} leads nothing; agnictl cluster return {node} takes it back")
+            return
     say(f"node {node_id} drains; agnictl cluster return {node} takes it back")
 
 
@@ -139,6 +219,8 @@ def drain_command(node: str) -> None:
 @connection
 def return_command(node: str) -> None:
     """Take the draining of a node back.
+
+    It may lead again at once; agnictl cluster rebalance gives it its share.
 
     \b
     Example:
@@ -156,8 +238,13 @@ def return_command(node: str) -> None:
 def remove_command(node: str) -> None:
     """Let a node go for ever. Refused while it holds replicas.
 
+    This can't be taken back: its identity is never given again, and its data folder is of no use
+    any more. A node that is only restarted or replaced under its name is not to be removed.
+
     \b
     Example:
+      agnictl cluster drain node-3
+      agnictl cluster rebalance --watch
       agnictl cluster remove node-3
     """
     with current().connect() as client:
@@ -211,6 +298,28 @@ def _placement(found: t.ClusterMembers, partition: int) -> t.Placement:
     )
 
 
+def _not_there(placement: t.Placement, wanted: list[int]) -> str:
+    """What keeps a partition from being where it should be; empty when it is there."""
+    if set(placement.voters) == set(wanted) and not placement.learners:
+        return ""
+    catching_up = f", {_ids(placement.learners)} catch up" if placement.learners else ""
+    return f"partition {placement.partition} is on {_ids(placement.voters)}{catching_up}"
+
+
+def _not_led(placement: t.Placement, node_id: int) -> str:
+    """Who leads in place of the node; empty when it does."""
+    if placement.leader_id == node_id:
+        return ""
+    leader = f"node {placement.leader_id}" if placement.leader_id else "nobody"
+    return f"partition {placement.partition} is led by {leader}"
+
+
+def _leads_still(found: t.ClusterMembers, node_id: int) -> str:
+    """What a node leads still; empty when it leads nothing."""
+    led = [each.partition for each in found.placements if each.leader_id == node_id]
+    return f"node {node_id} still leads {_ids(led)}" if led else ""
+
+
 def _ids(nodes: Any) -> str:
     return ", ".join(map(str, nodes)) or render.NOTHING
 
@@ -233,7 +342,14 @@ def _overview(found: t.ClusterMembers) -> Any:
         replicas = Text(
             f"{len(_present(found))} nodes can't hold {found.replication} replicas", "yellow"
         )
+    there = answering(found, current())
+    silent = [each for each in _present(found) if each.node_id not in there]
+    nodes = Text(f"all {len(there)} answer", style="green")
+    if silent:
+        names = ", ".join(member.name or str(member.node_id) for member in silent)
+        nodes = Text(f"no answer here from {names}", style="red")
     pairs: list[tuple[str, str | Text]] = [
+        ("Nodes", nodes),
         ("Partitions led", led),
         ("Replicas", replicas),
         ("Moving", str(moving) if moving else "nothing"),

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from agniregistry import placement as planner
 from agniregistry import types as t
+from agniregistry.cli.commands.probing import answering
 from agniregistry.cli.options import connection, current, output
 from agniregistry.cli.output import note, say, structured
 from agniregistry.errors import AgniError
 
-PROBE_MS = 1_000
-"""How long a node may take to show that it is there."""
 PAUSE_S = 1.0
 """Time between two looks."""
 
@@ -58,13 +57,14 @@ def rebalance_command(dry_run: bool, to_the_end: bool) -> None:
 
 def observe(found: t.ClusterMembers) -> planner.Cluster:
     """The cluster as the planner wants to know it; asks each node whether it is there."""
+    there = answering(found, current())
     nodes = tuple(
         planner.Node(
             node_id=member.node_id,
             name=member.name,
             zone=member.zone,
             state=planner.NodeState(member.state.value),
-            reachable=member.state is not t.MemberState.LEFT and _answers(member.client_address),
+            reachable=member.node_id in there,
         )
         for member in found.members
     )
@@ -80,16 +80,6 @@ def observe(found: t.ClusterMembers) -> planner.Cluster:
         for placement in found.placements
     )
     return planner.Cluster(nodes, partitions, found.replication)
-
-
-def _answers(address: str) -> bool:
-    settings = replace(current(), address=address, timeout_ms=PROBE_MS)
-    try:
-        with settings.connect() as client:
-            client.status()
-    except AgniError:
-        return False
-    return True
 
 
 def carry_out(client: Any, step: planner.Step) -> bool:

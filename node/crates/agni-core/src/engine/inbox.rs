@@ -90,6 +90,11 @@ impl Inbox {
         self.wake.notify_one();
     }
 
+    /// How many requests wait.
+    pub fn waiting(&self) -> usize {
+        self.mail.lock().work.len()
+    }
+
     /// Renewals may fill the inbox, deregistrations nine tenths of it, the rest three quarters:
     /// under overload what keeps the living alive comes first.
     fn mark(&self, work: &Work) -> usize {

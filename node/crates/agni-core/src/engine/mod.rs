@@ -23,7 +23,7 @@ use crate::lease::LeaseClock;
 use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::proto::node::SystemState;
-use crate::raft::cell::PartitionCell;
+use crate::raft::cell::{Follower, PartitionCell};
 use crate::raft::core::Event;
 use crate::raft::group::Group;
 use crate::raft::work::{Deliver, PeerMessage, Refuse, Submission};
@@ -95,6 +95,8 @@ pub struct PartitionState {
     pub suspect_domains: u32,
     /// Memory of the store, in bytes, estimated.
     pub memory_bytes: u64,
+    /// The other replicas, where this node leads.
+    pub followers: Vec<Follower>,
 }
 
 /// How the node does.
@@ -108,6 +110,8 @@ pub struct EngineStatus {
     pub wal_bytes: u64,
     /// Time since the start, in milliseconds.
     pub uptime_ms: u64,
+    /// Requests that wait for the driver.
+    pub waiting: usize,
     /// The partitions.
     pub partitions: Vec<PartitionState>,
 }
@@ -245,26 +249,27 @@ impl Engine {
         let cell = &self.shared.cells[partition as usize];
         let now_us = self.shared.clock.boot_us();
         let mut age_ms = 0;
-        match freshness {
-            Freshness::Local => {}
-            Freshness::Linearizable if cell.leads_alone() => {}
+        let store = match freshness {
+            Freshness::Local => cell.store.read(),
+            Freshness::Linearizable if cell.leads_alone() => cell.store.read(),
             Freshness::Linearizable => return Err(Refuse::RoundNeeded),
-            _ if cell.leads_for_certain(now_us) => {
+            Freshness::Leader | Freshness::Stale { .. } => {
+                // A leader prolongs its lease from now on; a follower asks for its age.
                 cell.lease_is_used.store(true, Relaxed);
-            }
-            Freshness::Leader => return Err(Refuse::RoundNeeded),
-            Freshness::Stale { max_ms, .. } => {
-                // A follower asks its leader from now on; a leader prolongs its lease.
-                cell.age_is_used.store(true, Relaxed);
-                cell.lease_is_used.store(true, Relaxed);
-                let age_us = cell.age_us(now_us);
-                age_ms = age_us.map_or(limits::AGE_UNKNOWN_MS, |age_us| age_us.div_ceil(1000));
-                if max_ms > 0 && age_ms > max_ms {
-                    return Err(Refuse::StalenessExceeded);
+                match (cell.read_as_leader(now_us), freshness) {
+                    (Some(store), _) => store,
+                    (None, Freshness::Stale { max_ms, .. }) => {
+                        cell.age_is_used.store(true, Relaxed);
+                        age_ms = cell.age_us(now_us).map_or(limits::AGE_UNKNOWN_MS, as_ms);
+                        if max_ms > 0 && age_ms > max_ms {
+                            return Err(Refuse::StalenessExceeded);
+                        }
+                        cell.store.read()
+                    }
+                    (None, _) => return Err(Refuse::RoundNeeded),
                 }
             }
-        }
-        let store = cell.store.read();
+        };
         if let Freshness::Stale { at_least, .. } = freshness
             && store.revision() < at_least
         {
@@ -340,6 +345,7 @@ impl Engine {
             disk: disk_state(self.shared.disk.load(Relaxed)),
             wal_bytes: self.shared.wal_bytes.load(Relaxed),
             uptime_ms: self.now_ms() - self.shared.started_ms,
+            waiting: self.shared.inbox.waiting(),
             partitions,
         }
     }
@@ -371,6 +377,11 @@ impl Engine {
     }
 }
 
+/// Rounded up: what is younger than said does no harm.
+fn as_ms(age_us: u64) -> u64 {
+    age_us.div_ceil(1000)
+}
+
 fn is_alone(state: &SystemState, node_id: u64) -> bool {
     crate::system::present(state).all(|member| member.node_id == node_id)
 }
@@ -390,6 +401,7 @@ fn partition_state((partition, cell): (usize, &Arc<PartitionCell>)) -> Partition
         snapshot_index: cell.snapshot_index.load(Relaxed),
         suspect_domains: store.suspect_domains(),
         memory_bytes: store.memory_bytes() as u64,
+        followers: cell.followers.lock().clone(),
     }
 }
 

@@ -1,6 +1,6 @@
-//! How old a follower's state is at most. Its own clock is enough for that: it asks the leader how
-//! far everything was complete, and once it has applied so far, its state is no older than the
-//! question.
+//! How old a replica's state is at most. Its own clock is enough for that: a follower asks the
+//! leader how far everything was complete, a leader asks a quorum, and once it has applied so far,
+//! its state is no older than the question.
 
 use crate::limits;
 use crate::raft::group::Group;
@@ -47,11 +47,16 @@ impl Group {
     /// Takes an answer; says whether it is one to such a question.
     pub(super) fn age_answered(&mut self, request: &[u8], index: u64) -> bool {
         let Some(asked_us) = asked_us(request, self.node_id) else { return false };
+        self.is_complete_at(index, asked_us);
+        true
+    }
+
+    /// At this moment, in microseconds since boot, everything up to this index was complete.
+    pub(super) fn is_complete_at(&mut self, index: u64, at_us: u64) {
         // One that waits already is reached first; a replica that is always a bit behind would
         // reach none if newer ones took its place.
-        self.complete_at.get_or_insert((index, asked_us));
+        self.complete_at.get_or_insert((index, at_us));
         self.note_age();
-        true
     }
 
     /// Something was applied: the state may be as new now as the leader's was.

@@ -1,9 +1,21 @@
 //! What the driver of a partition and its readers share.
 
-use crate::limits;
+use crate::planted::{Bug, is_planted};
 use crate::store::Store;
-use parking_lot::RwLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+/// Another replica, as the leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follower {
+    /// The node that holds it.
+    pub node_id: u64,
+    /// Entries of the leader's log that it isn't known to have.
+    pub behind: u64,
+    /// Whether it was heard of lately.
+    pub is_alive: bool,
+}
 
 /// What the driver shares with readers of one partition.
 pub struct PartitionCell {
@@ -13,7 +25,7 @@ pub struct PartitionCell {
     pub term: AtomicU64,
     /// The leader; 0 when unknown.
     pub leader: AtomicU64,
-    /// The newest committed index.
+    /// The newest committed index, from before anybody else is told of it.
     pub commit: AtomicU64,
     /// The newest snapshot's index.
     pub snapshot_index: AtomicU64,
@@ -33,6 +45,8 @@ pub struct PartitionCell {
     pub age_is_used: AtomicBool,
     /// Somebody has made use of the lease, so it is worth prolonging.
     pub lease_is_used: AtomicBool,
+    /// The other replicas where this node leads, looked at once a tick; empty elsewhere.
+    pub followers: Mutex<Vec<Follower>>,
 }
 
 impl PartitionCell {
@@ -50,22 +64,31 @@ impl PartitionCell {
             complete_at_us: AtomicU64::new(0),
             age_is_used: AtomicBool::new(false),
             lease_is_used: AtomicBool::new(false),
+            followers: Mutex::default(),
         }
     }
 
     /// Whether this node leads beyond doubt at `now_us` and has applied all that was acknowledged.
-    pub fn leads_for_certain(&self, now_us: u64) -> bool {
+    fn leads_for_certain(&self, now_us: u64) -> bool {
         self.is_current.load(Relaxed) && now_us < self.leads_until_us.load(Relaxed)
     }
 
-    /// How old the state is at most, in microseconds; none when that isn't known. The clock-bound
-    /// lease counts from the moment at which a round confirmed the leader, too.
+    /// The state, where it can be read at once as the leader's. A quorum of others may have made an
+    /// entry durable before this node has: it is committed then, and seen elsewhere, but not applied
+    /// here. Whoever has seen it must not be shown a state without it.
+    pub fn read_as_leader(&self, now_us: u64) -> Option<RwLockReadGuard<'_, Store>> {
+        let committed = self.commit.load(Acquire);
+        if !self.leads_for_certain(now_us) {
+            return None;
+        }
+        let store = self.store.read();
+        let is_complete = store.applied().0 >= committed || self.leads_alone();
+        (is_complete || is_planted(Bug::LeaseReadBeforeApply)).then_some(store)
+    }
+
+    /// How old the state is at most, in microseconds; none when that isn't known.
     pub fn age_us(&self, now_us: u64) -> Option<u64> {
-        let confirmed_us = match self.is_current.load(Relaxed) {
-            true => self.leads_until_us.load(Relaxed).saturating_sub(limits::LEASE_US),
-            false => 0,
-        };
-        let known_us = self.complete_at_us.load(Relaxed).max(confirmed_us);
+        let known_us = self.complete_at_us.load(Relaxed);
         (known_us > 0).then(|| now_us.saturating_sub(known_us))
     }
 

@@ -21,8 +21,10 @@ impl Core {
         let now_us = self.clock.boot_us();
         let me = self.settings.node_id;
         let is_leaving = self.is_leaving;
+        let may_lead = !is_leaving && self.fitness.may_lead(now_us);
+        let unfit = self.fitness.unfit();
         let leads_freely = |id: u64| {
-            if id == me && is_leaving {
+            if (id == me && !may_lead) || unfit.contains(&id) {
                 return false;
             }
             let known = system::member(&state, id);
@@ -60,7 +62,8 @@ impl Core {
         let Some(system) = self.groups.last_mut() else { return };
         for report in &reports {
             let message = system.bring(report);
-            let wrap = |message| PeerMessage { partition: SYSTEM_PARTITION, message };
+            let partition = SYSTEM_PARTITION;
+            let wrap = |message| PeerMessage { partition, message, sender_is_unfit: false };
             self.turn.messages.extend(message.map(wrap));
         }
     }

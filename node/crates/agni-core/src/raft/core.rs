@@ -6,6 +6,7 @@ use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::planted::{Bug, is_planted};
 use crate::proto::node::ReplicaSet;
+use crate::raft::fitness::Fitness;
 use crate::raft::group::{ArrivedSnapshot, Group, Turn};
 use crate::raft::rounds::Claim;
 use crate::raft::snapshots::{SnapshotDone, SnapshotJob, SnapshotQueue};
@@ -113,7 +114,7 @@ pub struct Core {
     in_flight: Option<InFlight>,
     /// Answers to those who asked for the snapshots whose marks stand in the turn's batch.
     pub(super) marks: Vec<Option<(Ticket, Answer)>>,
-    disk: DiskState,
+    pub(super) fitness: Fitness,
     pub(super) snapshots: SnapshotQueue,
     /// A snapshot's mark has become durable, so older files may go.
     release_due: bool,
@@ -147,7 +148,7 @@ impl Core {
             turn: Turn::default(),
             in_flight: None,
             marks: Vec::new(),
-            disk: DiskState::Ok,
+            fitness: Fitness::default(),
             snapshots: SnapshotQueue::default(),
             release_due: false,
             membership_ticks: 0,
@@ -182,7 +183,7 @@ impl Core {
             }
             Event::ExpiryScan => self.scan_expiry(),
             Event::Appended { batch, bytes } => self.appended(batch, bytes),
-            Event::Disk(state) => self.disk = state,
+            Event::Disk(state) => self.fitness.disk(state),
             Event::SnapshotDone(done) => self.snapshot_done(*done),
             Event::SnapshotArrived { partition, arrived } => {
                 let now_us = self.clock.boot_us();
@@ -205,6 +206,8 @@ impl Core {
         for group in &mut self.groups {
             group.advance(&mut self.turn, &self.metrics, &self.clock);
         }
+        let may_lead = self.fitness.may_lead(self.clock.boot_us());
+        self.turn.messages.iter_mut().for_each(|message| message.sender_is_unfit = !may_lead);
         effects.messages.append(&mut self.turn.messages);
         effects.answers.append(&mut self.turn.answers);
         effects.changed.append(&mut self.turn.changed);
@@ -242,6 +245,7 @@ impl Core {
         let promises = std::mem::take(&mut self.turn.promises);
         let marks = std::mem::take(&mut self.marks);
         let forget = std::mem::take(&mut self.turn.forget_once_durable);
+        self.fitness.appending(Some(self.clock.boot_us()));
         self.in_flight = Some(InFlight { readies, promises, marks, forget });
         let entries = std::mem::take(&mut self.turn.entries);
         let sync = std::mem::take(&mut self.turn.sync) || even_if_lazy;
@@ -271,9 +275,10 @@ impl Core {
 
     fn step(&mut self, messages: Vec<PeerMessage>) {
         let now_us = self.clock.boot_us();
-        for PeerMessage { partition, message } in messages {
-            if let Some(group) = self.group(partition) {
-                group.step(message, now_us);
+        for message in messages {
+            self.fitness.heard(&message);
+            if let Some(group) = self.group(message.partition) {
+                group.step(message.message, now_us);
             }
         }
     }
@@ -287,7 +292,7 @@ impl Core {
         let refused = match work {
             Work::Write(mut command) => {
                 command.proposed_unix_ms = unix_ms;
-                if self.disk != DiskState::Ok && grows(&command) {
+                if !self.fitness.has_room() && grows(&command) {
                     self.metrics.disk_full.fetch_add(1, Relaxed);
                     Some(Refuse::DiskFull)
                 } else {
@@ -325,7 +330,7 @@ impl Core {
         group.check_leader()?;
         let cell = group.cell();
         cell.lease_is_used.store(true, Relaxed);
-        if cell.leads_for_certain(self.clock.boot_us()) {
+        if cell.read_as_leader(self.clock.boot_us()).is_some() {
             let answer = group.renew(&leases, &self.metrics, &self.clock);
             self.turn.answers.push((ticket, answer));
             return Ok(());
@@ -374,6 +379,7 @@ impl Core {
 
     fn appended(&mut self, batch: Batch, bytes: u64) {
         if let Some(in_flight) = self.in_flight.take() {
+            self.fitness.appending(None);
             for (partition, number) in in_flight.readies {
                 if let Some(group) = self.group(partition) {
                     group.persisted(number);

@@ -196,7 +196,7 @@ impl Group {
         let alone = tail.newest() >= tail.floor() && is_alone(tail.conf_state(), node_id);
         let mut node = raft_node(node_id, applied, tail)?;
         let seed = seed ^ (node_id << 32) ^ u64::from(partition);
-        let elections = Elections::new(seed, started_us);
+        let mut elections = Elections::new(partition, seed, started_us);
         elections.settle(&mut node);
         if alone {
             // Nobody else can win, so there is nothing to wait for.
@@ -349,6 +349,7 @@ impl Group {
         let may_stand = self.may_stand();
         self.elections.tick(&mut self.node, may_stand);
         self.ask_age(now_us);
+        self.note_followers(now_us);
         let remaining_us = self.cell.leads_until_us.load(Relaxed).saturating_sub(now_us);
         let low = remaining_us < limits::LEASE_US * 2 / 3;
         if low && self.is_current() && self.cell.lease_is_used.swap(false, Relaxed) {

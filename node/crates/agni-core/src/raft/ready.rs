@@ -11,7 +11,7 @@ use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer};
 use crate::wal::Op;
 use raft::Ready;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 impl Group {
     /// The batch with this group's Ready `number` is durable.
@@ -60,6 +60,7 @@ impl Group {
                 }
                 if let Some(confirmed) = self.rounds.confirmed(&read.request_ctx) {
                     self.prolong_lease(confirmed.started_us);
+                    self.is_complete_at(read.index, confirmed.started_us);
                     let claims = self.forgive(confirmed, clock);
                     self.resolve(claims, read.index, turn, metrics, clock);
                 }
@@ -102,7 +103,7 @@ impl Group {
 
     fn send(&mut self, turn: &mut Turn, ready: &mut Ready) {
         let partition = self.partition;
-        let wrap = |message| PeerMessage { partition, message };
+        let wrap = |message| PeerMessage { partition, message, sender_is_unfit: false };
         for message in outbox::merge_appends(ready.take_messages()) {
             match message.get_msg_type() {
                 MessageType::MsgSnapshot => self.send_snapshot(turn, message),
@@ -141,7 +142,7 @@ impl Group {
         if let Some(hs) = ready.hs() {
             turn.batch.whole_hard_state(self.partition, self.hard_state(hs));
             self.cell.term.store(hs.term, Relaxed);
-            self.cell.commit.store(hs.commit, Relaxed);
+            self.cell.commit.store(hs.commit, Release);
         }
         let tail = self.node.mut_store();
         tail.append(ready.entries());

@@ -6,6 +6,7 @@ use crate::planted::{Bug, is_planted};
 use crate::proto::node::{
     Command, HardState as DurableHardState, ReportReplicas, SystemCommand, command, system_command,
 };
+use crate::raft::cell::Follower;
 use crate::raft::group::{ArrivedSnapshot, Group, Leftovers, Turn, raft_node};
 use crate::raft::log_tail::LogTail;
 use crate::raft::membership::{self, Observed, Peer, Step};
@@ -99,6 +100,18 @@ impl Group {
             is_alive: heard(id).is_some_and(|at_us| at_us + limits::SILENT_US > now_us),
         };
         self.node.raft.prs().iter().filter(|(id, _)| **id != self.node_id).map(peer).collect()
+    }
+
+    /// Tells readers how far the other replicas are.
+    pub(super) fn note_followers(&self, now_us: u64) {
+        let last = self.node.raft.raft_log.last_index();
+        let follower = |peer: Peer| Follower {
+            node_id: peer.id,
+            behind: last.saturating_sub(peer.matched),
+            is_alive: peer.is_alive,
+        };
+        let peers = if self.leads() { self.peers(now_us) } else { Vec::new() };
+        *self.cell.followers.lock() = peers.into_iter().map(follower).collect();
     }
 
     /// Hands the leadership to a voter that may have it and is as far along as any, if there is

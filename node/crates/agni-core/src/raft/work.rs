@@ -111,6 +111,8 @@ pub struct PeerMessage {
     pub partition: u32,
     /// The message; it names who sends it to whom.
     pub message: raft::eraftpb::Message,
+    /// Whether its sender should not lead at present, for its disk.
+    pub sender_is_unfit: bool,
 }
 
 /// A snapshot that a follower needs.

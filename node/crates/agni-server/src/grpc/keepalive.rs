@@ -1,32 +1,24 @@
 //! The `KeepAlive` stream: renewals in, answers out, one to each, in order.
 
-use crate::body::{BoxError, Chunk, Stream};
 use crate::grpc::frame::{Messages, decode};
+use crate::grpc::pieces::Pieces;
 use crate::limits;
 use crate::node::{Node, Phase};
 use crate::ops::write;
-use crate::status::{RpcError, ok_trailers};
+use crate::status::RpcError;
 use crate::wire;
 use bytes::Bytes;
-use http::HeaderMap;
-use http_body::Frame;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
-
-/// The answering side of a stream.
-pub struct KeepAlive {
-    answers: Receiver<Result<Bytes, RpcError>>,
-    ended: bool,
-}
+use tokio::sync::mpsc::{Sender, channel};
 
 /// Answers renewals until the client ends the stream or one of them can't be answered.
-pub fn serve(node: Arc<Node>, messages: Messages) -> KeepAlive {
+pub fn serve(node: Arc<Node>, messages: Messages) -> Pieces {
     let (sender, answers) = channel(limits::KEEPALIVE_ANSWERS_MAX);
     tokio::spawn(renewals(node, messages, sender));
-    KeepAlive { answers, ended: false }
+    Pieces::new(answers)
 }
 
 /// The next message. It may come whenever it likes, but once begun it has to end.
@@ -68,28 +60,5 @@ async fn renewals(
         if answers.send(answer).await.is_err() || failed {
             return;
         }
-    }
-}
-
-impl Stream for KeepAlive {
-    fn poll_next(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Chunk>, BoxError>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        Poll::Ready(Some(Ok(match std::task::ready!(self.answers.poll_recv(context)) {
-            Some(Ok(bytes)) => Frame::data(Chunk::One(bytes)),
-            end => {
-                self.ended = true;
-                let mut trailers = HeaderMap::new();
-                match end {
-                    Some(Err(error)) => error.put(&mut trailers),
-                    _ => trailers = ok_trailers(),
-                }
-                Frame::trailers(trailers)
-            }
-        })))
     }
 }

@@ -4,10 +4,10 @@ use crate::access::{note, trace_of};
 use crate::body::Body;
 use crate::call::Call;
 use crate::grpc::frame::Messages;
-use crate::grpc::{keepalive, unary, watch};
+use crate::grpc::{backup, keepalive, unary, watch};
 use crate::node::{Node, Phase};
+use crate::permit::permit;
 use crate::status::{Code, GRPC_CONTENT_TYPE, RpcError, ok_trailers};
-use crate::tls::Identity;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -83,14 +83,15 @@ async fn dispatch(
         let path = request.uri().path();
         return Err(RpcError::unimplemented(format!("there is no method {path}")));
     }
-    if call == Call::Ask {
-        expect_node(node, &request)?;
-    }
+    permit(node, call, request.extensions())?;
     let deadline = timeout(request.headers())?;
     let messages = Messages::new(request.into_body(), node.clone());
     match call {
         Call::KeepAlive => return Ok(streaming(keepalive::serve(node.clone(), messages))),
         Call::Watch => return Ok(streaming(watch::serve(node, messages).await?)),
+        Call::Backup | Call::Copy => {
+            return Ok(streaming(backup::serve(node, call, messages).await?));
+        }
         _ => {}
     }
     let answer = unary::answer(node, call, messages);
@@ -102,19 +103,6 @@ async fn dispatch(
         })??,
     };
     Ok(with_type(Body::with_trailers(chunk, ok_trailers())))
-}
-
-/// What nodes ask one another is nobody else's.
-fn expect_node(node: &Node, request: &Request<Incoming>) -> Result<(), RpcError> {
-    let identity = request.extensions().get::<Identity>();
-    match node.tls.is_none() || identity.is_some_and(|identity| identity.node_name().is_some()) {
-        true => Ok(()),
-        false => Err(RpcError::new(
-            Code::PermissionDenied,
-            "NOT_A_NODE",
-            "this is for nodes among each other: use the registry's own calls",
-        )),
-    }
 }
 
 fn with_type(body: Body) -> Response<Body> {

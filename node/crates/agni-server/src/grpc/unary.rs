@@ -66,7 +66,7 @@ pub async fn answer(node: &Node, call: Call, messages: Messages) -> Result<Chunk
         Call::PlacePartition => wire::message(&admin::place(node, decode(bytes)?).await?).into(),
         Call::TransferLeader => wire::message(&admin::transfer(node, decode(bytes)?).await?).into(),
         Call::Ask => wire::message(&ask(node, decode(bytes)?).await).into(),
-        Call::KeepAlive | Call::Watch | Call::Other => {
+        Call::KeepAlive | Call::Watch | Call::Backup | Call::Copy | Call::Other => {
             return Err(RpcError::unimplemented(format!("{} is no unary call", call.name())));
         }
     })

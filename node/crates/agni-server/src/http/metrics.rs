@@ -1,12 +1,18 @@
 //! What is counted, told to Prometheus in its text format.
 
 use crate::call::Call;
-use crate::metrics::{Kind, METRICS, PeerMetrics, ServerMetrics};
+use crate::metrics::{BackupMetrics, Kind, METRICS, PeerMetrics, ServerMetrics};
 use crate::node::Node;
+use crate::ops::cluster::build_profile;
+use crate::process;
 use crate::status::{Code, code_word};
 use crate::tls::{Reason, Tls, TlsMetrics};
 use agni_core::engine::PartitionState;
+use agni_core::env::{Disk, RealDisk};
 use agni_core::metrics::{EngineMetrics, HISTOGRAM_BUCKETS, Histogram};
+use agni_core::proto::node::{MemberState, PartitionPlacement};
+use agni_core::raft::cell::Follower;
+use agni_core::system::{self, SYSTEM_PARTITION};
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -68,6 +74,7 @@ pub fn text(node: &Node) -> String {
     calls(&mut text, &node.metrics);
     engine(&mut text, node.engine.metrics());
     let metrics = &node.metrics;
+    backups(&mut text, &metrics.backup);
     text.single("agni_connections", node.open_connections() as u64);
     text.single("agni_connections_total", metrics.accepted.load(Relaxed));
     text.single("agni_connections_refused_total", metrics.refused.load(Relaxed));
@@ -77,7 +84,11 @@ pub fn text(node: &Node) -> String {
     text.single("agni_watch_rounds_total", metrics.watch_rounds.load(Relaxed));
     text.single("agni_watch_gaps_total", metrics.watch_gaps.load(Relaxed));
     state(&mut text, node);
+    cluster(&mut text, node);
+    text.single("agni_forwarded_total", metrics.forwarded.load(Relaxed));
+    text.single("agni_forward_failures_total", metrics.forward_failures.load(Relaxed));
     peers(&mut text, &metrics.peer);
+    process(&mut text);
     text.out
 }
 
@@ -148,7 +159,77 @@ fn engine(text: &mut Text, metrics: &EngineMetrics) {
     text.value("agni_stalled_seconds_total", "", stalled_s);
 }
 
+/// The cluster, as this node knows it.
+fn cluster(text: &mut Text, node: &Node) {
+    let state = node.engine.system_state();
+    type Count = fn(&PartitionPlacement) -> usize;
+    let gauges: [(&str, Count); 2] = [
+        ("agni_voters", |p| p.reported.as_ref().map_or(0, |set| set.voters.len())),
+        ("agni_replicas_wanted", |p| p.wanted.len()),
+    ];
+    for (name, count) in gauges {
+        text.head(name);
+        for placement in &state.partitions {
+            let labels = format!("{{partition=\"{}\"}}", placement.partition);
+            text.value(name, &labels, count(placement) as f64);
+        }
+    }
+    text.single("agni_replication", u64::from(state.replication));
+    text.head("agni_members");
+    for (word, wanted) in [
+        ("active", MemberState::Active),
+        ("draining", MemberState::Draining),
+        ("left", MemberState::Left),
+    ] {
+        let count = state.members.iter().filter(|member| member.state() == wanted).count();
+        text.value("agni_members", &format!("{{state=\"{word}\"}}"), count as f64);
+    }
+    let me = node.engine.node_id();
+    text.single("agni_system_leader", u64::from(node.engine.leader_of(SYSTEM_PARTITION) == me));
+    let own = system::member(&state, me);
+    let labels = [
+        ("node_id", me.to_string()),
+        ("name", own.map_or(String::new(), |member| member.name.clone())),
+        ("zone", own.map_or(String::new(), |member| member.zone.clone())),
+        ("region", node.config.region.clone()),
+        ("cluster_id", node.cluster_id.clone()),
+        ("version", node.config.version.clone()),
+        ("build_profile", build_profile().to_owned()),
+    ];
+    let labels: Vec<String> =
+        labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+    text.head("agni_node_info");
+    text.value("agni_node_info", &format!("{{{}}}", labels.join(",")), 1.0);
+}
+
+/// A label's value as the text format wants it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// The process, under the names that every Prometheus client gives these figures.
+fn process(text: &mut Text) {
+    let figures = process::look();
+    text.head("process_cpu_seconds_total");
+    text.value("process_cpu_seconds_total", "", figures.cpu_s);
+    text.single("process_resident_memory_bytes", figures.resident_bytes);
+    text.single("process_open_fds", figures.open_fds);
+    text.single("process_max_fds", figures.fds_max);
+}
+
+fn backups(text: &mut Text, metrics: &BackupMetrics) {
+    text.single("agni_backups_total", metrics.finished.load(Relaxed));
+    text.single("agni_backups_failed_total", metrics.failed.load(Relaxed));
+    text.single("agni_backup_bytes_total", metrics.bytes.load(Relaxed));
+    text.histogram("agni_backup_seconds", 1e6, &metrics.microseconds);
+}
+
 fn peers(text: &mut Text, metrics: &PeerMetrics) {
+    text.head("agni_peer_connected");
+    for (node_id, is_connected) in &*metrics.connected.lock() {
+        let labels = format!("{{node_id=\"{node_id}\"}}");
+        text.value("agni_peer_connected", &labels, f64::from(u8::from(*is_connected)));
+    }
     let counters = [
         ("agni_peer_messages_sent_total", &metrics.sent),
         ("agni_peer_messages_received_total", &metrics.received),
@@ -169,7 +250,12 @@ fn state(text: &mut Text, node: &Node) {
     let status = node.engine.status();
     text.single("agni_ready", u64::from(node.ready()));
     text.single("agni_disk_state", status.disk as u64);
+    // One that can't be asked says so when it is written to.
+    let free = RealDisk.free_bytes(&node.config.engine.data_dir).unwrap_or(0);
+    text.single("agni_disk_free_bytes", free);
     text.single("agni_wal_bytes", status.wal_bytes);
+    text.single("agni_queue_depth", status.waiting as u64);
+    text.single("agni_queue_limit", node.config.engine.queue_limit as u64);
     text.head("agni_uptime_seconds");
     text.value("agni_uptime_seconds", "", status.uptime_ms as f64 / 1000.0);
     let me = node.engine.node_id();
@@ -191,6 +277,21 @@ fn state(text: &mut Text, node: &Node) {
         for partition in &status.partitions {
             let labels = format!("{{partition=\"{}\"}}", partition.partition);
             text.value(name, &labels, read(partition, me) as f64);
+        }
+    }
+    type Look = fn(&Follower) -> u64;
+    let gauges: [(&str, Look); 2] = [
+        ("agni_replica_lag_entries", |follower| follower.behind),
+        ("agni_replica_alive", |follower| u64::from(follower.is_alive)),
+    ];
+    for (name, look) in gauges {
+        text.head(name);
+        for partition in &status.partitions {
+            for follower in &partition.followers {
+                let (number, node_id) = (partition.partition, follower.node_id);
+                let labels = format!("{{partition=\"{number}\",node_id=\"{node_id}\"}}");
+                text.value(name, &labels, look(follower) as f64);
+            }
         }
     }
 }

@@ -315,6 +315,9 @@ fn paths() -> Value {
         .ok("BatchResults");
     let status = Operation::new("status", "cluster", "How this node does.").ok("Status");
     let routing = Operation::new("routing", "cluster", "The routing table.").ok("Routing");
+    let members =
+        Operation::new("members", "cluster", "Who is in the cluster, and where partitions are.")
+            .ok("Members");
     let snapshots = Operation::new("snapshot", "cluster", "Take snapshots now.")
         .body("SnapshotRequest")
         .ok("Snapshots");
@@ -336,6 +339,7 @@ fn paths() -> Value {
         ("/v1/batch", "post", batch),
         ("/v1/status", "get", status),
         ("/v1/routing", "get", routing),
+        ("/v1/members", "get", members),
         ("/v1/snapshots", "post", snapshots),
         ("/healthz", "get", health),
         ("/readyz", "get", ready),

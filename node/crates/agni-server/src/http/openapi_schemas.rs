@@ -321,12 +321,45 @@ fn cluster() -> Vec<(&'static str, Value)> {
     let which = json!({ "type": "array", "items": { "type": "integer", "minimum": 0,
         "maximum": 1023 } });
     vec![
+        ("Members", members()),
         ("Status", object(&status, &["cluster_id", "node_id", "partitions"], false)),
         ("Routing", object(&routing, &["epoch", "partition_count", "partitions"], false)),
         ("SnapshotRequest", object(&[("partitions", which)], &[], false)),
         ("Snapshots", object(&snapshots, &["snapshots"], false)),
         ("Health", object(&[("status", text())], &["status"], false)),
     ]
+}
+
+/// Everybody who ever joined, and where the partitions are.
+fn members() -> Value {
+    let text = || json!({ "type": "string" });
+    let member = [
+        ("node_id", node_id()),
+        ("name", text()),
+        ("client_address", text()),
+        ("peer_address", text()),
+        ("region", text()),
+        ("zone", text()),
+        ("state", json!({ "enum": ["active", "draining", "left"] })),
+        ("replaces", node_id()),
+    ];
+    let placement = [
+        ("partition", unsigned()),
+        ("wanted", list(node_id())),
+        ("wanted_version", unsigned()),
+        ("voters", list(node_id())),
+        ("learners", list(node_id())),
+        ("leader_id", node_id()),
+    ];
+    let fields = [
+        ("version", unsigned()),
+        ("author_epoch", unsigned()),
+        ("replication", unsigned()),
+        ("system_leader_id", node_id()),
+        ("members", list(object(&member, &["node_id", "client_address", "state"], false))),
+        ("placements", list(object(&placement, &["partition", "leader_id"], false))),
+    ];
+    object(&fields, &["version", "replication", "members", "placements"], false)
 }
 
 /// All schemas by name.

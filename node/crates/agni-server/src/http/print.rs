@@ -244,7 +244,7 @@ pub fn routing(routing: &api::RoutingResponse) -> Value {
         json!({ "node_id": node_id, "client_address": client_address, "zone": zone })
     };
     let route = |p: &api::PartitionRoute| {
-        let replica_ids: Vec<Value> = p.replica_ids.iter().copied().map(id).collect();
+        let replica_ids = ids(&p.replica_ids);
         let (partition, leader_id) = (p.partition, id(p.leader_id));
         json!({ "partition": partition, "replica_ids": replica_ids, "leader_id": leader_id })
     };
@@ -254,6 +254,49 @@ pub fn routing(routing: &api::RoutingResponse) -> Value {
         "members": routing.members.iter().map(member).collect::<Vec<_>>(),
         "partitions": routing.partitions.iter().map(route).collect::<Vec<_>>(),
     })
+}
+
+fn ids(ids: &[u64]) -> Vec<Value> {
+    ids.iter().copied().map(id).collect()
+}
+
+/// The members, and where each partition is wanted and where it is.
+pub fn members(found: &api::MembersResponse) -> Value {
+    let member = |m: &api::ClusterMemberInfo| {
+        json!({
+            "node_id": id(m.node_id),
+            "name": m.name,
+            "client_address": m.client_address,
+            "peer_address": m.peer_address,
+            "region": m.region,
+            "zone": m.zone,
+            "state": word(m.state().as_str_name(), "MEMBER_STATE_"),
+            "replaces": id(m.replaces),
+        })
+    };
+    let placement = |p: &api::Placement| {
+        json!({
+            "partition": p.partition,
+            "wanted": ids(&p.wanted),
+            "wanted_version": p.wanted_version,
+            "voters": ids(&p.voters),
+            "learners": ids(&p.learners),
+            "leader_id": id(p.leader_id),
+        })
+    };
+    json!({
+        "version": found.version,
+        "author_epoch": found.author_epoch,
+        "replication": found.replication,
+        "system_leader_id": id(found.system_leader_id),
+        "members": found.members.iter().map(member).collect::<Vec<_>>(),
+        "placements": found.placements.iter().map(placement).collect::<Vec<_>>(),
+    })
+}
+
+/// The short word of an enum's value.
+fn word(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
 }
 
 /// Snapshots that were taken.
@@ -273,11 +316,9 @@ pub fn snapshots(response: &api::SnapshotResponse) -> Value {
 
 /// A key of a record that wasn't answered, and why.
 pub fn exclusion(exclusion: &api::Exclusion) -> Value {
-    let name = exclusion.reason().as_str_name();
-    let word = name.strip_prefix("EXCLUSION_REASON_").unwrap_or(name).to_ascii_lowercase();
     json!({
         "key": key(exclusion.key.as_ref().unwrap_or(&api::Key::default())),
-        "reason": word,
+        "reason": word(exclusion.reason().as_str_name(), "EXCLUSION_REASON_"),
         "detail": exclusion.detail,
     })
 }

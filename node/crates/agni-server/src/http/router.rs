@@ -9,7 +9,8 @@ use crate::http::routes::Route;
 use crate::http::{metrics, openapi, print, sse};
 use crate::limits;
 use crate::node::{Arriving, Node, Phase};
-use crate::ops::{cluster, discover, read, write};
+use crate::ops::{admin, cluster, discover, read, write};
+use crate::permit::permit;
 use crate::status::{Code, RpcError};
 use crate::token;
 use agni_core::proto::api::{self, Kind};
@@ -58,7 +59,10 @@ pub async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Response<Body
     };
     let head = request.method() == Method::HEAD;
     let outcome = match route {
-        Ok(Some(route)) => allowed(&node, route, request).await,
+        Ok(Some(route)) => match permit(&node, call, request.extensions()) {
+            Ok(()) => allowed(&node, route, request).await,
+            Err(error) => Err(error),
+        },
         Ok(None) => {
             let message = "there is no such path, /openapi.json lists them";
             Err(RpcError::new(Code::NotFound, "NOT_FOUND", message))
@@ -110,6 +114,7 @@ async fn allowed(node: &Arc<Node>, route: Route, request: Request<Incoming>) -> 
         | Route::Discover
         | Route::Status
         | Route::Routing
+        | Route::Members
             if method == Method::GET || method == Method::DELETE =>
         {
             without_body(node, route, &method, query).await
@@ -227,6 +232,10 @@ async fn without_body(node: &Node, route: Route, method: &Method, mut query: Que
         Route::Status => {
             query.end()?;
             Ok(ok(&print::status(&cluster::status(node))))
+        }
+        Route::Members => {
+            query.end()?;
+            Ok(ok(&print::members(&admin::members(node).await)))
         }
         _ => {
             std::mem::take(&mut query).end()?;

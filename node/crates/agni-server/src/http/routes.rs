@@ -17,6 +17,7 @@ pub enum Route {
     Watch,
     Status,
     Routing,
+    Members,
     Snapshots,
     OpenApi,
     Healthy,
@@ -35,6 +36,7 @@ impl Route {
             ["v1", "watch"] => Route::Watch,
             ["v1", "status"] => Route::Status,
             ["v1", "routing"] => Route::Routing,
+            ["v1", "members"] => Route::Members,
             ["v1", "snapshots"] => Route::Snapshots,
             ["v1", records] => match kind_of_path(records) {
                 Some(kind) => Route::Records(kind),
@@ -76,6 +78,7 @@ impl Route {
             (Route::Watch, _) => Call::Watch,
             (Route::Status, _) => Call::Status,
             (Route::Routing, _) => Call::Routing,
+            (Route::Members, _) => Call::Members,
             (Route::Snapshots, _) => Call::Snapshot,
             _ => Call::Other,
         }

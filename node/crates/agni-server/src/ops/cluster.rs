@@ -75,23 +75,32 @@ pub fn routing(node: &Node) -> api::RoutingResponse {
     }
 }
 
-/// Takes snapshots now; answers when they are durable.
-pub async fn snapshot(
-    node: &Node,
-    mut request: api::SnapshotRequest,
-) -> Result<api::SnapshotResponse, RpcError> {
+/// The partitions that a request means, each once and in order: all where it names none.
+///
+/// # Errors
+/// When one of them isn't there.
+pub fn which(node: &Node, mut partitions: Vec<u32>) -> Result<Vec<u32>, RpcError> {
     let count = node.engine.partition_count();
-    if let Some(unknown) = request.partitions.iter().find(|partition| **partition >= count) {
+    if let Some(unknown) = partitions.iter().find(|partition| **partition >= count) {
         let message = format!("has {unknown}, but the partitions are 0..{}", count - 1);
         return Err(RpcError::field("partitions", message));
     }
-    if request.partitions.is_empty() {
-        request.partitions = (0..count).collect();
+    if partitions.is_empty() {
+        partitions = (0..count).collect();
     }
-    request.partitions.sort_unstable();
-    request.partitions.dedup();
+    partitions.sort_unstable();
+    partitions.dedup();
+    Ok(partitions)
+}
+
+/// Takes snapshots now; answers when they are durable.
+pub async fn snapshot(
+    node: &Node,
+    request: api::SnapshotRequest,
+) -> Result<api::SnapshotResponse, RpcError> {
+    let partitions = which(node, request.partitions)?;
     let asked: Vec<(u32, Pending)> =
-        request.partitions.iter().map(|p| (*p, ask(*p, Work::Snapshot))).collect();
+        partitions.iter().map(|p| (*p, ask(*p, Work::Snapshot))).collect();
     let mut snapshots = Vec::with_capacity(asked.len());
     for (partition, pending) in asked {
         match pending.await {

@@ -6,9 +6,10 @@ use crate::limits;
 use crate::log::{self, Level};
 use agni_core::engine::Engine;
 use agni_core::proto::node::SystemState;
-use agni_core::system;
+use agni_core::system::{self, SYSTEM_PARTITION};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 /// What the cluster knows of this node.
 enum Known {
@@ -30,10 +31,10 @@ fn known(face: &Face, engine: &Engine, state: &SystemState) -> Known {
     if is_right { Known::Right } else { Known::Wrong }
 }
 
-/// Compares what the cluster knows with what is so, for ever.
+/// Compares what the cluster knows with what is so, until it is removed.
 pub async fn announce(face: Arc<Face>, engine: Engine) {
-    let mut told_gone = false;
     let mut seen = None;
+    let mut led = Instant::now();
     loop {
         let version = engine.system_version();
         if seen != Some(version) {
@@ -46,19 +47,38 @@ pub async fn announce(face: Arc<Face>, engine: Engine) {
                             .await;
                     }
                 }
-                Known::Gone => {
-                    seen = Some(version);
-                    if !std::mem::replace(&mut told_gone, true) {
-                        let remedy = "wipe its data directory to join anew, or stop it";
-                        let fields =
-                            [("node_id", engine.node_id().into()), ("remedy", remedy.into())];
-                        log::write(Level::Error, "this node was removed from the cluster", &fields);
-                    }
-                }
+                Known::Gone => return leave(&face, &engine),
             }
+        }
+        if engine.leader_of(SYSTEM_PARTITION) != 0 {
+            led = Instant::now();
+        } else if led.elapsed() >= Duration::from_millis(limits::SILENCE_BEFORE_ASKING_MS) {
+            // Whoever is removed while it is away is never told: nobody speaks to it any more.
+            if is_removed(&face, &engine).await {
+                return leave(&face, &engine);
+            }
+            led = Instant::now();
         }
         tokio::time::sleep(Duration::from_millis(limits::PEER_MEMBERS_CHECK_MS)).await;
     }
+}
+
+/// Asks the others that it knows of.
+async fn is_removed(face: &Face, engine: &Engine) -> bool {
+    let state = engine.system_state();
+    for member in system::present(&state).filter(|member| member.node_id != engine.node_id()) {
+        if face.greet(&member.peer_address).await.is_ok_and(|answer| answer.you_have_left) {
+            return true;
+        }
+    }
+    false
+}
+
+fn leave(face: &Face, engine: &Engine) {
+    face.has_left.store(true, Relaxed);
+    let remedy = "wipe its data directory to join anew";
+    let fields = [("node_id", engine.node_id().into()), ("remedy", remedy.into())];
+    log::write(Level::Error, "this node was removed from the cluster", &fields);
 }
 
 /// Tells the first member that listens, beginning with itself: any takes it to the leader.

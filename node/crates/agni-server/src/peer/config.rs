@@ -22,6 +22,8 @@ pub struct ClusterConfig {
     pub zone: String,
     /// Replicas of each partition in a cluster that this node founds.
     pub replication: u32,
+    /// Whether a node whose log is damaged in the middle keeps it aside and joins anew.
+    pub rejoin_after_damage: bool,
     /// Bytes that this node sends of snapshots in a second, to all others together.
     pub snapshot_bytes_per_s: u64,
 }
@@ -36,6 +38,7 @@ impl Default for ClusterConfig {
             seeds: Vec::new(),
             zone: String::new(),
             replication: limits::REPLICATION_DEFAULT,
+            rejoin_after_damage: true,
             snapshot_bytes_per_s: server_limits::SNAPSHOT_BYTES_PER_S,
         }
     }
@@ -72,6 +75,11 @@ impl ClusterConfig {
             return Err(format!("snapshot_bytes_per_s must be at least {least}"));
         }
         Ok(())
+    }
+
+    /// Whether there are others that this node could join.
+    pub fn has_others(&self) -> bool {
+        self.seeds.iter().any(|seed| *seed != self.address)
     }
 
     /// This node as one of a new cluster.

@@ -29,7 +29,7 @@ const ENTRY_KINDS: [EntryType; 3] =
 
 /// A message for the wire.
 pub fn frame(message: PeerMessage) -> RaftFrame {
-    let PeerMessage { partition, mut message } = message;
+    let PeerMessage { partition, mut message, sender_is_unfit } = message;
     let snapshot = message.has_snapshot().then(|| {
         let metadata = message.get_snapshot().get_metadata();
         RaftSnapshot {
@@ -62,6 +62,7 @@ pub fn frame(message: PeerMessage) -> RaftFrame {
         reject_hint: message.reject_hint,
         context: message.context,
         priority: message.priority,
+        sender_is_unfit,
     }
 }
 
@@ -91,7 +92,8 @@ pub fn message(frame: RaftFrame) -> Option<PeerMessage> {
         metadata.set_conf_state(conf_state(&replicas.unwrap_or_default()));
         message.set_snapshot(snapshot);
     }
-    Some(PeerMessage { partition: frame.partition, message })
+    let (partition, sender_is_unfit) = (frame.partition, frame.sender_is_unfit);
+    Some(PeerMessage { partition, message, sender_is_unfit })
 }
 
 /// Bytes of a message, roughly.
@@ -138,6 +140,7 @@ mod tests {
                 }),
                 context: context.into(),
                 priority,
+                sender_is_unfit: reject,
             }
         }
     }

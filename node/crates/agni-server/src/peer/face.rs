@@ -6,8 +6,9 @@ use crate::peer_services::peer_service_client::PeerServiceClient;
 use crate::tls::{Port, Tls};
 use agni_core::engine::Engine;
 use agni_core::proto::node::{ClusterMember, HelloRequest, HelloResponse, SystemState};
-use agni_core::system::Founder;
+use agni_core::system::{self, Founder};
 use bytes::Bytes;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use tonic::transport::Channel;
 
@@ -23,6 +24,10 @@ pub struct Face {
     pub nonce: Vec<u8>,
     /// How it proves who it is; none without TLS.
     pub tls: Option<Arc<Tls>>,
+    /// Whether it keeps damaged data of an earlier life, and so founds nothing.
+    pub joins_only: bool,
+    /// Whether the cluster has removed it.
+    pub has_left: AtomicBool,
     /// Its engine, once it belongs to a cluster.
     engine: OnceLock<Engine>,
     /// What its cluster began with, if it was there.
@@ -39,7 +44,8 @@ impl Face {
         tls: Option<Arc<Tls>>,
     ) -> Self {
         let (engine, founding) = (OnceLock::new(), OnceLock::new());
-        Face { config, region, partition_count, nonce, tls, engine, founding }
+        let (joins_only, has_left) = (false, AtomicBool::new(false));
+        Face { config, region, partition_count, nonce, tls, joins_only, has_left, engine, founding }
     }
 
     /// From here on it belongs to a cluster; `founding` if it was there from the start.
@@ -85,6 +91,10 @@ impl Face {
     /// What it answers to somebody's first words. The founding state is for founders alone.
     pub fn answer(&self, request: &HelloRequest) -> HelloResponse {
         let engine = self.engine.get();
+        let removed = |state: Arc<SystemState>| {
+            let asker = state.members.iter().find(|member| member.nonce == request.nonce);
+            asker.is_some_and(|member| !system::takes_part(member))
+        };
         let named =
             |state: &&SystemState| state.members.iter().any(|member| member.nonce == request.nonce);
         HelloResponse {
@@ -98,6 +108,8 @@ impl Face {
             seeds: self.config.seeds.clone(),
             region: self.region.clone(),
             partition_count: self.partition_count,
+            joins_only: self.joins_only,
+            you_have_left: engine.map(Engine::system_state).is_some_and(removed),
         }
     }
 

@@ -104,6 +104,9 @@ fn decide(face: &Face, greetings: &[Greeting]) -> Decision {
     if let Some((address, _)) = answers().find(|(_, answer)| !answer.cluster_id.is_empty()) {
         return Decision::Join(address.clone());
     }
+    if face.joins_only {
+        return Decision::Wait("it keeps damaged data aside, so others must found".to_owned());
+    }
     let seeds = &face.config.seeds;
     let founder = seeds.first().map_or("", String::as_str);
     if founder != face.config.address {
@@ -127,6 +130,10 @@ fn founders(face: &Face, greetings: &[Greeting]) -> Decision {
             }
             None => return Decision::GiveUp(format!("seeds names {seed} twice")),
         };
+        if answer.joins_only {
+            let message = format!("{seed} keeps damaged data aside: restore what it had first");
+            return Decision::Wait(message);
+        }
         if answer.seeds != face.config.seeds {
             let other = answer.seeds.join(", ");
             let message = format!("{seed} has the seeds [{other}]; all need the same, in order");
@@ -200,6 +207,21 @@ mod tests {
         let stranger = face("c", &["c", "b", "a"]);
         let other = decide(&a, &[greeting(&b), greeting(&stranger)]);
         assert!(matches!(other, Decision::Wait(ref why) if why.contains("same, in order")));
+    }
+
+    #[test]
+    fn nobody_founds_with_a_node_that_keeps_damaged_data() {
+        let seeds = ["a", "b"];
+        let (a, b) = (face("a", &seeds), face("b", &seeds));
+        let damaged = |name| {
+            let mut face = face(name, &seeds);
+            face.joins_only = true;
+            face
+        };
+        let alone = decide(&damaged("a"), &[greeting(&b)]);
+        assert!(matches!(alone, Decision::Wait(ref why) if why.contains("damaged")));
+        let other = decide(&a, &[greeting(&damaged("b"))]);
+        assert!(matches!(other, Decision::Wait(ref why) if why.contains("damaged")));
     }
 
     #[test]

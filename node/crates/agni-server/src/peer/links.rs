@@ -142,11 +142,13 @@ impl Links {
             let stays = wanted.get(id) == Some(&(link.address.as_str(), link.name.as_deref()));
             if !stays {
                 link.task.abort();
+                self.metrics.connected.lock().remove(id);
             }
             stays
         });
         for (id, (address, name)) in wanted {
             links.entry(id).or_insert_with(|| {
+                self.metrics.connected.lock().insert(id, false);
                 let (queue, receiver) = channel(limits::PEER_QUEUE_TURNS_MAX);
                 let runner = LinkTask {
                     node_id: id,
@@ -215,7 +217,10 @@ impl LinkTask {
             let (what, error) = match dial(self.way.clone()).await {
                 Ok(channel) => {
                     self.metrics.connects.fetch_add(1, Relaxed);
-                    ("the connection to a node broke", self.serve(channel, failures > 0).await)
+                    self.is_connected(true);
+                    let why = self.serve(channel, failures > 0).await;
+                    self.is_connected(false);
+                    ("the connection to a node broke", why)
                 }
                 Err(error) => ("a node can't be reached", error),
             };
@@ -230,6 +235,12 @@ impl LinkTask {
             self.drop_queue();
             self.engine.unreachable(self.node_id);
             tokio::time::sleep(backoff(self.node_id, failures - 1)).await;
+        }
+    }
+
+    fn is_connected(&self, is_connected: bool) {
+        if let Some(known) = self.metrics.connected.lock().get_mut(&self.node_id) {
+            *known = is_connected;
         }
     }
 

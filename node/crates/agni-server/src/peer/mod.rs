@@ -4,6 +4,7 @@
 //! All of it lives on a thread of its own, so that clients, however many, never delay a heartbeat.
 
 mod announce;
+pub mod aside;
 pub mod config;
 mod convert;
 mod face;

@@ -9,17 +9,17 @@ use crate::dial::answer;
 use crate::limits;
 use crate::log::{self, Level};
 use crate::metrics::PeerMetrics;
+use crate::pace::Pace;
 use agni_core::engine::Engine;
 use agni_core::proto::node::{SnapshotChunk, SnapshotOffsetRequest};
 use agni_core::raft::work::{PeerMessage, SnapshotTransfer};
 use bytes::Bytes;
-use parking_lot::Mutex;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::spawn_blocking;
@@ -29,30 +29,17 @@ use tokio_stream::wrappers::ReceiverStream;
 pub struct Sending {
     face: Arc<Face>,
     dir: PathBuf,
-    bytes_per_s: u64,
+    pace: Pace,
     places: Semaphore,
-    next_free: Mutex<Instant>,
     metrics: Arc<PeerMetrics>,
 }
 
 impl Sending {
     /// Sends files of this directory.
     pub fn new(face: Arc<Face>, dir: PathBuf, metrics: Arc<PeerMetrics>) -> Self {
-        let bytes_per_s = face.config.snapshot_bytes_per_s;
+        let pace = Pace::new(face.config.snapshot_bytes_per_s);
         let places = Semaphore::new(limits::SNAPSHOTS_SENT_AT_ONCE);
-        Sending { face, dir, bytes_per_s, places, next_free: Mutex::new(Instant::now()), metrics }
-    }
-
-    /// Waits until so many bytes may go.
-    async fn pace(&self, bytes: usize) {
-        let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s.max(1) as f64);
-        let begins = {
-            let mut next_free = self.next_free.lock();
-            let begins = (*next_free).max(Instant::now());
-            *next_free = begins + takes;
-            begins
-        };
-        tokio::time::sleep_until(begins.into()).await;
+        Sending { face, dir, pace, places, metrics }
     }
 }
 
@@ -128,7 +115,7 @@ impl Job<'_> {
         };
         let from = answer(client.snapshot_offset(asked)).await?.into_inner().offset;
         let offset = if from <= file_bytes { from } else { 0 };
-        let message = PeerMessage { partition: self.partition, message };
+        let message = PeerMessage { partition: self.partition, message, sender_is_unfit: false };
         let first = SnapshotChunk {
             message: Some(convert::frame(message)),
             cluster_id,
@@ -157,7 +144,7 @@ impl Job<'_> {
         let mut next = Some(first);
         loop {
             let length = (limits::SNAPSHOT_PIECE_BYTES as u64).min(file_bytes - offset) as usize;
-            self.sending.pace(length).await;
+            self.sending.pace.wait(length).await;
             let (source, at) = (source.clone(), offset);
             let read = spawn_blocking(move || {
                 let mut data = vec![0; length];

@@ -2,6 +2,7 @@
 //! and once the engine runs keeps the ways to the others.
 
 use super::announce::announce;
+use super::aside;
 use super::config::ClusterConfig;
 use super::face::Face;
 use super::gather::gather;
@@ -21,6 +22,7 @@ use agni_core::raft::work::SnapshotTransfer;
 use parking_lot::Mutex;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -74,6 +76,7 @@ impl PeerThread {
         let fault = |error: std::io::Error| {
             ServerError::new("DATA_DIRECTORY", format!("{}: {error}", data_dir.display()))
         };
+        let is_kept = aside::is_kept(&data_dir).map_err(fault)?;
         let seed = known_seed(&data_dir)?;
         let own = |seed: &Seed| {
             let member = agni_core::system::member(&seed.state, seed.node_id);
@@ -84,13 +87,14 @@ impl PeerThread {
             None => nonce::open(&data_dir).map_err(fault)?,
         };
         let PeerSettings { cluster, region, partition_count, .. } = &settings;
-        let face = Face::new(
+        let mut face = Face::new(
             cluster.clone(),
             region.clone(),
             *partition_count,
             nonce,
             settings.tls.clone(),
         );
+        face.joins_only = is_kept && seed.is_none();
         let face = Arc::new(face);
         let (links, transfers) = Links::new(face.clone(), settings.metrics.clone());
         let (stop, stopping) = watch::channel(false);
@@ -144,6 +148,11 @@ impl PeerThread {
                 }
             }
         }
+    }
+
+    /// Whether the cluster has removed this node.
+    pub fn has_left(&self) -> bool {
+        self.face.has_left.load(Relaxed)
     }
 
     /// The nonce of the data directory, for a node that begins alone.

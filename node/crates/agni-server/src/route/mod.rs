@@ -5,6 +5,7 @@
 
 pub mod changes;
 mod convert;
+pub mod copy;
 pub mod question;
 mod remote;
 
@@ -20,6 +21,7 @@ use agni_core::proto::node::renew_leases::Lease;
 use agni_core::proto::node::{Command, ReadDone, RenewLeases};
 use agni_core::raft::work::{Answer, Refuse, Work};
 use agni_core::system;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// What came back from wherever the work was done.
@@ -134,7 +136,7 @@ pub async fn ask(node: &Node, partition: u32, work: Asked) -> Result<Done, RpcEr
         let attempt = match target {
             None => Err(Failure::Refused(Refuse::NotLeader { leader: 0 })),
             Some(id) if id == node.engine.node_id() => here(node, partition, &work).await,
-            Some(id) => remote::ask(node, id, partition, &work).await,
+            Some(id) => elsewhere(node, id, partition, &work).await,
         };
         let failure = match attempt {
             Ok(done) => {
@@ -189,6 +191,15 @@ fn target(node: &Node, partition: u32, turn: usize) -> Option<u64> {
     let me = node.engine.node_id();
     let others: Vec<u64> = reported.iter().copied().filter(|id| *id != me).collect();
     others.get(turn % others.len().max(1)).copied()
+}
+
+async fn elsewhere(node: &Node, id: u64, partition: u32, work: &Asked) -> Result<Done, Failure> {
+    node.metrics.forwarded.fetch_add(1, Relaxed);
+    let answer = remote::ask(node, id, partition, work).await;
+    if answer.is_err() {
+        node.metrics.forward_failures.fetch_add(1, Relaxed);
+    }
+    answer
 }
 
 async fn here(node: &Node, partition: u32, work: &Asked) -> Result<Done, Failure> {

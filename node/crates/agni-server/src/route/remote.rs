@@ -45,17 +45,26 @@ fn channel(node: &Node, member: &ClusterMember) -> Result<Channel, Failure> {
     })
 }
 
+/// A way to put questions to a node.
+///
+/// # Errors
+/// When it isn't known where the node is.
+pub fn client(node: &Node, node_id: u64) -> Result<NodeServiceClient<Channel>, Failure> {
+    let state = node.engine.system_state();
+    let Some(member) = system::member(&state, node_id) else {
+        return Err(Failure::Unreachable { maybe_arrived: false });
+    };
+    Ok(NodeServiceClient::new(channel(node, member)?)
+        .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX))
+}
+
 /// Asks a node to do work on a partition.
 ///
 /// # Errors
 /// When it refuses, or can't be reached.
 pub async fn ask(node: &Node, node_id: u64, partition: u32, work: &Asked) -> Result<Done, Failure> {
-    let unreachable = Failure::Unreachable { maybe_arrived: false };
-    let state = node.engine.system_state();
-    let Some(member) = system::member(&state, node_id) else { return Err(unreachable) };
-    let mut client = NodeServiceClient::new(channel(node, member)?)
-        .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+    let mut client = client(node, node_id)?;
     let request = AskRequest {
         cluster_id: Bytes::copy_from_slice(&node.engine.cluster_id()),
         partition,
