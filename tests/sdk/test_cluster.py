@@ -194,38 +194,95 @@ def test_a_watch_goes_on_elsewhere_when_its_node_is_killed(cluster: ThreeNodes) 
     assert sorted((each.key.name, each.revision) for each in seen) == sorted(written)
 
 
-async def test_any_node_may_be_killed_and_no_async_call_fails(cluster: ThreeNodes) -> None:
-    failures: list[str] = []
-    calls = [0]
+def test_a_watch_goes_on_elsewhere_when_its_node_falls_silent(cluster: ThreeNodes) -> None:
+    """Its connection stays open, and only pings that nobody answers can tell."""
+    key = t.Key.agent("heard", "silent")
+    with (
+        Client(cluster.addresses[0]) as watcher,
+        watcher.watch(t.Filter(namespace="silent")) as watch,
+        Client(cluster.addresses[1:]) as writer,
+    ):
+        assert isinstance(next(watch), t.Started)
+        wait_until("another node is reached", lambda: endpoints_up(watcher) > 1)
+        with cluster.nodes[0].paused():
+            revision = writer.put(key, AGENT).revision
+            change = next(watch.changes())
+        assert (change.key, change.revision) == (key, revision)
+
+
+class AsyncLoad:
+    """Tasks that write and read; notes what failed."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.calls = 0
+        self.failures: list[str] = []
+        self.written: list[tuple[str, int]] = []
+        self._client = client
+        self._ended = asyncio.Event()
+
+    async def __aenter__(self) -> AsyncLoad:
+        self._tasks = [asyncio.create_task(self._work(number)) for number in range(4)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._ended.set()
+        await asyncio.gather(*self._tasks)
+
+    async def more(self, count: int) -> None:
+        """Waits until so many more calls have ended."""
+        wanted = self.calls + count
+        async with asyncio.timeout(40):
+            while self.calls < wanted:
+                await asyncio.sleep(0.01)
+
+    async def _work(self, number: int) -> None:
+        turn = 0
+        while not self._ended.is_set():
+            turn += 1
+            key = t.Key.agent(f"async-{number}-{turn % 20}", "async")
+            try:
+                put = await self._client.put(key, AGENT, incarnation=turn)
+                self.written.append((key.name, put.revision))
+                assert (await self._client.get(key)).record.incarnation == turn
+            except AgniError as error:
+                self.failures.append(str(error))
+            self.calls += 2
+
+
+async def test_any_node_may_be_killed_and_nothing_async_fails(cluster: ThreeNodes) -> None:
+    events: list[t.RegistrationEvent] = []
+    seen: list[tuple[str, int]] = []
     async with AsyncClient(cluster.addresses) as client:
-        ended = asyncio.Event()
+        watch = client.watch(t.Filter(namespace="async"))
+        assert isinstance(await anext(watch), t.Started)
 
-        async def work(number: int) -> None:
-            turn = 0
-            while not ended.is_set():
-                turn += 1
-                key = t.Key.agent(f"async-{number}-{turn % 20}")
-                try:
-                    await client.put(key, AGENT, incarnation=turn)
-                    assert (await client.get(key)).record.incarnation == turn
-                except AgniError as error:
-                    failures.append(str(error))
-                calls[0] += 2
+        async def follow() -> None:
+            async for change in watch.changes():
+                seen.append((change.key.name, change.revision))
 
-        async def more(count: int) -> None:
-            wanted = calls[0] + count
-            async with asyncio.timeout(40):
-                while calls[0] < wanted:
-                    await asyncio.sleep(0.01)
-
-        workers = [asyncio.create_task(work(number)) for number in range(4)]
-        await more(300)
-        assert endpoints_up(client) == 3
-        cluster.nodes[2].kill()
-        await more(600)
-        ended.set()
-        await asyncio.gather(*workers)
-    assert not failures
+        follower = asyncio.create_task(follow())
+        mine = await client.register(
+            t.Key.agent("async-kept"), AGENT, ttl_ms=6_000, on_event=events.append
+        )
+        lease_id = mine.lease_id
+        async with AsyncLoad(client) as load:
+            await load.more(300)
+            assert endpoints_up(client) == 3
+            for victim in (2, 0):
+                cluster.nodes[victim].kill()
+                await load.more(600)
+                await asyncio.to_thread(cluster.start)
+        async with asyncio.timeout(20):
+            while len(seen) < len(load.written):
+                await asyncio.sleep(0.01)
+        assert (await client.get(mine.key)).record.lease_id == lease_id
+        await watch.aclose()
+        await follower
+        await mine.aclose()
+    assert not load.failures
+    assert sorted(seen) == sorted(load.written)
+    lost = (t.RegistrationEventType.LOST, t.RegistrationEventType.REREGISTERED)
+    assert not any(event.type in lost for event in events)
 
 
 def test_a_rolling_restart_fails_nothing(cluster: ThreeNodes, eventually: Any) -> None:

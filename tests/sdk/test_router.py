@@ -59,6 +59,7 @@ class Net:
         self.table = table()
         self.cluster = dict.fromkeys("abcdef", "one")
         self.down: set[str] = set()
+        self.silent_about_themselves: set[str] = set()
         self.waiting: list[tuple[str, str, Done]] = []
         self.asked: Counter[str] = Counter()
         self.closed: list[str] = []
@@ -83,13 +84,13 @@ class Net:
         while self.waiting:
             channel, path, done = self.waiting.pop(0)
             name = channel[0]
-            if name in self.down:
-                done(None)
+            if name in self.down or name in self.silent_about_themselves:
+                done(None, name not in self.down)
             elif path == calls.CLUSTER + "Routing":
-                done(_fill(c.RoutingResponse(), self.table).SerializeToString())
+                done(_fill(c.RoutingResponse(), self.table).SerializeToString(), True)
             else:
                 status = t.ClusterStatus(self.cluster[name], "abcdef".index(name) + 1)
-                done(_fill(c.StatusResponse(), status).SerializeToString())
+                done(_fill(c.StatusResponse(), status).SerializeToString(), True)
 
 
 class Lab:
@@ -241,6 +242,48 @@ def test_a_target_that_is_gone_is_probed_and_not_tried_by_calls() -> None:
         lab.net.answer()
         lab.now += 0.2
     assert {lab.asked(Where.ANY) for lab.chances in ([0.0, 0.0], [0.9, 0.0])} == {"a:1", "b:1"}
+
+
+def test_members_that_were_proven_are_a_last_resort(lab: Lab) -> None:
+    lab.settle()
+    lab.net.down = {"a", "b", "c"}
+    for each in lab.router.endpoints:
+        lab.router.endpoints.failed(each, lab.now)
+    tried: set[Endpoint[str]] = set()
+    asked = []
+    for _ in range(3):
+        way = lab.router.begin(Where.ANY, None, tried)
+        asked.append(way.endpoint.target.address)
+        lab.router.end(way, UNREACHABLE)
+        lab.router.goes_on(Where.ANY, way, tried, UNREACHABLE)
+    assert sorted(asked) == ["a:1", "b:1", "c:1"]
+
+
+def test_nodes_that_were_there_are_probed_often_while_few_are_left(lab: Lab) -> None:
+    lab.settle()
+    lab.net.down = {"b", "c"}
+    for gone in ("b:1", "c:1"):
+        key = next(each for each in KEYS if lab.leader_of(each) == gone)
+        assert lab.call(Where.LEADER, key, UNREACHABLE).endpoint.target.address == gone
+    asked = [lab.net.asked["Status b:1"]]
+    for _ in range(3_000):
+        lab.call()
+        lab.net.answer()
+        asked.append(lab.net.asked["Status b:1"])
+        lab.now += 0.1
+    assert asked[20] - asked[0] >= 3
+    assert asked[-1] - asked[-1_000] >= 100 / (1.25 * BACK_OFF_S_MAX / 8) - 1
+    assert asked[-1] - asked[0] <= 150
+
+
+def test_a_target_may_refuse_to_tell_of_itself_and_a_member_may_not() -> None:
+    lab = Lab("a:1,b:1", chance=0.0)
+    lab.net.silent_about_themselves = {"a", "c"}
+    lab.call(error=UNREACHABLE)
+    for _ in range(40):
+        lab.settle()
+    assert lab.router.endpoints.given[0].is_up
+    assert "c:1" not in {lab.asked(Where.LEADER, key) for key in KEYS}
 
 
 def test_the_only_node_is_tried_again_and_again_and_never_probed(lab: Lab) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from agniregistry.client._channels import Done, Options, SendOptions, Warmup
+from agniregistry.client._channels import Done, Options, SendOptions, Warmup, was_reached
 
 
 class AsyncFlavour:
@@ -41,13 +41,17 @@ class AsyncFlavour:
         """Calls in a task, which `finished` ends."""
 
         async def ask() -> None:
-            answer = None
+            # Nobody waits for it: what could not be had is asked for later.
+            answer, reached = None, False
             try:
                 method: Any = channel.unary_unary(path, None, None)
                 answer = await method(request, timeout=options.timeout_s, metadata=options.metadata)
-            except (grpc.RpcError, grpc.aio.UsageError):
-                answer = None  # Nobody waits for it: what could not be had is asked for later.
-            done(answer)
+                reached = True
+            except grpc.aio.AioRpcError as failure:
+                reached = was_reached(failure.code())
+            except grpc.aio.UsageError:  # gRPC's word for a closed channel
+                reached = False
+            done(answer, reached)
 
         task = asyncio.get_running_loop().create_task(ask(), name="agniregistry-routing")
         self._asking.add(task)

@@ -32,7 +32,19 @@ log = logging.getLogger("agniregistry.identity")
 C = TypeVar("C")
 Options = Sequence[tuple[str, int | str]]
 Signature = tuple[tuple[int, int, int], ...]
-Done = Callable[[bytes | None], None]
+Done = Callable[[bytes | None, bool], None]
+"""Gets an answer, or None and whether there was somebody to refuse it."""
+
+_UNREACHED = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
+
+
+def was_reached(code: grpc.StatusCode) -> bool:
+    """Whether a call with this end has reached a node that does its work."""
+    return code not in _UNREACHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +87,10 @@ class Flavour(Protocol[C]):
         ...
 
     def send(self, channel: C, path: str, request: bytes, options: SendOptions, done: Done) -> None:
-        """Calls without waiting; `done` gets the answer from wherever gRPC has it, or None."""
+        """Calls without waiting; `done` runs wherever gRPC has the answer.
+
+        A node that comes back within the time is heard, however long gRPC has seen none there.
+        """
         ...
 
 
@@ -248,13 +263,19 @@ class SyncFlavour:
         """Calls; `done` runs in a thread of gRPC's."""
 
         def ended(call: Any) -> None:
-            done(call.result() if call.code() is grpc.StatusCode.OK else None)
+            code = call.code()
+            done(call.result() if code is grpc.StatusCode.OK else None, was_reached(code))
 
         try:
             method: Any = channel.unary_unary(path, None, None)
-            call = method.future(request, timeout=options.timeout_s, metadata=options.metadata)
+            call = method.future(
+                request,
+                timeout=options.timeout_s,
+                metadata=options.metadata,
+                wait_for_ready=True,
+            )
         except ValueError:  # gRPC's word for a closed channel
-            done(None)
+            done(None, False)
             return
         call.add_done_callback(ended)
 

@@ -46,6 +46,10 @@ BLAMED_FROM_S = 0.5
 SPARES = 2
 """Nodes that are kept reachable, so that there is another one when one stops."""
 
+URGENT_S, URGENT_SHARE = 0.5, 0.125
+"""While fewer than that are reachable, a node that once was is probed sooner: after this time, in
+seconds, or this share of the usual one where that is longer."""
+
 
 @dataclass(slots=True, eq=False)
 class Endpoint(Generic[C]):
@@ -66,6 +70,10 @@ class Endpoint(Generic[C]):
     """How often in a row it could not be reached."""
     retry_at: float = 0.0
     """When to probe it next, on the owner's clock in seconds."""
+    urgent_at: float = 0.0
+    """The same while others are few."""
+    is_proven: bool = False
+    """Whether it has been what it should be before; a target is from the beginning."""
     in_flight: int = 0
     """Calls on their way."""
     users: int = 0
@@ -133,7 +141,12 @@ class Endpoints(Generic[C]):
             reachable = [each for each in others if each.is_up and each not in tried]
             if reachable:
                 return self._calmer(reachable)
-        left = [each for each in self.given if each not in tried]
+        # Nobody is known to be there: whoever once was may be there again.
+        left = [
+            each
+            for each in (self.given if where is Where.GIVEN else self)
+            if _was_there(each) and each not in tried
+        ]
         return min(left, key=lambda each: each.retry_at) if left else None
 
     def leader(self, partition: int | None, tried: Collection[Endpoint[C]]) -> Endpoint[C] | None:
@@ -178,7 +191,7 @@ class Endpoints(Generic[C]):
 
     def answered(self, endpoint: Endpoint[C]) -> None:
         """It does its work."""
-        endpoint.is_up, endpoint.failures = True, 0
+        endpoint.is_up, endpoint.is_proven, endpoint.failures = True, True, 0
 
     def failed(self, endpoint: Endpoint[C], now: float, at_least_s: float = 0.0) -> None:
         """It doesn't: it is left alone for a while."""
@@ -186,20 +199,28 @@ class Endpoints(Generic[C]):
         bound_s = BACK_OFF_S_MIN * 2.0 ** min(endpoint.failures - 1, 16)
         pause_s = max(at_least_s, min(BACK_OFF_S_MAX, bound_s))
         endpoint.is_up = False
-        endpoint.retry_at = now + pause_s * (0.75 + 0.5 * self._chance())
+        spread = 0.75 + 0.5 * self._chance()
+        endpoint.retry_at = now + pause_s * spread
+        urgent_s = min(pause_s, max(URGENT_S, URGENT_SHARE * pause_s))
+        endpoint.urgent_at = now + max(at_least_s, urgent_s) * spread
 
-    def to_probe(self, may_be_members: bool) -> list[Endpoint[C]]:
-        """Who is to be probed when its time has come."""
+    def to_probe(self, may_be_members: bool) -> list[tuple[float, Endpoint[C]]]:
+        """Who is to be probed, and when."""
         up = sum(each.is_up for each in self)
         if not up:
             return []  # Nobody else is there: the calls themselves find out.
+        is_urgent = up < SPARES
         return [
-            each
+            (each.urgent_at if is_urgent and _was_there(each) else each.retry_at, each)
             for each in self
             if not each.is_up
             and not each.is_probed
-            and (each.is_given or (may_be_members and (each.is_wanted or up < SPARES)))
+            and (each.is_given or (may_be_members and (each.is_wanted or is_urgent)))
         ]
+
+
+def _was_there(endpoint: Endpoint[C]) -> bool:
+    return endpoint.is_given or endpoint.is_proven
 
 
 def blame_s(error: AgniError | None, waited_s: float) -> float | None:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -234,8 +235,8 @@ class Router(Generic[C]):
             now = self._clock()
             self.endpoints.is_news = False
             to_probe = self.endpoints.to_probe(bool(self._cluster_id))
-            times = [each.retry_at for each in to_probe]
-            due = [each for each in to_probe if each.retry_at <= now]
+            times = [when for when, _ in to_probe]
+            due = [each for when, each in to_probe if when <= now]
             is_map_due = self._calls >= CALLS_BEFORE_MAP and not self._is_asking
             if is_map_due:
                 times.append(self._map_at)
@@ -256,30 +257,32 @@ class Router(Generic[C]):
             for channel in each.channels.close() if each.channels else ():
                 self._flavour.discard(channel)
         if is_map_due and asked is not None:
-            self._ask(asked, calls.routing(), lambda table: self._map_came(asked, table))
+            self._ask(asked, calls.routing(), partial(self._map_came, asked))
         for each in due:
             self._probe(each)
 
     def _probe(self, endpoint: Endpoint[C]) -> None:
-        self._ask(endpoint, calls.status(), lambda status: self._probed(endpoint, status))
+        self._ask(endpoint, calls.status(), partial(self._probed, endpoint))
 
-    def _probed(self, endpoint: Endpoint[C], status: t.ClusterStatus | None) -> None:
+    def _probed(self, endpoint: Endpoint[C], status: t.ClusterStatus | None, reached: bool) -> None:
         now = self._clock()
         endpoint.is_probed = endpoint.is_wanted = False
         self._work_at = 0.0
-        if status is None:
+        # A target may refuse to tell of itself, if only it is there. A member has to prove itself.
+        if not reached or (status is None and endpoint.node_id):
             self.endpoints.failed(endpoint, now)
             return
         expected = (self._cluster_id, endpoint.node_id)
-        if endpoint.node_id and (status.cluster_id, status.node_id) != expected:
+        found = (status.cluster_id, status.node_id) if status is not None else expected
+        if endpoint.node_id and found != expected:
             log.info("%s is another node than it should be", endpoint.target.address)
             # It may as well be the registry that is another one now.
-            self._cluster_id = ""
+            self._cluster_id, endpoint.is_proven = "", False
             self.endpoints.failed(endpoint, now, FOREIGN_S)
             return
         self.endpoints.answered(endpoint)
 
-    def _map_came(self, asked: Endpoint[C], table: t.RoutingTable | None) -> None:
+    def _map_came(self, asked: Endpoint[C], table: t.RoutingTable | None, _: bool) -> None:
         self._is_asking, self._work_at = False, 0.0
         routes, current = _routes_of(table), self.endpoints.routes
         if routes is None:
@@ -299,7 +302,7 @@ class Router(Generic[C]):
         again = self._clock() + min(MAP_S, seconds) * (0.75 + 0.5 * self._chance())
         self._map_at = min(self._map_at, again)
 
-    def _identified(self, status: t.ClusterStatus | None) -> None:
+    def _identified(self, status: t.ClusterStatus | None, _: bool) -> None:
         self._work_at = 0.0
         if status is None:
             self._map_again(MAP_SOON_S)
@@ -307,27 +310,30 @@ class Router(Generic[C]):
             self._cluster_id = status.cluster_id
 
     def _ask(
-        self, endpoint: Endpoint[C], call: calls.Call[Any], took: Callable[[Any], None]
+        self, endpoint: Endpoint[C], call: calls.Call[Any], took: Callable[[Any, bool], None]
     ) -> None:
-        """Asks without waiting; `took` gets the answer under the lock, or None."""
+        """Asks without waiting; `took` gets the answer under the lock, or None and whether the
+        node was there to refuse it."""
         try:
             with self._lock:
+                if self._closed:
+                    return
                 channels = self._channels_of(endpoint)
                 endpoint.users += 1
             link = channels.acquire()
         except IdentityError as error:
             log.warning("%s can't be asked: %s", endpoint.target.address, error.message)
             with self._lock:
-                took(None)
+                took(None, False)
             return
 
-        def done(data: bytes | None) -> None:
+        def done(data: bytes | None, reached: bool) -> None:
             channels.release(link)
             with self._lock:
                 endpoint.users -= 1
                 if self._closed:
                     return
-                took(_read(call, data))
+                took(_read(call, data), reached)
             self._work()
 
         self._flavour.send(link.channel, call.path, call.request, self._options, done)
