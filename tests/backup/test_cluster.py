@@ -13,12 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-from loopback import Cluster, agnictl, wait_until
+from archive_model import counted, number
+from loopback import PATIENCE_S, Cluster, agnictl, wait_until
 
 from agniregistry import AgniError, AsyncClient, Client, Filter, Key, Spec
 from agniregistry import types as t
+from agniregistry.api.v1 import cluster_pb2
 from agniregistry.backup import ArchiveReader, ArchiveWriter, Manifest, StoredRecord, read_record
+from agniregistry.client import Backup
 from agniregistry.errors import InvalidFieldError, OverloadedError, ResumeTokenForeignError
 
 EVERYTHING = Filter(namespace="*")
@@ -87,10 +91,16 @@ def records_of(path: Path) -> dict[str, StoredRecord]:
         return {each.name: each for each in map(read_record, reader.records())}
 
 
-def take(client: Client, path: Path, each: Callable[[t.BackupPart], None], rate: int) -> Manifest:
+def take(
+    client: Client,
+    path: Path,
+    each: Callable[[t.BackupPart], None],
+    rate: int,
+    parts: Backup | None = None,
+) -> Manifest:
     """A backup by the SDK alone; `each` sees every part before it is written."""
-    with ArchiveWriter(path) as writer, client.backup(bytes_per_s=rate) as parts:
-        for part in parts:
+    with ArchiveWriter(path) as writer, parts or client.backup(bytes_per_s=rate) as stream:
+        for part in stream:
             each(part)
             match part:
                 case t.BackupBegin():
@@ -205,26 +215,51 @@ def test_every_node_gives_all_partitions(source: Cluster) -> None:
     assert not set.intersection(*voters), "a node that holds all of them proves nothing"
 
 
-def test_a_replica_that_lags_leaves_nothing_out(source: Cluster, tmp_path: Path) -> None:
-    """The asked node stood still while others wrote, and is asked the moment it wakes up."""
-    for turn in range(3):
-        names = {f"late-{turn}-{each}" for each in range(1_000)}
-        with source.client(0) as client:
-            source.children[3].send_signal(signal.SIGSTOP)
-            try:
-                results = client.batch([operation(name, 1) for name in sorted(names)])
-                # Those of which the stopped node was the leader find another one.
-                again = list(zip(sorted(names), results, strict=True))
-                while again := [each for each in again if isinstance(each[1], AgniError)]:
-                    names_left = [name for name, _ in again]
-                    results = client.batch([operation(name, 1) for name in names_left])
-                    again = list(zip(names_left, results, strict=True))
-            finally:
-                source.children[3].send_signal(signal.SIGCONT)
-        path = tmp_path / str(turn)
-        with source.client(3) as client:
-            take(client, path, lambda _: None, rate=0)
-        assert not names - set(records_of(path))
+def test_nothing_is_copied_that_nobody_can_vouch_for(tmp_path: Path) -> None:
+    """The asked node holds everything, but without a majority it can't know what it missed."""
+    with Cluster(tmp_path / "nodes", 3, 2) as cluster, cluster.client() as client:
+        fill(client, 100)
+        others = cluster.children[1:]
+        began = threading.Event()
+
+        def note_section(part: t.BackupPart) -> None:
+            if isinstance(part, t.BackupSection):
+                began.set()
+
+        for each in others:
+            each.send_signal(signal.SIGSTOP)
+        try:
+            backup = client.backup()
+            taking = threading.Thread(
+                target=take, args=(client, tmp_path / "archive", note_section, 0, backup)
+            )
+            taking.start()
+            assert not began.wait(4), "a partition was copied without a majority"
+        finally:
+            for each in others:
+                each.send_signal(signal.SIGCONT)
+        taking.join(PATIENCE_S)
+        assert len(records_of(tmp_path / "archive")) == 100
+
+
+def test_a_replica_is_not_copied_before_it_has_what_is_asked_for(tmp_path: Path) -> None:
+    def copied(cluster: Cluster, cluster_id: str, at_least: int) -> int:
+        """The revision of a copy of partition 0, asked for as a node does."""
+        asked = counted(1, bytes.fromhex(cluster_id)) + number(3, at_least)
+        with grpc.insecure_channel(cluster.addresses[0]) as channel:
+            pieces = channel.unary_stream("/agniregistry.node.v1.NodeService/Copy")
+            first = next(pieces(asked, timeout=PATIENCE_S))
+        return cluster_pb2.BackupPiece.FromString(first).section.revision
+
+    with Cluster(tmp_path / "nodes", 1, 1) as cluster, cluster.client() as client:
+        fill(client, 10)
+        about = client.status()
+        assert copied(cluster, about.cluster_id, 10) == 10
+        with pytest.raises(grpc.RpcError, match="the replica is behind"):
+            copied(cluster, about.cluster_id, 11)
+        with writing(cluster) as acknowledged:
+            wanted = len(acknowledged) + 200
+            assert copied(cluster, about.cluster_id, wanted) >= wanted
 
 
 def test_a_backup_outlives_the_node_that_it_comes_from(tmp_path: Path) -> None:
@@ -325,11 +360,11 @@ def test_what_is_missing_is_put_back_and_the_rest_stays(tmp_path: Path) -> None:
 
 
 def test_backups_are_counted_bounded_and_given_up_with_their_client(source: Cluster) -> None:
-    def counted(name: str) -> float:
+    def metric(name: str) -> float:
         return source.metric(2, name)
 
-    failed, finished = counted("agni_backups_failed_total"), counted("agni_backups_total")
-    before = counted("agni_backup_bytes_total")
+    failed, finished = metric("agni_backups_failed_total"), metric("agni_backups_total")
+    before = metric("agni_backup_bytes_total")
     with source.client(2) as client:
         slow = [client.backup(bytes_per_s=1_000) for _ in range(2)]
         for each in slow:
@@ -338,13 +373,13 @@ def test_backups_are_counted_bounded_and_given_up_with_their_client(source: Clus
             next(third)
         for each in slow:
             each.close()
-        wait_until("they are given up", lambda: counted("agni_backups_failed_total") == failed + 2)
+        wait_until("they are given up", lambda: metric("agni_backups_failed_total") == failed + 2)
         with client.backup() as whole:
             sizes = [part.bytes for part in whole if isinstance(part, t.BackupSection)]
     assert len(sizes) == PARTITIONS
-    assert counted("agni_backups_total") == finished + 1
-    assert counted("agni_backup_seconds_count") == finished + 1
-    assert counted("agni_backup_bytes_total") >= before + sum(sizes)
+    assert metric("agni_backups_total") == finished + 1
+    assert metric("agni_backup_seconds_count") == finished + 1
+    assert metric("agni_backup_bytes_total") >= before + sum(sizes)
 
 
 async def test_the_async_client_streams_the_same(source: Cluster) -> None:
