@@ -54,6 +54,7 @@ def http_status(code: str, reason: str) -> int:
         "METHOD_NOT_ALLOWED": 405,
         "UNSUPPORTED_MEDIA_TYPE": 415,
         "BAD_REQUEST": 400,
+        "FORBIDDEN": 403,
         "NOT_FOUND": 404,
         "CONFLICT": 409,
         "TOO_MANY_REQUESTS": 429,

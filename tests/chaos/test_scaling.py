@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,11 @@ def held(replicas: Replicas) -> Counter[str]:
     return Counter(name for _, name in replicas)
 
 
+def has_ended(process: Process) -> bool:
+    """Whether it runs no more."""
+    return not process.is_running
+
+
 def in_turn(cluster: ClusterLab, *arguments: str) -> None:
     """A command that ends by itself."""
     process = cluster.agnictl(*arguments)
@@ -108,7 +114,7 @@ def shrink(cluster: ClusterLab) -> None:
     assert moved <= MOVED_MAX * has_to
     for name in cluster.spares:
         in_turn(cluster, "cluster", "remove", name)
-        wait_until(f"{name} ends by itself", lambda: not cluster.nodes[name].is_running)  # noqa: B023
+        wait_until(f"{name} ends by itself", partial(has_ended, cluster.nodes[name]))
         assert cluster.nodes[name].stop() == EXIT_REMOVED
 
 

@@ -19,7 +19,10 @@ from agniregistry.errors import (
 )
 from agniregistry.identity import DevCa, Leaf, SpiffeId, load_identity
 
-NOW = datetime.now(UTC)
+
+def now() -> datetime:
+    """Not when the tests were collected: certificates begin when they are issued."""
+    return datetime.now(UTC)
 
 
 def leaf_of(leaf: Leaf) -> x509.Certificate:
@@ -37,23 +40,23 @@ def test_a_strict_verifier_accepts_it_on_both_sides(ca: DevCa) -> None:
     issued = ca.issue(
         SpiffeId.node(ca.trust_domain, "7"), ["node-7.example", "127.0.0.1", "::1", "[::2]"]
     )
-    names = policy(ca, NOW).build_client_verifier().verify(leaf_of(issued), []).subjects
+    names = policy(ca, now()).build_client_verifier().verify(leaf_of(issued), []).subjects
     assert x509.UniformResourceIdentifier("spiffe://dev.agniregistry/registry/node/7") in names
     assert issued.ip_addresses == ("127.0.0.1", "::1", "::2")
     for subject in (x509.DNSName("node-7.example"),
                     *(x509.IPAddress(number) for number in leaf_of(issued).extensions
                       .get_extension_for_class(x509.SubjectAlternativeName).value
                       .get_values_for_type(x509.IPAddress))):  # fmt: skip
-        chain = policy(ca, NOW).build_server_verifier(subject).verify(leaf_of(issued), [])
+        chain = policy(ca, now()).build_server_verifier(subject).verify(leaf_of(issued), [])
         assert chain[-1] == ca.certificate
-    other = policy(ca, NOW).build_server_verifier(x509.DNSName("node-8.example"))
+    other = policy(ca, now()).build_server_verifier(x509.DNSName("node-8.example"))
     with pytest.raises(verification.VerificationError):
         other.verify(leaf_of(issued), [])
 
 
 def test_it_refuses_another_ca_and_another_time(ca: DevCa, other_ca: DevCa, agent: Leaf) -> None:
     for trusted, at in (
-        (other_ca, NOW),
+        (other_ca, now()),
         (ca, agent.not_after + timedelta(seconds=1)),
         (ca, agent.not_before - timedelta(seconds=1)),
     ):
@@ -103,7 +106,7 @@ def test_a_leaf_never_outlives_its_root(tmp_path: Path) -> None:
     leaf = ca.issue(SpiffeId.operator(ca.trust_domain), validity=timedelta(days=2))
     assert leaf.not_after == ca.certificate.not_valid_after_utc
     with pytest.raises(IdentityInvalidError, match="expired"):
-        DevCa.open(ca.folder, now=NOW + timedelta(hours=2))
+        DevCa.open(ca.folder, now=now() + timedelta(hours=2))
 
 
 def test_a_root_is_never_overwritten(ca: DevCa) -> None:

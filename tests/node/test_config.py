@@ -40,6 +40,8 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     "zone": st.sampled_from(["", "zone-a"]),
     "replication": st.integers(1, 7),
     "snapshot_bytes_per_s": st.integers(256 << 10, 16 << 30),
+    "rejoin_after_damage": st.booleans(),
+    "health_listen": st.sampled_from(["", "0.0.0.0:7402"]),
     "log_level": st.sampled_from(["debug", "info", "warn", "error", "off"]),
     "access_log": st.booleans(),
     "mass_expiry_guard": st.booleans(),

@@ -322,8 +322,8 @@ impl Checker {
         Err(violation("I12", message))
     }
 
-    /// A watch that had seen everything up to `cursor` was told this next. Whoever reads from now on
-    /// must see it, too: I11.
+    /// A watch that had seen everything up to `cursor` was told this next. Whoever reads from now
+    /// on must see it, too: I11.
     pub fn watched(&mut self, partition: usize, cursor: u64, event: &Event) -> Checked {
         let told = |invariant, what: &str| {
             let revision = event.revision;

@@ -12,10 +12,16 @@ import click
 from agniregistry import placement as planner
 from agniregistry import types as t
 from agniregistry.cli.commands.probing import answering
+from agniregistry.cli.exits import CliError, Exit
 from agniregistry.cli.options import connection, current, output
 from agniregistry.cli.output import note, say, structured
 from agniregistry.errors import AgniError
+from agniregistry.placement import problems
 
+STUCK_S = 30.0
+"""How long it waits for what may pass by itself."""
+PASSING = frozenset({problems.NODE_UNREACHABLE, problems.NO_LEADER, problems.MOVE_WAITS})
+"""Problems that may: a node that is slow, or starts again."""
 PAUSE_S = 1.0
 """Time between two looks."""
 
@@ -37,6 +43,7 @@ def rebalance_command(dry_run: bool, to_the_end: bool) -> None:
     """
     with current().connect() as client:
         told: tuple[str, ...] = ()
+        moved_at = time.monotonic()
         while True:
             plan = planner.plan(observe(client.members()))
             if structured(asdict(plan)):
@@ -49,8 +56,17 @@ def rebalance_command(dry_run: bool, to_the_end: bool) -> None:
                 _tell(lines)
                 told = lines
             done = sum(carry_out(client, step) for step in plan.steps)
-            if not to_the_end or not (plan.steps or plan.moves_in_flight):
+            moves = bool(plan.steps or plan.moves_in_flight)
+            waits = any(problem.reason in PASSING for problem in plan.problems)
+            if not to_the_end or not (moves or waits):
                 return
+            moved_at = time.monotonic() if moves else moved_at
+            if time.monotonic() - moved_at > STUCK_S:
+                raise CliError(
+                    f"nothing could be moved for {STUCK_S:.0f} s: {plan.problems[0].message}",
+                    "begin again once that is done",
+                    Exit.UNAVAILABLE,
+                )
             # What was refused has changed since it was looked at: the next look sees it.
             time.sleep(PAUSE_S if done or plan.moves_in_flight else 2 * PAUSE_S)
 

@@ -73,9 +73,9 @@ impl PartitionCell {
         self.is_current.load(Relaxed) && now_us < self.leads_until_us.load(Relaxed)
     }
 
-    /// The state, where it can be read at once as the leader's. A quorum of others may have made an
-    /// entry durable before this node has: it is committed then, and seen elsewhere, but not applied
-    /// here. Whoever has seen it must not be shown a state without it.
+    /// The state, where it can be read at once as the leader's. A quorum of others may have made
+    /// an entry durable before this node has: it is committed then, and seen elsewhere, but not
+    /// applied here. Whoever has seen it must not be shown a state without it.
     pub fn read_as_leader(&self, now_us: u64) -> Option<RwLockReadGuard<'_, Store>> {
         let committed = self.commit.load(Acquire);
         if !self.leads_for_certain(now_us) {

@@ -76,7 +76,13 @@ pub async fn get(node: &Node, request: api::GetRequest) -> Result<Found, RpcErro
     let demand = demand(request.read.as_ref())?;
     let partition = node.engine.partition_of(&KeyRef::of(&key));
     let (point, found) = read(node, partition, demand.of(partition), &Get { key: &key }).await?;
-    let instance = found.ok_or_else(|| RpcError::not_found(&key))?;
+    // That there is none is a state, too: who reads on must not be shown an older one.
+    let instance = found.ok_or_else(|| {
+        let missing = RpcError::not_found(&key);
+        missing
+            .with("partition", partition.to_string())
+            .with("revision", point.revision.to_string())
+    })?;
     Ok(Found { partition, point, instance })
 }
 
