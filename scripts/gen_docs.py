@@ -1,7 +1,8 @@
 """Writes the parts of docs/ that are made from the source, or proves that they are current.
 
 docs/api.md comes from the protos' comments; in docs/operations.md the settings' manual comes from
-the fields of `NodeConfig` and the metrics from the server's list of them.
+the fields of `NodeConfig` and the metrics from the server's list of them. The CRD gets the node's
+settings, and docs/crd.md is made from the CRD.
 
     python scripts/gen_docs.py            writes
     python scripts/gen_docs.py --check    compares; writes nothing
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "node/python"))
 sys.path.insert(0, str(ROOT / "scripts"))
 
+CRD = "crds/agniregistries.agnistack.online.yaml"
 LIMIT = re.compile(r"((?:^/// .*\n)+)pub const (\w+): \w+ = ([^;]+);", re.MULTILINE)
 METRIC = re.compile(r'\(\s*"(agni_\w+)",\s*Kind::(\w+),\s*"([^"]+)",?\s*\)')
 
@@ -55,15 +57,19 @@ def between(text: str, mark: str, content: str) -> str:
 def pages() -> dict[Path, str]:
     """Each page that has generated parts, as it should be."""
     from agniregistry_node.docs import settings_manual
+    from crd_docs import crd_page, crd_with_settings
     from proto_docs import api_page
 
     operations = ROOT / "docs/operations.md"
     text = between(operations.read_text(), "metrics", metrics_table())
     text = between(text, "limits", limits_table())
     text = between(text, "settings", settings_manual())
+    crd = crd_with_settings(ROOT / CRD)
     return {
         ROOT / "docs/api.md": api_page(ROOT / "proto/agniregistry/api/v1"),
         operations: text,
+        ROOT / CRD: crd,
+        ROOT / "docs/crd.md": crd_page(crd),
     }
 
 
