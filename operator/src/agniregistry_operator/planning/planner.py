@@ -80,6 +80,7 @@ def _decide(view: View, trust: TrustPlan) -> Outcome:
         or restart_broken(view)
         or finish_doomed_volume(view)
         or replace_lost(view)
+        or take_back(view)
         or wait_for_nodes(view)
         or _in_order(view)
         or Outcome("")
@@ -104,15 +105,7 @@ def _hibernate(view: View) -> Outcome:
 
 
 def _with_moves(view: View, trust: TrustPlan, outcome: Outcome) -> Outcome:
-    """Adds what may go on beside an operation: returning members, and balancing."""
-    back = tuple(take_back(view)) if view.is_founded else ()
-    if back:
-        names_back = ", ".join(getattr(action, "name", "") for action in back)
-        operation = outcome.operation or view.operation("Update", "Return", names_back)
-        sentence = outcome.sentence or f"{names_back} takes part again"
-        return replace(
-            outcome, sentence=sentence, operation=operation, actions=(*outcome.actions, *back)
-        )
+    """Adds what may go on beside an operation: balancing, and the rotation of roots."""
     moves = balance(view) if outcome.moves else None
     if moves is not None:
         outcome = replace(

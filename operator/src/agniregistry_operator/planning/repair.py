@@ -147,11 +147,11 @@ def _why_lost(view: View, index: int) -> tuple[str, bool] | None:
     return None
 
 
-def take_back(view: View) -> list[Action]:
-    """Members that drain, although they are to stay and need no restart."""
+def take_back(view: View) -> Outcome | None:
+    """Has members take part again that drain, although they are to stay and need no restart."""
     if view.registry is None:
-        return []
-    found: list[Action] = []
+        return None
+    found: list[ReturnMember] = []
     for index in view.wanted:
         member, pod = view.member(index), view.observed.pods.get(index)
         if member is None or member.state is not NodeState.DRAINING:
@@ -161,7 +161,13 @@ def take_back(view: View) -> list[Action]:
         if view.desired.replace not in ("", view.observed.status.replaced, member.name):
             continue
         found.append(ReturnMember(member.node_id, member.name, "it takes part again"))
-    return found
+    if not found:
+        return None
+    labels = ", ".join(action.name for action in found)
+    before = view.observed.status.operation
+    kind = before.kind if before and before.kind in KINDS_THAT_WAIT else "Recover"
+    operation = view.operation(kind, "Return", labels)
+    return Outcome(f"{labels} takes part again", operation, tuple(found), moves=False)
 
 
 def wait_for_nodes(view: View) -> Outcome | None:
@@ -190,7 +196,9 @@ def wait_for_nodes(view: View) -> Outcome | None:
     if gone:
         stalled = None
     operation = view.operation(kind, "Wait", target)
-    return Outcome(sentence, operation, tuple(made), stalled)
+    # Leaderships that move while a node restarts would only move back again.
+    moves = kind != "Update" or stalled is not None
+    return Outcome(sentence, operation, tuple(made), stalled, moves)
 
 
 def _machine_words(view: View, index: int) -> str:

@@ -75,7 +75,8 @@ def _unwanted(view: View, trust: TrustPlan, manifests: list[Manifest]) -> Iterat
 def _stateful_sets(view: View) -> Iterator[Action]:
     """Those that are there; making missing ones is an operation's business."""
     for index, seen in view.observed.stateful_sets.items():
-        if seen.deleting or index not in view.places:
+        has_left = index in view.leaving and view.registry and view.member(index) is None
+        if seen.deleting or index not in view.places or has_left:
             continue
         wanted = view.desired.storage_size
         claim = view.observed.claims.get(index)
