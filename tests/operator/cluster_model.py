@@ -46,6 +46,8 @@ class ClaimModel:
     deleting: bool = False
     lost: bool = False
     owned: bool = False
+    zone: str | None = None
+    life: int = 0
     volume: Volume = field(default_factory=Volume)
 
 
@@ -104,7 +106,7 @@ class ClusterModel:
             claims={
                 index: o.Claim(
                     index, claim.uid, claim.size, claim.size, claim.deleting, claim.lost,
-                    claim.owned, bool(claim.machine),
+                    claim.owned, bool(claim.machine), claim.zone, claim.life,
                 )
                 for index, claim in self.claims.items()
             },
@@ -159,7 +161,9 @@ class ClusterModel:
     def reconcile(self, die_after: int | None = None) -> Plan:
         """One round of the operator, which may be killed after some of its actions."""
         made = plan(self.observe(), self.desired, self.now)
-        self.log.append(f"{self.now - START:.0f}: {made.sentence} {list(map(a.key_of, made.actions))}")
+        self.log.append(
+            f"{self.now - START:.0f}: {made.sentence} {list(map(a.key_of, made.actions))}"
+        )
         refusals = {}
         for number, action in enumerate(made.actions):
             if die_after is not None and number >= die_after:
@@ -229,7 +233,10 @@ class ClusterModel:
     def _keep(self, action: a.KeepClaim) -> None:
         claim = self.claims[action.index]
         claim.size = action.manifest["spec"]["resources"]["requests"]["storage"]
-        claim.owned = "ownerReferences" in action.manifest["metadata"]
+        meta = action.manifest["metadata"]
+        claim.owned = "ownerReferences" in meta
+        claim.zone = meta["annotations"][names.ANNOTATION_ZONE]
+        claim.life = int(meta["annotations"][names.ANNOTATION_LIFE])
 
     def _check_quorum(self, action: a.DeletePod) -> None:
         """An operator's own deletion must not take the last quorum of a partition."""
@@ -308,7 +315,9 @@ class ClusterModel:
             return
         if not pod.machine:
             spec = pod.template["spec"]
-            zone = next(e["value"] for e in spec["containers"][0]["env"] if e["name"] == "AGNI_ZONE")
+            zone = next(
+                e["value"] for e in spec["containers"][0]["env"] if e["name"] == "AGNI_ZONE"
+            )
             fits = [m for m, z in self.machines.items() if zone in ("", z) and m not in self.gone]
             if claim.machine:
                 fits = [m for m in fits if m == claim.machine]

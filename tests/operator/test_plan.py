@@ -345,9 +345,7 @@ def test_without_cert_manager_it_says_so() -> None:
     own = Tls(mode=TlsMode.SECRETS, node_prefix="mine", operator_secret="op")
     made = plan(Observed(has_cert_manager=False), wanted(tls=own), 0.0)
     assert made.status.condition("Stalled").reason == "IdentityMissing"
-    made = plan(
-        Observed(has_cert_manager=False, identities=frozenset({0})), wanted(tls=own), 0.0
-    )
+    made = plan(Observed(has_cert_manager=False, identities=frozenset({0})), wanted(tls=own), 0.0)
     assert any("StatefulSet" in key_of(action) for action in made.actions)
 
 
@@ -373,7 +371,7 @@ def test_what_somebody_changed_is_changed_back() -> None:
     cluster = settled()
     picture = cluster.observe()
     key = ("Service", "web")
-    children = {**picture.children, key: replace(picture.children[key], intact=False)}
+    children = {**picture.children, key: replace(picture.children[key], fields={"f:metadata": {}})}
     made = plan(replace(picture, children=children), cluster.desired, cluster.now)
     assert [key_of(action) for action in made.actions] == ["ApplyChild Service/web"]
 

@@ -228,12 +228,19 @@ def affinity(desired: Desired, zone: str) -> Manifest:
     return {**found, "nodeAffinity": machines}
 
 
-def kept_claim(desired: Desired, index: int, size: str) -> Manifest:
-    """What the operator says of a claim, beside what its StatefulSet said when it was made."""
+def kept_claim(desired: Desired, place: Place, size: str) -> Manifest:
+    """What the operator says of a claim, beside what its StatefulSet said when it was made.
+
+    Zone and life are noted here, too, because a StatefulSet may be deleted and made again.
+    """
     meta: Manifest = {
-        "name": names.claim(desired.name, index),
+        "name": names.claim(desired.name, place.index),
         "namespace": desired.namespace,
-        "labels": node_labels(desired, index),
+        "labels": node_labels(desired, place.index),
+        "annotations": {
+            names.ANNOTATION_ZONE: place.zone,
+            names.ANNOTATION_LIFE: str(place.life),
+        },
     }
     if desired.delete_with_registry:
         meta["ownerReferences"] = [owner(desired) | {"controller": False}]

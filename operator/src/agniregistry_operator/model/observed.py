@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from agniregistry.placement import Cluster, NodeState
 from agniregistry_operator.model.status import Status
@@ -20,8 +21,8 @@ class Child:
     name: str
     hash: str = ""
     """The hash of what was applied."""
-    intact: bool = True
-    """Whether all that was applied still is the operator's: nobody has changed it."""
+    fields: Mapping[str, Any] | None = None
+    """What the API server says is the operator's of it; None where that isn't known."""
     mine: bool = True
     """Whether it belongs to this registry; one that doesn't is never touched."""
 
@@ -76,6 +77,10 @@ class Claim:
     owned: bool = False
     """Whether it goes with the registry."""
     bound: bool = True
+    zone: str | None = None
+    """The zone that its node was given; None before the operator has noted it."""
+    life: int = 0
+    """Which life of its node it was last used in."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from agniregistry_operator import names
 from agniregistry_operator.model.actions import (
     Action,
     DeleteClaim,
+    DeletePod,
     DeleteStatefulSet,
     DrainMember,
     MoveStep,
@@ -82,12 +83,18 @@ def _why_refused(view: View) -> str | None:
 
 
 def _delete(view: View, gone: list[int]) -> Outcome:
-    """Deletes what nobody is a member of any more: first the StatefulSet."""
-    actions = [
-        DeleteStatefulSet(index, view.label(index), "it has left the registry")
-        for index in gone
-        if (seen := view.observed.stateful_sets.get(index)) and not seen.deleting
-    ]
+    """Deletes what nobody is a member of any more: the StatefulSet, or a pod that lost its own."""
+    actions: list[Action] = []
+    for index in gone:
+        seen, pod = view.observed.stateful_sets.get(index), view.observed.pods.get(index)
+        is_stuck = pod is not None and pod.machine_gone_since is not None
+        if seen and not seen.deleting:
+            why = "it has left the registry"
+            actions.append(DeleteStatefulSet(index, view.label(index), why))
+        elif pod and (is_stuck or (seen is None and not pod.deleting)):
+            name = names.pod(view.desired.name, index)
+            why = "its node has left the registry"
+            actions.append(DeletePod(index, name, pod.uid, why, force=is_stuck))
     labels = ", ".join(view.label(index) for index in gone)
     operation = view.operation("ScaleIn", "Delete", labels)
     return Outcome(f"removing {labels}: deleting its pod", operation, tuple(actions))

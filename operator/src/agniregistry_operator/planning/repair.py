@@ -158,8 +158,6 @@ def take_back(view: View) -> Outcome | None:
             continue
         if pod is None or not view.is_current(pod) or why_unready(view, index):
             continue
-        if view.desired.replace not in ("", view.observed.status.replaced, member.name):
-            continue
         found.append(ReturnMember(member.node_id, member.name, "it takes part again"))
     if not found:
         return None

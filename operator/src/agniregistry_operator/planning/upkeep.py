@@ -8,6 +8,7 @@ from dataclasses import replace
 from agniregistry_operator import names
 from agniregistry_operator.manifests.base import Manifest, applied_hash
 from agniregistry_operator.manifests.node import kept_claim, stateful_set
+from agniregistry_operator.manifests.ownership import owns_all
 from agniregistry_operator.manifests.shared import shared_objects
 from agniregistry_operator.model.actions import (
     Action,
@@ -47,7 +48,9 @@ def apply_if_stale(view: View, manifest: Manifest) -> ApplyChild | None:
         return None
     if seen.hash != applied_hash(manifest):
         return ApplyChild(kind, name, manifest, "it is to be different")
-    return None if seen.intact else ApplyChild(kind, name, manifest, "somebody has changed it")
+    if seen.fields is None or owns_all(seen.fields, manifest):
+        return None
+    return ApplyChild(kind, name, manifest, "somebody has changed it")
 
 
 def taken_names(view: View, trust: TrustPlan) -> list[str]:
@@ -81,11 +84,8 @@ def _stateful_sets(view: View) -> Iterator[Action]:
         wanted = view.desired.storage_size
         claim = view.observed.claims.get(index)
         has_grown = claim is None or bytes_of(claim.size) >= bytes_of(wanted)
-        if (
-            bytes_of(seen.claim_size) != bytes_of(wanted)
-            and has_grown
-            and not view.desired.hibernate
-        ):
+        grows = bytes_of(seen.claim_size) != bytes_of(wanted) and has_grown
+        if grows and index in view.wanted and not view.desired.hibernate:
             why = f"it is made again around its pod, for volumes of {wanted}"
             yield DeleteStatefulSet(index, view.label(index), why, orphan=True)
             continue
@@ -118,9 +118,11 @@ def _claims(view: View) -> Iterator[Action]:
             continue
         grows = bytes_of(claim.size) < bytes_of(wanted)
         is_owned = view.desired.delete_with_registry
-        if not grows and claim.owned == is_owned:
+        place = view.places[index]
+        is_noted = (claim.zone, claim.life, claim.owned) == (place.zone, place.life, is_owned)
+        if not grows and is_noted:
             continue
         size = wanted if grows else claim.size
-        why = f"from {claim.size} to {size}" if grows else "who it goes with has changed"
+        why = f"from {claim.size} to {size}" if grows else "what it is for is noted on it"
         name = names.claim(view.desired.name, index)
-        yield KeepClaim(index, name, kept_claim(view.desired, index, size), why)
+        yield KeepClaim(index, name, kept_claim(view.desired, place, size), why)

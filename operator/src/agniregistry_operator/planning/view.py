@@ -57,10 +57,11 @@ class View:
 
     @cached_property
     def leaving(self) -> tuple[int, ...]:
-        """The nodes that are to go, and are still a member or have a StatefulSet."""
+        """The nodes that are to go, and are still a member or have a StatefulSet or a pod."""
         if not self.is_founded:
             return ()
-        found = {index for index in self.observed.stateful_sets if index >= self.desired.nodes}
+        there = {*self.observed.stateful_sets, *self.observed.pods}
+        found = {index for index in there if index >= self.desired.nodes}
         for member in self.registry.members if self.registry else ():
             index = self.desired.index_of(member.name)
             is_beyond = index is not None and index >= self.desired.nodes
@@ -96,10 +97,13 @@ class View:
             return ""
         seen = self.observed.stateful_sets.get(index)
         member = self.member(index)
-        zone = seen.zone if seen else (member.zone if member else None)
+        claim = self.observed.claims.get(index)
+        noted = claim.zone if claim and not claim.deleting else None
+        zone = seen.zone if seen else noted
+        if zone is None:
+            zone = member.zone if member else None
         if zone is None:
             return None
-        claim = self.observed.claims.get(index)
         has_volume = claim is not None and claim.bound and not claim.deleting and not claim.lost
         is_gone = self.observed.zones_known and zone not in self.observed.zones
         return None if zone and is_gone and not has_volume else zone
@@ -138,7 +142,8 @@ class View:
         """
         seen = self.observed.stateful_sets.get(index)
         if self.registry is None:
-            return seen.life if seen else 0
+            claim = self.observed.claims.get(index)
+            return seen.life if seen else (claim.life if claim else 0)
         name = self.desired.node(index)
         of_name = {
             member.node_id: member for member in self.registry.members if member.name == name
