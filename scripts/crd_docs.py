@@ -69,17 +69,16 @@ def crd_page(text: str) -> str:
     crd = yaml.safe_load(text)
     names, version = crd["spec"]["names"], crd["spec"]["versions"][0]
     schema = version["schema"]["openAPIV3Schema"]
-    parts = [
-        f"# {names['kind']}",
-        "",
+    origin = (
         "Generated from `crds/agniregistries.agnistack.online.yaml` by `make docs`. "
-        "How it is used is in [kubernetes.md](kubernetes.md).",
-        "",
+        "How it is used is in [kubernetes.md](kubernetes.md)."
+    )
+    called = (
         f"`apiVersion: {crd['spec']['group']}/{version['name']}`, short name "
         f"`{names['shortNames'][0]}`, category `{names['categories'][0]}`. "
-        "`kubectl scale` changes `spec.nodes`.",
-        "",
-    ]
+        "`kubectl scale` changes `spec.nodes`."
+    )
+    parts = [f"# {names['kind']}", "", origin, "", called, ""]
     properties = schema["properties"]
     for part in ("spec", "status"):
         parts += [f"## {part}", "", properties[part]["description"], ""]

@@ -11,6 +11,8 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from registry_model import Process, RefusedError, RegistryModel, Volume
+
 from agniregistry.placement import NodeState
 from agniregistry_operator import names
 from agniregistry_operator.manifests.base import applied_hash
@@ -19,7 +21,6 @@ from agniregistry_operator.model import observed as o
 from agniregistry_operator.model.desired import Desired
 from agniregistry_operator.model.status import Status, status_of
 from agniregistry_operator.planning.planner import Plan, plan
-from registry_model import Process, Refused, RegistryModel, Volume
 
 BAD_IMAGE = "registry:bad"
 START = 1_000_000.0
@@ -170,7 +171,7 @@ class ClusterModel:
                 return made
             try:
                 self.execute(action)
-            except Refused as refused:
+            except RefusedError as refused:
                 refusals[a.key_of(action)] = str(refused)
         self.refusals = refusals
         if made.status != self.status:
@@ -221,7 +222,7 @@ class ClusterModel:
         if before and action.kind == "StatefulSet":
             old, new = (x["spec"]["volumeClaimTemplates"] for x in (before, action.manifest))
             if old != new:
-                raise Refused("volumeClaimTemplates is immutable")
+                raise RefusedError("volumeClaimTemplates is immutable")
         self.objects[key] = dict(action.manifest)
         if action.kind == "Certificate" and not action.manifest["spec"].get("isCA"):
             index = names.index_of(self.desired.name, action.name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from agniregistry.placement import Cluster, Node, NodeState, Partition, SetWanted, TransferLeader
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The registry doesn't do it."""
 
 
@@ -75,24 +75,24 @@ class RegistryModel:
     def remove(self, node_id: int) -> None:
         held = [p for p in self.partitions.values() if node_id in {*p.voters, *p.wanted}]
         if held:
-            raise Refused("it holds replicas")
+            raise RefusedError("it holds replicas")
         self._change(node_id, NodeState.LEFT)
 
     def _change(self, node_id: int, state: NodeState) -> None:
         if not self.answers():
-            raise Refused("no quorum")
+            raise RefusedError("no quorum")
         if self.nodes[node_id].state is NodeState.LEFT:
-            raise Refused("it has left")
+            raise RefusedError("it has left")
         self.nodes[node_id] = replace(self.nodes[node_id], state=state)
 
     def step(self, step: SetWanted | TransferLeader) -> None:
         """A step of the placement planner."""
         partition = self.partitions[step.partition]
         if not self.answers():
-            raise Refused("no quorum")
+            raise RefusedError("no quorum")
         if isinstance(step, SetWanted):
             if step.expected_version != partition.version:
-                raise Refused("it was changed")
+                raise RefusedError("it was changed")
             self.partitions[step.partition] = replace(
                 partition, wanted=step.nodes, version=partition.version + 1
             )

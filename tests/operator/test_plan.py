@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from cluster_model import BAD_IMAGE, ClusterModel
 
 from agniregistry.placement import NodeState
 from agniregistry_operator import names
@@ -13,7 +14,6 @@ from agniregistry_operator.model.actions import DeletePod, DrainMember, key_of
 from agniregistry_operator.model.desired import Desired, Tls, TlsMode
 from agniregistry_operator.model.observed import Observed
 from agniregistry_operator.planning.planner import plan
-from cluster_model import BAD_IMAGE, ClusterModel
 
 
 def wanted(**changes: object) -> Desired:

@@ -31,7 +31,7 @@ class Executor:
         self, actions: tuple[a.Action, ...], resource: Mapping[str, Any], desired: Desired,
         memory: Memory,
     ) -> int:  # fmt: skip
-        """Does all of them; answers how many were done. What is refused is remembered.
+        """Does all of them; answers how many have changed something. What is refused is remembered.
 
         The next look sees what was done. So after a refusal the rest goes on: no action relies on
         the one before it.
@@ -48,7 +48,8 @@ class Executor:
                 log.warning("%s/%s: %s: %s", desired.namespace, desired.name, key, error)
                 self._told(action, f"refused: {error}")
                 continue
-            done += 1
+            # A certificate that was asked for takes its time: that is no reason to hurry.
+            done += not isinstance(action, a.RequestIdentity)
             log.info("%s/%s: %s: %s", desired.namespace, desired.name, key, action.why)
             self._told(action, "")
         memory.refusals = refusals
@@ -76,9 +77,7 @@ class Executor:
                 kind = "PersistentVolumeClaim"
                 await self._kube.delete("v1", kind, space, action.name, uid=action.uid)
             case a.RequestIdentity():
-                await memory.identity.request(
-                    self._kube, desired, action.issuer, action.generation
-                )
+                await memory.identity.request(self._kube, desired, action.issuer, action.generation)
             case _:
                 await memory.link.change(action, memory.addresses)
 

@@ -10,34 +10,44 @@ class Metrics:
 
     def __init__(self) -> None:
         self.collected = CollectorRegistry()
-        registry = ("namespace", "name")
-        of = {"registry": self.collected}
-        self.leads = Gauge("agni_operator_leads", "1 while this operator acts.", **of)
-        self.reconciles = Counter(
-            "agni_operator_reconciles", "Looks at registries, by how they ended.", ("result",), **of
+        self.leads = self._gauge("leads", "1 while this operator acts.")
+        self.reconciles = self._counter(
+            "reconciles", "Looks at registries, by how they ended.", "result"
         )
         self.seconds = Histogram(
-            "agni_operator_reconcile_seconds", "Time of one look with its actions.",
-            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30), **of,
-        )  # fmt: skip
-        self.actions = Counter(
-            "agni_operator_actions", "Actions, by kind and how they ended.", ("kind", "result"), **of
+            "agni_operator_reconcile_seconds",
+            "Time of one look with its actions.",
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            registry=self.collected,
         )
-        self.writes = Gauge("agni_operator_api_writes", "Writes to the API server so far.", **of)
-        self.age = Gauge(
-            "agni_operator_oldest_reconcile_seconds",
-            "Time since the registry that waits longest was last looked at to the end.", **of,
-        )  # fmt: skip
-        self.nodes = Gauge("agni_operator_nodes", "Nodes that are wanted.", registry, **of)
-        self.ready = Gauge("agni_operator_nodes_ready", "Nodes that are ready.", registry, **of)
-        self.condition = Gauge(
-            "agni_operator_condition", "1 where a condition of a registry holds, 0 where it "
-            "doesn't, -1 where it is unknown.", (*registry, "type"), **of,
-        )  # fmt: skip
-        self.certificate = Gauge(
-            "agni_operator_certificate_expiry_seconds",
-            "When the first of a registry's certificates ends, since 1970.", registry, **of,
-        )  # fmt: skip
+        self.actions = self._counter(
+            "actions", "Actions, by kind and how they ended.", "kind", "result"
+        )
+        self.writes = self._gauge("api_writes", "Writes to the API server so far.")
+        self.age = self._gauge(
+            "oldest_reconcile_seconds",
+            "Time since the registry that waits longest was last looked at to the end.",
+        )
+        registry = ("namespace", "name")
+        self.nodes = self._gauge("nodes", "Nodes that are wanted.", *registry)
+        self.ready = self._gauge("nodes_ready", "Nodes that are ready.", *registry)
+        self.condition = self._gauge(
+            "condition",
+            "1 where a condition of a registry holds, 0 where it doesn't, -1 where it is unknown.",
+            *registry,
+            "type",
+        )
+        self.certificate = self._gauge(
+            "certificate_expiry_seconds",
+            "When the first of a registry's certificates ends, since 1970.",
+            *registry,
+        )
+
+    def _gauge(self, name: str, said: str, *labels: str) -> Gauge:
+        return Gauge(f"agni_operator_{name}", said, labels, registry=self.collected)
+
+    def _counter(self, name: str, said: str, *labels: str) -> Counter:
+        return Counter(f"agni_operator_{name}", said, labels, registry=self.collected)
 
     def forget(self, namespace: str, name: str) -> None:
         """A registry is gone."""

@@ -47,9 +47,7 @@ class Observer:
     def __init__(self, kube: Kube, machines: Machines, now: Callable[[], float]) -> None:
         self._kube, self._machines, self._now = kube, machines, now
 
-    async def look(
-        self, resource: Mapping[str, Any], desired: Desired, memory: Memory
-    ) -> Observed:
+    async def look(self, resource: Mapping[str, Any], desired: Desired, memory: Memory) -> Observed:
         """One picture.
 
         Raises:

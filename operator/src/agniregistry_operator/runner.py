@@ -144,7 +144,7 @@ class Runner:
         await self._write(resource, made.status)
         await self._speak(resource, made)
         self._measure(desired, made.status)
-        if made.actions and count:
+        if count:
             return GATHER_S
         return BUSY_S if made.status.operation or made.actions else RESYNC_S
 

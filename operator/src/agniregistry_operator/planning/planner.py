@@ -76,8 +76,8 @@ def _decide(view: View, trust: TrustPlan) -> Outcome:
     if view.desired.hibernate:
         return _hibernate(view)
     outcome = (
-        bootstrap(view)
-        or restart_broken(view)
+        restart_broken(view)
+        or bootstrap(view)
         or finish_doomed_volume(view)
         or replace_lost(view)
         or take_back(view)

@@ -52,16 +52,13 @@ def overdue(view: View, index: int) -> tuple[str, str] | None:
 def restart_broken(view: View) -> Outcome | None:
     """Restarts a node that runs with something older than what is wanted, and doesn't work.
 
-    This is how going back to an image that works mends what a bad one broke. No quorum is asked
-    for, because nothing is taken away: its process doesn't run or isn't reached.
+    This is how going back to an image that works mends what a bad one broke.
     """
     for index in view.wanted:
         pod = view.observed.pods.get(index)
         if pod is None or pod.ready or pod.deleting or view.is_current(pod):
             continue
-        member = view.member(index)
-        runs = not pod.fault_reason and bool(pod.machine)
-        if runs and (member is None or member.reachable):
+        if not _takes_no_part(view, pod):
             continue
         why = "it doesn't work, and is to be different"
         action = _delete(view, pod, why)
@@ -69,6 +66,18 @@ def restart_broken(view: View) -> Outcome | None:
         sentence = f"restarting {view.label(index)}: {why}"
         return Outcome(sentence, operation, (action,), moves=False)
     return None
+
+
+def _takes_no_part(view: View, pod: Pod) -> bool:
+    """Whether nothing is lost if a pod that isn't ready goes."""
+    if pod.fault_reason or not pod.machine or not view.is_founded:
+        return True
+    member = view.member(pod.index)
+    if view.registry is not None and (member is None or not member.reachable):
+        return True
+    if view.now - pod.ready_changed_at < view.desired.ready_deadline_s:
+        return False
+    return view.registry is None or why_not_without(view, pod.index) is None
 
 
 def _delete(view: View, pod: Pod, why: str) -> DeletePod:
