@@ -16,7 +16,8 @@ Plain = Mapping[str, Any]
 
 WAITING = frozenset({
     *("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"),
-    *("CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"),
+    *("CrashLoopBackOff", "RunContainerError"),
+    *("CreateContainerConfigError", "CreateContainerError"),
 })  # fmt: skip
 """Reasons for which a container waits that don't go away by waiting."""
 MESSAGE_MAX = 300
@@ -147,8 +148,7 @@ def _gone_since(
         return None
     if machines is None:
         # What only the pod shows: it was told to stop long ago, and nobody says that it did.
-        ended = parse(meta.get("deletionTimestamp"))
-        return ended
+        return parse(meta.get("deletionTimestamp"))
     name = plain["spec"].get("nodeName") or selected
     if not name:
         return None

@@ -33,7 +33,10 @@ def why_not_without(view: View, index: int) -> str | None:
     if registry is None:
         return "nobody answers"
     for other in view.wanted:
-        if other != index and (reason := why_unready(view, other)):
+        # Who hasn't joined yet holds nothing, and is missed by nobody.
+        if other == index or view.member(other) is None:
+            continue
+        if reason := why_unready(view, other):
             return f"{view.label(other)}: {reason}"
     member = view.member(index)
     if member is None:

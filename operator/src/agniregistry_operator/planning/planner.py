@@ -26,7 +26,7 @@ from agniregistry_operator.planning.repair import (
 )
 from agniregistry_operator.planning.rolling import update, update_hash
 from agniregistry_operator.planning.trust import TrustPlan, plan_trust
-from agniregistry_operator.planning.upkeep import taken_names, upkeep
+from agniregistry_operator.planning.upkeep import missing_stateful_sets, taken_names, upkeep
 from agniregistry_operator.planning.view import Outcome, View
 
 
@@ -54,7 +54,9 @@ def plan(observed: Observed, desired: Desired, now: float) -> Plan:
         outcome = Outcome(words, stalled=("NameTaken", words))
     else:
         outcome = _decide(view, trust)
-        actions = (*upkeep(view, trust), *outcome.actions)
+        there = view.is_founded and not desired.hibernate
+        missing = missing_stateful_sets(view, view.wanted) if there else []
+        actions = (*upkeep(view, trust), *missing, *outcome.actions)
         outcome = replace(outcome, actions=_distinct(actions))
     outcome = _with_refusals(view, outcome)
     status = _status(view, outcome, trust)

@@ -110,7 +110,6 @@ def finish_doomed_volume(view: View) -> Outcome | None:
 
 def replace_lost(view: View) -> Outcome | None:
     """Makes a node anew that is lost, or that somebody wants replaced. One at a time."""
-    made = missing_stateful_sets(view, view.wanted)
     for index in view.wanted:
         found = _why_lost(view, index)
         if found is None:
@@ -124,7 +123,7 @@ def replace_lost(view: View) -> Outcome | None:
                 f"give its data up with the annotation {names.ANNOTATION_REPLACE}: {label}"
             )
             sentence = f"not replacing {label}: {why}"
-            return Outcome(sentence, stalled=("OnlyCopy", remedy), actions=tuple(made))
+            return Outcome(sentence, stalled=("OnlyCopy", remedy))
         reason = why_not_without(view, index)
         operation = view.operation("Replace", "Empty", label)
         if reason and len(view.wanted) > 1:
