@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from agniregistry.errors import AgniError
 from agniregistry_operator import names
@@ -28,9 +27,8 @@ class Executor:
         self._kube, self._told = kube, told
 
     async def run(
-        self, actions: tuple[a.Action, ...], resource: Mapping[str, Any], desired: Desired,
-        memory: Memory,
-    ) -> int:  # fmt: skip
+        self, actions: tuple[a.Action, ...], desired: Desired, memory: Memory
+    ) -> int:
         """Does all of them; answers how many have changed something. What is refused is remembered.
 
         The next look sees what was done. So after a refusal the rest goes on: no action relies on
@@ -83,7 +81,7 @@ class Executor:
 
     async def _apply(self, action: a.ApplyChild, desired: Desired) -> None:
         """Applies an object; one that was not seen may be somebody else's."""
-        if action.why in ("it is missing",) or action.kind == "StatefulSet":
+        if action.is_new:
             version = API_VERSIONS[action.kind]
             try:
                 found = await self._kube.get(version, action.kind, desired.namespace, action.name)

@@ -162,7 +162,7 @@ class Kube:
             connector=aiohttp.TCPConnector(ssl=connection.ssl_context() or True, limit=16),
         )
         self.writes = 0
-        """How many writes were made, for the metrics."""
+        """How many writes were made, but for the lease's; for the metrics."""
 
     async def aclose(self) -> None:
         """Ends the connection."""
@@ -182,9 +182,9 @@ class Kube:
         Raises:
             ApiError: It was refused, or nobody answered.
         """
-        headers = {"Content-Type": content, "Accept": "application/json"}
+        headers = {"Content-Type": content, "Accept": "application/json", "User-Agent": names.MANAGER}
         headers |= self._connection.authorization()
-        if method != "GET":
+        if method != "GET" and "/leases" not in path:
             self.writes += 1
         try:
             async with self._session.request(

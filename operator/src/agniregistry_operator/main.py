@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ import kopf
 from agniregistry_operator.health import Health
 from agniregistry_operator.kube import Connection, Kube, find_connection
 from agniregistry_operator.lease import Elector
+from agniregistry_operator.link import Link
 from agniregistry_operator.metrics import Metrics
 from agniregistry_operator.runner import Settings
 from agniregistry_operator.wiring import Supervisor, kopf_settings, register, register_machines
@@ -117,7 +119,12 @@ def set_up_logs(level: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-async def run(options: Options, connection: Connection, stop: asyncio.Event) -> int:
+async def run(
+    options: Options,
+    connection: Connection,
+    stop: asyncio.Event,
+    link: Callable[[int], Link] = Link,
+) -> int:
     """Runs the operator until it is asked to stop; answers the exit code."""
     kube, metrics = Kube(connection), Metrics()
     identity = f"{socket.gethostname()}_{os.getpid()}_{time.time_ns() % 1_000_000}"
@@ -132,7 +139,13 @@ async def run(options: Options, connection: Connection, stop: asyncio.Event) -> 
         if not await _first(waiting, stop):
             return EXIT_OK
         metrics.leads.set(1)
-        settings = Settings(options.image, options.scratch, elector.epoch, socket.gethostname())
+        settings = Settings(
+            image=options.image,
+            scratch=options.scratch,
+            epoch=elector.epoch,
+            pod=socket.gethostname(),
+            link=link,
+        )
         supervisor = Supervisor(kube, metrics, settings)
         supervisors.append(supervisor)
         return await _lead(options, connection, elector, supervisor, stop)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -23,7 +32,7 @@ class Metrics:
         self.actions = self._counter(
             "actions", "Actions, by kind and how they ended.", "kind", "result"
         )
-        self.writes = self._gauge("api_writes", "Writes to the API server so far.")
+        self.writes = self._gauge("api_writes", "Writes to the API server so far, but for the lease's.")
         self.age = self._gauge(
             "oldest_reconcile_seconds",
             "Time since the registry that waits longest was last looked at to the end.",

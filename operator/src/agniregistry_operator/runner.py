@@ -47,6 +47,8 @@ class Settings:
     scratch: Path
     epoch: int
     pod: str = ""
+    link: Callable[[int], Link] = Link
+    """How registries are reached, given the operator's epoch; tests play one."""
 
 
 class Runner:
@@ -67,7 +69,7 @@ class Runner:
         self._kube, self._metrics, self._settings, self._now = kube, metrics, settings, now
         self._wake = asyncio.Event()
         self._memory = Memory(
-            Identity(settings.scratch / f"{namespace}.{name}"), Link(settings.epoch)
+            Identity(settings.scratch / f"{namespace}.{name}"), settings.link(settings.epoch)
         )
         self._observer = Observer(kube, machines, now)
         self._executor = Executor(kube, self._told)
@@ -140,7 +142,7 @@ class Runner:
         if made.sentence != self._sentence:
             log.info("%s/%s: %s", self.namespace, self.name, made.sentence)
             self._sentence = made.sentence
-        count = await self._executor.run(made.actions, resource, desired, self._memory)
+        count = await self._executor.run(made.actions, desired, self._memory)
         await self._write(resource, made.status)
         await self._speak(resource, made)
         self._measure(desired, made.status)

@@ -17,6 +17,8 @@ class ApplyChild:
     name: str
     manifest: Mapping[str, Any] = field(repr=False)
     why: str = ""
+    is_new: bool = False
+    """Whether no such object was seen: one that is there all the same is somebody else's."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def apply_if_stale(view: View, manifest: Manifest) -> ApplyChild | None:
     kind, name = manifest["kind"], manifest["metadata"]["name"]
     seen = view.observed.children.get((kind, name))
     if seen is None:
-        return ApplyChild(kind, name, manifest, "it is missing")
+        return ApplyChild(kind, name, manifest, "it is missing", is_new=True)
     if not seen.mine:
         return None
     if seen.hash != applied_hash(manifest):
@@ -104,6 +104,7 @@ def missing_stateful_sets(view: View, indexes: tuple[int, ...]) -> list[Action]:
             view.label(index),
             stateful_set(view.desired, view.places[index]),
             f"{view.label(index)} is to be there",
+            is_new=True,
         )
         for index in indexes
         if index not in view.observed.stateful_sets
