@@ -13,12 +13,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / path) for path in ("src", "operator/src", "tests/operator")]
 
+from registry_model import Process, RefusedError, RegistryModel, Volume  # noqa: E402
+
 from agniregistry.errors import UnavailableError  # noqa: E402
 from agniregistry.identity import Tls  # noqa: E402
 from agniregistry_operator.link import Link  # noqa: E402
 from agniregistry_operator.model import actions as a  # noqa: E402
 from agniregistry_operator.model.observed import Member, Registry  # noqa: E402
-from registry_model import Process, RefusedError, RegistryModel, Volume  # noqa: E402
 
 
 class Stage:
@@ -85,6 +86,12 @@ class Stage:
         return Registry(self.model.cluster_id, self.model.cluster(), members, leader)
 
 
+def check_files(tls: Tls) -> None:
+    """A certificate is there, and its key is the operator's alone."""
+    assert Path(tls.cert_file).read_bytes().startswith(b"-----BEGIN CERTIFICATE")
+    assert Path(tls.key_file).stat().st_mode & 0o077 == 0
+
+
 class PlayedLink(Link):
     """The operator's way to it."""
 
@@ -95,8 +102,7 @@ class PlayedLink(Link):
 
     async def use(self, tls: Tls, addresses: Sequence[str]) -> None:
         """The certificate is a real one."""
-        assert Path(tls.cert_file).read_bytes().startswith(b"-----BEGIN CERTIFICATE")
-        assert Path(tls.key_file).stat().st_mode & 0o077 == 0
+        check_files(tls)
 
     async def look(self, addresses: Sequence[str]) -> Registry | None:
         """Whatever the stage says."""

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from agni_e2e import Cluster, PlatformError
+from agni_e2e.api import Api
+from agni_e2e.waiting import until
 from played_registry import ROOT, PlayedLink, Stage
 
-from agni_e2e import Cluster, PlatformError
-from agni_e2e.waiting import until
 from agniregistry_operator.kube import find_connection
 from agniregistry_operator.main import Options, run
 
@@ -77,8 +78,14 @@ class Lab:
 
     def __init__(self, cluster: Cluster, namespace: str, scratch: Path) -> None:
         self.cluster, self.namespace, self._scratch = cluster, namespace, scratch
-        self.stage = Stage(cluster.api, namespace, "web")
+        self._api = Api(cluster.kubeconfig)
+        self.stage = Stage(self._api, namespace, "web")
         self.operators: list[Operator] = []
+
+    def close(self) -> None:
+        for operator in self.operators:
+            operator.stop()
+        self._api.close()
 
     def start(self) -> Operator:
         scratch = self._scratch / str(len(self.operators))
@@ -139,8 +146,7 @@ def lab(quick: Cluster, namespace: str, tmp_path: Path) -> Iterator[Lab]:
     quick.kubectl("wait", "--for=condition=Established", name, "--timeout=30s")
     found = Lab(quick, namespace, tmp_path)
     yield found
-    for operator in found.operators:
-        operator.stop()
+    found.close()
 
 
 def test_operator_brings_up_scales_rolls_and_is_quiet(lab: Lab) -> None:
@@ -241,11 +247,11 @@ def test_bad_specs_are_refused_in_words(lab: Lab) -> None:
     for words, changes in BAD.items():
         with pytest.raises(PlatformError, match=words):
             lab.apply(**({"storage": {"size": "1Gi"}} | changes))
+    found = {
+        "apiVersion": "agnistack.online/v1alpha1",
+        "kind": "AgniRegistry",
+        "metadata": {"name": "w" * 41, "namespace": lab.namespace},
+        "spec": SPEC,
+    }
     with pytest.raises(PlatformError, match="at most 40 characters"):
-        found = {
-            "apiVersion": "agnistack.online/v1alpha1",
-            "kind": "AgniRegistry",
-            "metadata": {"name": "w" * 41, "namespace": lab.namespace},
-            "spec": SPEC,
-        }
         lab.cluster.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(found))

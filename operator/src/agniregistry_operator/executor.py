@@ -26,9 +26,7 @@ class Executor:
     def __init__(self, kube: Kube, told: Callable[[a.Action, str], None]) -> None:
         self._kube, self._told = kube, told
 
-    async def run(
-        self, actions: tuple[a.Action, ...], desired: Desired, memory: Memory
-    ) -> int:
+    async def run(self, actions: tuple[a.Action, ...], desired: Desired, memory: Memory) -> int:
         """Does all of them; answers how many have changed something. What is refused is remembered.
 
         The next look sees what was done. So after a refusal the rest goes on: no action relies on

@@ -182,7 +182,11 @@ class Kube:
         Raises:
             ApiError: It was refused, or nobody answered.
         """
-        headers = {"Content-Type": content, "Accept": "application/json", "User-Agent": names.MANAGER}
+        headers = {
+            "Content-Type": content,
+            "Accept": "application/json",
+            "User-Agent": names.MANAGER,
+        }
         headers |= self._connection.authorization()
         if method != "GET" and "/leases" not in path:
             self.writes += 1

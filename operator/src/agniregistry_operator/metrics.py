@@ -32,7 +32,9 @@ class Metrics:
         self.actions = self._counter(
             "actions", "Actions, by kind and how they ended.", "kind", "result"
         )
-        self.writes = self._gauge("api_writes", "Writes to the API server so far, but for the lease's.")
+        self.writes = self._gauge(
+            "api_writes", "Writes to the API server so far, but for the lease's."
+        )
         self.age = self._gauge(
             "oldest_reconcile_seconds",
             "Time since the registry that waits longest was last looked at to the end.",
