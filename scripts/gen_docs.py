@@ -2,7 +2,7 @@
 
 docs/api.md comes from the protos' comments; in docs/operations.md the settings' manual comes from
 the fields of `NodeConfig` and the metrics from the server's list of them. The CRD gets the node's
-settings, and docs/crd.md is made from the CRD.
+settings, docs/crd.md is made from the CRD, and the chart has a copy of it.
 
     python scripts/gen_docs.py            writes
     python scripts/gen_docs.py --check    compares; writes nothing
@@ -69,6 +69,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs/api.md": api_page(ROOT / "proto/agniregistry/api/v1"),
         operations: text,
         ROOT / CRD: crd,
+        ROOT / "charts/agniregistry/files" / Path(CRD).name: crd,
         ROOT / "docs/crd.md": crd_page(crd),
     }
 

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,23 @@ SPEC = {
 class Operator:
     """An operator in a thread; `kill` ends it between two awaits, as a crash would."""
 
-    def __init__(self, kubeconfig: Path, scratch: Path, namespace: str, stage: Stage) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        scratch: Path,
+        namespace: str,
+        stage: Stage,
+        token: str,
+        lease: str,
+    ) -> None:
         self._options = Options(
-            [namespace], "registry:0", scratch, f"lease-{namespace}", namespace, "127.0.0.1:0",
+            [namespace], "registry:0", scratch, lease, namespace, "127.0.0.1:0",
             True, "info",
         )  # fmt: skip
         self._connection = self._connect(kubeconfig, scratch)
+        if token:
+            nobody = {"certificate_file": "", "key_file": "", "token": token}
+            self._connection = replace(self._connection, **nobody)
         self._stage = stage
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -82,14 +94,19 @@ class Lab:
         self.stage = Stage(self._api, namespace, "web")
         self.operators: list[Operator] = []
 
-    def close(self) -> None:
+    def close_operators(self) -> None:
         for operator in self.operators:
             operator.stop()
+
+    def close(self) -> None:
+        self.close_operators()
         self._api.close()
 
-    def start(self) -> Operator:
+    def start(self, token: str = "", lease: str = "operator") -> Operator:
         scratch = self._scratch / str(len(self.operators))
-        operator = Operator(self.cluster.kubeconfig, scratch, self.namespace, self.stage)
+        operator = Operator(
+            self.cluster.kubeconfig, scratch, self.namespace, self.stage, token, lease
+        )
         self.operators.append(operator)
         return operator
 
