@@ -25,6 +25,7 @@ from agniregistry_operator.model.quantities import bytes_of
 from agniregistry_operator.model.times import seconds_of
 
 OLD = "2026-01-01T00:00:00Z"
+NOW = dt.datetime(2026, 1, 1, 1, tzinfo=dt.UTC).timestamp()
 
 
 def pod(**changes: Any) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def pod(**changes: Any) -> dict[str, Any]:
 
 
 def read(plain: dict[str, Any], machines: Any = None) -> Any:
-    return reading.pods([plain], machines, [])[1]
+    return reading.pods([plain], machines, [], NOW)[1]
 
 
 def test_why_a_pod_does_not_run() -> None:
@@ -67,6 +68,11 @@ def test_a_machine_that_is_gone() -> None:
     assert read(pod(), {"m1": well}).machine_gone_since is None
     assert read(pod(), {"m1": gone}).machine_gone_since == 7.0
     assert read(pod(), {}).machine_gone_since is not None
+    stopping = pod()
+    stopping["metadata"]["deletionTimestamp"] = OLD
+    assert read(stopping).machine_gone_since is not None, "nobody says that it has stopped"
+    stopping["metadata"]["deletionTimestamp"] = "2026-01-01T00:59:50Z"
+    assert read(stopping).machine_gone_since is None
     ready = pod(conditions=[{"type": "Ready", "status": "True", "lastTransitionTime": OLD}])
     assert read(ready, {}).machine_gone_since is None
 

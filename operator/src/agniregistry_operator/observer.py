@@ -89,7 +89,7 @@ class Observer:
             status=status,
             children=children,
             stateful_sets=sets,
-            pods=reading.pods(found["Pod"], machines, found["PersistentVolumeClaim"]),
+            pods=reading.pods(found["Pod"], machines, found["PersistentVolumeClaim"], self._now()),
             claims=reading.claims_of(found["PersistentVolumeClaim"], desired.uid),
             certificates=reading.certificates(found.get("Certificate", ()), desired),
             zones=reading.zones_of(desired, (machines or {}).values()),

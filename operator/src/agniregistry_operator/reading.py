@@ -22,6 +22,8 @@ WAITING = frozenset({
 """Reasons for which a container waits that don't go away by waiting."""
 MESSAGE_MAX = 300
 """Characters of somebody else's words that are passed on."""
+SILENCE_S = 60.0
+"""Time after a pod's last moment from which on its silence means that its machine is gone."""
 SELECTED_MACHINE = "volume.kubernetes.io/selected-node"
 
 
@@ -107,7 +109,10 @@ def stateful_sets(items: Iterable[Plain]) -> dict[int, o.StatefulSet]:
 
 
 def pods(
-    items: Iterable[Plain], machines: Mapping[str, Machine] | None, claims: Iterable[Plain]
+    items: Iterable[Plain],
+    machines: Mapping[str, Machine] | None,
+    claims: Iterable[Plain],
+    now: float,
 ) -> dict[int, o.Pod]:
     """Reads pods; `machines` is None where they can't be looked at."""
     selected = {
@@ -132,7 +137,7 @@ def pods(
             ready_changed_at=parse(ready.get("lastTransitionTime")) or created,
             deleting=bool(meta.get("deletionTimestamp")),
             machine=plain["spec"].get("nodeName", ""),
-            machine_gone_since=_gone_since(plain, machines, selected.get(index, "")),
+            machine_gone_since=_gone_since(plain, machines, selected.get(index, ""), now),
             fault=f"{reason}: {message}" if message else reason,
             fault_reason=reason,
         )
@@ -140,7 +145,7 @@ def pods(
 
 
 def _gone_since(
-    plain: Plain, machines: Mapping[str, Machine] | None, selected: str
+    plain: Plain, machines: Mapping[str, Machine] | None, selected: str, now: float
 ) -> float | None:
     """Since when a pod's machine, or the only one it could run on, is gone."""
     meta, ready = plain["metadata"], _condition(plain, "Ready")
@@ -148,7 +153,8 @@ def _gone_since(
         return None
     if machines is None:
         # What only the pod shows: it was told to stop long ago, and nobody says that it did.
-        return parse(meta.get("deletionTimestamp"))
+        ended = parse(meta.get("deletionTimestamp"))
+        return ended if ended is not None and now - ended > SILENCE_S else None
     name = plain["spec"].get("nodeName") or selected
     if not name:
         return None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from agniregistry.placement import NodeState
 from agniregistry_operator import names
 from agniregistry_operator.model import status as s
+from agniregistry_operator.model.actions import MoveStep
 from agniregistry_operator.planning import trust as identity
 from agniregistry_operator.planning.gates import why_unready
 from agniregistry_operator.planning.view import Outcome, View
@@ -15,7 +16,8 @@ from agniregistry_operator.planning.view import Outcome, View
 def conditions(view: View, outcome: Outcome, trust: identity.TrustPlan) -> tuple[s.Condition, ...]:
     """All six, each with the time at which it last changed."""
     stalled = outcome.stalled
-    works = outcome.operation is not None or bool(outcome.actions)
+    acts = any(not isinstance(action, MoveStep) for action in outcome.actions)
+    works = outcome.operation is not None or acts
     quorum = _quorum(view)
     unready = next((r for i in view.wanted if (r := why_unready(view, i))), None)
     hibernates = view.desired.hibernate

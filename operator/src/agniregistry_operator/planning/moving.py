@@ -128,5 +128,7 @@ def balance(view: View) -> Outcome | None:
     if made.is_done:
         return Outcome("", None, (), notes=notes) if notes else None
     progress = summary(replace(made, problems=()))
-    operation = view.operation("Balance", "Move", progress=progress)
+    # Leaderships change hands within a blink and now and then: that is no operation.
+    has_moves = made.moves_in_flight or made.remaining_moves
+    operation = view.operation("Balance", "Move", progress=progress) if has_moves else None
     return Outcome(progress, operation, steps, notes=notes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from agniregistry_operator.manifests.base import selector
-from agniregistry_operator.model.actions import Action, key_of
+from agniregistry_operator.model.actions import Action, MoveStep, key_of
 from agniregistry_operator.model.desired import Desired
 from agniregistry_operator.model.observed import Observed
 from agniregistry_operator.model.status import Status
@@ -134,8 +134,11 @@ def _settled(view: View, outcome: Outcome) -> str:
 
 
 def _with_refusals(view: View, outcome: Outcome) -> Outcome:
-    """Says what was refused the last time, if it is wanted still."""
-    wanted = {key_of(action) for action in outcome.actions}
+    """Says what was refused the last time, if it is wanted still.
+
+    A step of the planner that came too late is none of these: the next one is made anew.
+    """
+    wanted = {key_of(action) for action in outcome.actions if not isinstance(action, MoveStep)}
     for key, words in view.observed.refusals.items():
         if key in wanted and outcome.stalled is None:
             return replace(outcome, stalled=("Refused", f"{key} was refused: {words}"))

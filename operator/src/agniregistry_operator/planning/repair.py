@@ -70,6 +70,8 @@ def restart_broken(view: View) -> Outcome | None:
 
 def _takes_no_part(view: View, pod: Pod) -> bool:
     """Whether nothing is lost if a pod that isn't ready goes."""
+    if pod.machine_gone_since is not None:
+        return False
     if pod.fault_reason or not pod.machine or not view.is_founded:
         return True
     member = view.member(pod.index)
