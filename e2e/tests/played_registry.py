@@ -4,6 +4,7 @@ from what the API server says of them. What it does is the model's of tests/oper
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from collections.abc import Sequence
@@ -106,7 +107,7 @@ class PlayedLink(Link):
 
     async def look(self, addresses: Sequence[str]) -> Registry | None:
         """Whatever the stage says."""
-        return self._stage.look()
+        return await asyncio.to_thread(self._stage.look)
 
     async def change(self, action: a.Action, addresses: Sequence[str]) -> None:
         """What nodes would do."""

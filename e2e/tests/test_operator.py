@@ -6,8 +6,9 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class Operator:
     def _work(self) -> None:
         async def main() -> int:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            link: Callable[[int], PlayedLink] = lambda epoch: PlayedLink(epoch, self._stage)  # noqa: E731
+            link = partial(PlayedLink, stage=self._stage)
             return await run(self._options, self._connection, self._stop, link)
 
         self.code = asyncio.run(main())
