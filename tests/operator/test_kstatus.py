@@ -10,7 +10,6 @@ from typing import Any
 
 import lupa
 import pytest
-
 from cluster_model import BAD_IMAGE, ClusterModel
 from test_plan import settled, wanted
 

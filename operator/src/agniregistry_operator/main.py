@@ -126,10 +126,11 @@ async def run(
     link: Callable[[int], Link] = Link,
 ) -> int:
     """Runs the operator until it is asked to stop; answers the exit code."""
-    kube, metrics = Kube(connection), Metrics()
+    # The lease has connections of its own: it must not wait behind other calls.
+    kube, kube_of_lease, metrics = Kube(connection), Kube(connection), Metrics()
     identity = f"{socket.gethostname()}_{os.getpid()}_{time.time_ns() % 1_000_000}"
     space = options.lease_namespace or connection.namespace
-    elector = Elector(kube, space, options.lease_name, identity)
+    elector = Elector(kube_of_lease, space, options.lease_name, identity)
     supervisors: list[Supervisor] = []
     health = Health(metrics, lambda: [fault for each in supervisors for fault in each.faults()])
     host, _, port = options.listen.rpartition(":")
@@ -153,6 +154,7 @@ async def run(
         metrics.leads.set(0)
         await health.stop()
         await kube.aclose()
+        await kube_of_lease.aclose()
 
 
 async def _first(task: asyncio.Task[None], stop: asyncio.Event) -> bool:

@@ -35,6 +35,8 @@ BUSY_S = 2.0
 """The same while an operation is in progress."""
 GATHER_S = 0.2
 """Time in which several wake-ups become one."""
+LOOKS_AT_ONCE = 8
+"""Registries that are looked at and acted upon at the same time; others wait for their turn."""
 BACKOFF_MAX_S = 60.0
 """Longest pause after looks that failed."""
 
@@ -63,10 +65,12 @@ class Runner:
         machines: Machines,
         metrics: Metrics,
         settings: Settings,
+        turn: asyncio.Semaphore,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.namespace, self.name = namespace, name
         self._kube, self._metrics, self._settings, self._now = kube, metrics, settings, now
+        self._turn = turn
         self._wake = asyncio.Event()
         self._memory = Memory(
             Identity(settings.scratch / f"{namespace}.{name}"), settings.link(settings.epoch)
@@ -91,9 +95,11 @@ class Runner:
         try:
             while True:
                 self._wake.clear()
-                began = time.monotonic()
                 try:
-                    pause = await self._once()
+                    async with self._turn:
+                        began = time.monotonic()
+                        pause = await self._once()
+                        self._metrics.seconds.observe(time.monotonic() - began)
                 except (ApiError, AgniError, OSError, TimeoutError, ValueError, KeyError) as error:
                     failures += 1
                     pause = min(BACKOFF_MAX_S, 2.0**failures)
@@ -105,7 +111,6 @@ class Runner:
                     failures = 0
                     self.finished_at = time.monotonic()
                     self._metrics.reconciles.labels("done").inc()
-                    self._metrics.seconds.observe(time.monotonic() - began)
                 await self._wait(pause, failing=failures > 0)
         finally:
             self._metrics.forget(self.namespace, self.name)

@@ -18,7 +18,7 @@ import kopf
 from agniregistry_operator import names, reading
 from agniregistry_operator.kube import ApiError, Connection, Kube, path_of
 from agniregistry_operator.metrics import Metrics
-from agniregistry_operator.runner import RESYNC_S, Runner, Settings
+from agniregistry_operator.runner import LOOKS_AT_ONCE, RESYNC_S, Runner, Settings
 
 log = logging.getLogger("agniregistry.operator")
 
@@ -44,6 +44,7 @@ class Supervisor:
 
     def __init__(self, kube: Kube, metrics: Metrics, settings: Settings) -> None:
         self._kube, self._metrics, self._settings = kube, metrics, settings
+        self._turn = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._machines: dict[str, reading.Machine] | None = None
         self._runners: dict[tuple[str, str], Runner] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -71,6 +72,7 @@ class Supervisor:
             machines=self.machines,
             metrics=self._metrics,
             settings=self._settings,
+            turn=self._turn,
         )
         self._runners[key] = runner
         self._tasks[key] = asyncio.create_task(self._supervised(key, runner), name="/".join(key))
