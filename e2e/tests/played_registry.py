@@ -5,6 +5,7 @@ from what the API server says of them. What it does is the model's of tests/oper
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sys
 import threading
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from agniregistry.identity import Tls  # noqa: E402
 from agniregistry_operator.link import Link  # noqa: E402
 from agniregistry_operator.model import actions as a  # noqa: E402
 from agniregistry_operator.model.observed import Member, Registry  # noqa: E402
+from agniregistry_operator.model.times import parse  # noqa: E402
 
 
 class Stage:
@@ -32,6 +34,8 @@ class Stage:
         self.volumes: dict[str, Volume] = {}
         self.lock = threading.Lock()
         self.epochs: list[int] = []
+        self.trust = ""
+        self.ends: dict[str, float | None] = {}
 
     def look(self) -> Registry | None:
         """A round of the registry with the pods that are there now."""
@@ -59,6 +63,7 @@ class Stage:
                 running[env["AGNI_NAME"]] = (env, uid, pod["metadata"]["uid"])
         for name in [known for known in self.model.processes if known not in running]:
             del self.model.processes[name]
+        self._follow_identities(root)
         for name, (env, uid, _) in running.items():
             life = int(env["AGNI_DATA_DIR"].rpartition("data")[2].removeprefix("-") or 0)
             volume = self.volumes.setdefault(uid, Volume())
@@ -68,6 +73,18 @@ class Stage:
                 self.model.processes[name] = Process(
                     name, volume, life, env["AGNI_ZONE"], "1.0.0", seeds
                 )
+
+    def _follow_identities(self, root: str) -> None:
+        """What each node would say of its roots and its certificate."""
+        maps = self._api.get(f"{root}/configmaps")["items"]
+        bundle = next((m["data"]["ca.crt"] for m in maps if m["metadata"]["name"] ==
+                       f"{self._name}-trust"), "")  # fmt: skip
+        self.trust = hashlib.sha256(bundle.encode()).hexdigest()
+        path = f"/apis/cert-manager.io/v1/namespaces/{self._namespace}/certificates"
+        self.ends = {
+            found["metadata"]["name"]: parse((found.get("status") or {}).get("notAfter"))
+            for found in self._api.get(path)["items"]
+        }
 
     def _registry(self) -> Registry:
         running = self.model._running()
@@ -80,6 +97,8 @@ class Stage:
                 self.model.replaces[node_id],
                 node_id in running,
                 "1.0.0",
+                self.trust,
+                self.ends.get(node.name),
             )
             for node_id, node in self.model.nodes.items()
         )
