@@ -19,11 +19,11 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 # The environment is made anew only when what it is made from has changed.
-$(VENV)/.stamp: requirements/dev.txt pyproject.toml
+$(VENV)/.stamp: requirements/dev.txt pyproject.toml operator/pyproject.toml
 	@$(PYTHON) --version >/dev/null 2>&1 || { echo "$(PYTHON) is needed (or PYTHON=python3.12)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e ./operator
 	@touch $@
 
 # Cargo knows what has changed; asking it costs a second.

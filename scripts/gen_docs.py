@@ -2,7 +2,8 @@
 
 docs/api.md comes from the protos' comments; in docs/operations.md the settings' manual comes from
 the fields of `NodeConfig` and the metrics from the server's list of them. The Grafana dashboard
-comes from its list of panels.
+comes from its list of panels. The CRD gets the node's settings, docs/crd.md is made from the CRD,
+and the chart has a copy of it.
 
     python scripts/gen_docs.py            writes
     python scripts/gen_docs.py --check    compares; writes nothing
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "node/python"))
 sys.path.insert(0, str(ROOT / "scripts"))
 
+CRD = "crds/agniregistries.agnistack.online.yaml"
 LIMIT = re.compile(r"((?:^/// .*\n)+)pub const (\w+): \w+ = ([^;]+);", re.MULTILINE)
 METRIC = re.compile(r'\(\s*"((?:agni|process)_\w+)",\s*Kind::(\w+),\s*"([^"]+)",?\s*\)')
 
@@ -57,16 +59,21 @@ def pages() -> dict[Path, str]:
     """Each page that has generated parts, as it should be."""
     import dashboard
     from agniregistry_node.docs import settings_manual
+    from crd_docs import crd_page, crd_with_settings
     from proto_docs import api_page
 
     operations = ROOT / "docs/operations.md"
     text = between(operations.read_text(), "metrics", metrics_table())
     text = between(text, "limits", limits_table())
     text = between(text, "settings", settings_manual())
+    crd = crd_with_settings(ROOT / CRD)
     return {
         ROOT / "docs/api.md": api_page(ROOT / "proto/agniregistry/api/v1"),
         operations: text,
         ROOT / "charts/agniregistry/files/dashboards/agniregistry.json": dashboard.text(),
+        ROOT / CRD: crd,
+        ROOT / "charts/agniregistry/files" / Path(CRD).name: crd,
+        ROOT / "docs/crd.md": crd_page(crd),
     }
 
 

@@ -43,7 +43,7 @@ def checks() -> list[Check]:
     return [
         Check("ruff check", (tool("ruff"), "check", ".")),
         Check("ruff format", (tool("ruff"), "format", "--check", ".")),
-        Check("mypy", (tool("mypy"), "src", "scripts", "node/python")),
+        Check("mypy", (tool("mypy"), "src", "scripts", "node/python", "operator/src")),
         Check("import contracts", (tool("lint-imports"),)),
         Check("generated messages", (python, "scripts/gen_proto.py", "--check")),
         Check("generated docs", (python, "scripts/gen_docs.py", "--check")),
@@ -76,7 +76,9 @@ def environment() -> dict[str, str]:
     env.setdefault("CARGO_TARGET_DIR", str(NODE / "target"))
     env.setdefault("CARGO_INCREMENTAL", "0")
     env["PYO3_PYTHON"] = sys.executable
-    env["PYTHONPATH"] = os.pathsep.join((str(ROOT / "src"), str(NODE / "python")))
+    env["PYTHONPATH"] = os.pathsep.join(
+        (str(ROOT / "src"), str(NODE / "python"), str(ROOT / "operator/src"))
+    )
     return env
 
 

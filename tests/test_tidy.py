@@ -18,7 +18,7 @@ COLUMNS_MAX = 100
 FUNCTION_LINES_MAX = 70
 TEXT = {
     *(".py", ".pyi", ".rs", ".toml", ".md", ".proto", ".yaml", ".yml", ".json", ".txt"),
-    *(".sh", ".cfg", ".mk", ".lock", ".mod", ".sum", ".svg", ".typed", ".html"),
+    *(".lua", ".tpl", ".sh", ".cfg", ".mk", ".lock", ".mod", ".sum", ".svg", ".typed", ".html"),
 }
 GOLDEN = "tests/golden/"
 

@@ -1,0 +1,140 @@
+"""Where certificates come from: a root that is replaced, an issuer of one's own, own Secrets."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import yaml
+from agni_e2e.waiting import until
+from played_registry import ROOT
+from test_operator import SETTLE_S, Lab, lab  # noqa: F401 - a fixture
+
+from agniregistry.identity import DevCa, SpiffeId
+
+assert ROOT.is_dir()
+
+
+def apply(lab: Lab, *objects: dict[str, Any]) -> None:  # noqa: F811
+    text = yaml.safe_dump_all(objects)
+    lab.cluster.kubectl("-n", lab.namespace, "apply", "-f", "-", stdin=text)
+
+
+def issuers(lab: Lab) -> set[str]:  # noqa: F811
+    found = lab.cluster.get("certificates", "-n", lab.namespace)["items"]
+    return {c["spec"]["issuerRef"]["name"] for c in found if not c["spec"].get("isCA")}
+
+
+def trust(lab: Lab) -> dict[str, str]:  # noqa: F811
+    data: dict[str, str] = lab.cluster.get("cm", "web-trust", "-n", lab.namespace)["data"]
+    return data
+
+
+def test_a_root_is_replaced(lab: Lab) -> None:  # noqa: F811
+    lab.apply()
+    lab.start()
+    lab.settled()
+    assert issuers(lab) == {"web-ca-1"}
+    old = trust(lab)["ca.crt"]
+    lab.apply(tls={"bootstrap": {"generation": 2}})
+
+    def is_replaced() -> bool:
+        status = lab.registry()["status"]["trust"]
+        return (status["generation"], status["step"]) == (2, "Settled")
+
+    until("the root is replaced", is_replaced, timeout_s=SETTLE_S)
+    lab.settled()
+    assert issuers(lab) == {"web-ca-2"}
+    assert trust(lab)["ca.crt"] not in ("", old)
+    names = {
+        c["metadata"]["name"] for c in lab.cluster.get("issuers", "-n", lab.namespace)["items"]
+    }
+    assert names == {"web-self-signed", "web-ca-2"}, "the old root has gone"
+    lab.apply(tls={"bootstrap": {"generation": 2}}, nodes=4)
+    lab.settled()
+
+
+def test_an_issuer_of_the_users(lab: Lab) -> None:  # noqa: F811
+    root = {
+        "isCA": True,
+        "commonName": "shop",
+        "secretName": "shop-ca",
+        "privateKey": {"algorithm": "ECDSA", "size": 256},
+        "issuerRef": {"name": "shop-self-signed"},
+    }
+    apply(
+        lab,
+        {
+            "apiVersion": "cert-manager.io/v1",
+            "kind": "Issuer",
+            "metadata": {"name": "shop-self-signed"},
+            "spec": {"selfSigned": {}},
+        },
+        {
+            "apiVersion": "cert-manager.io/v1",
+            "kind": "Certificate",
+            "metadata": {"name": "shop-ca"},
+            "spec": root,
+        },
+        {
+            "apiVersion": "cert-manager.io/v1",
+            "kind": "Issuer",
+            "metadata": {"name": "shop"},
+            "spec": {"ca": {"secretName": "shop-ca"}},
+        },
+    )
+    given = {"issuerRef": {"name": "shop"}, "trustConfigMap": {"name": "shop-roots"}}
+    lab.apply(tls=given)
+    lab.start()
+    stalled = lambda: lab.condition("Stalled").get("reason") == "TrustMissing"  # noqa: E731
+    until("it says what is missing", stalled, timeout_s=SETTLE_S)
+    wait = ("wait", "--for=condition=Ready", "certificate/shop-ca", "--timeout=30s")
+    lab.cluster.kubectl("-n", lab.namespace, *wait)
+    secret = lab.cluster.get("secret", "shop-ca", "-n", lab.namespace)["data"]
+    roots = base64.b64decode(secret["tls.crt"]).decode()
+    apply(
+        lab,
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "shop-roots"},
+            "data": {"ca.crt": roots},
+        },
+    )
+    lab.settled()
+    assert issuers(lab) == {"shop"}
+    assert trust(lab) == {"ca.crt": roots}
+
+
+def secret_of(name: str, ca: DevCa, identity: SpiffeId, hosts: list[str]) -> dict[str, Any]:
+    leaf = ca.issue(identity, hosts)
+    files = {"tls.crt": leaf.cert_file, "tls.key": leaf.key_file, "ca.crt": leaf.bundle_file}
+    data = {key: base64.b64encode(path.read_bytes()).decode() for key, path in files.items()}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": name},
+        "data": data,
+    }
+
+
+def test_secrets_of_ones_own(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
+    ca = DevCa.init(tmp_path / "ca", "shop.example.org")
+    domain = ca.trust_domain
+    lab.apply(
+        trustDomain=domain, tls={"secretRefs": {"nodePrefix": "mine", "operator": "mine-operator"}}
+    )
+    lab.start()
+    stalled = lambda: lab.condition("Stalled").get("reason") == "IdentityMissing"  # noqa: E731
+    until("it says what is missing", stalled, timeout_s=SETTLE_S)
+    assert "mine-operator" in lab.condition("Stalled")["message"]
+    host = f"web-nodes.{lab.namespace}.svc"
+    nodes = [
+        secret_of(f"mine-{i}", ca, SpiffeId.node(domain, f"web-{i}"), [f"web-{i}-0.{host}"])
+        for i in range(3)
+    ]
+    apply(lab, *nodes, secret_of("mine-operator", ca, SpiffeId.operator(domain), ["operator"]))
+    lab.settled()
+    assert not lab.cluster.get("certificates", "-n", lab.namespace)["items"]

@@ -1,0 +1,103 @@
+"""Carries a plan's actions out, one after the other, and tells what was refused."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+from agniregistry.errors import AgniError
+from agniregistry_operator import names
+from agniregistry_operator.kube import ApiError, Kube
+from agniregistry_operator.manifests.base import API_VERSIONS
+from agniregistry_operator.model import actions as a
+from agniregistry_operator.model.desired import Desired
+from agniregistry_operator.observer import Memory
+
+log = logging.getLogger("agniregistry.operator")
+
+FAILPOINT = "AGNI_OPERATOR_FAILPOINT"
+"""For tests: the operator kills itself before the first action whose key begins with this."""
+
+
+class Executor:
+    """Does what a plan says."""
+
+    def __init__(self, kube: Kube, told: Callable[[a.Action, str], None]) -> None:
+        self._kube, self._told = kube, told
+
+    async def run(self, actions: tuple[a.Action, ...], desired: Desired, memory: Memory) -> int:
+        """Does all of them; answers how many have changed something. What is refused is remembered.
+
+        The next look sees what was done. So after a refusal the rest goes on: no action relies on
+        the one before it.
+        """
+        refusals: dict[str, str] = {}
+        done = 0
+        for action in actions:
+            key = a.key_of(action)
+            _fail_for_tests(key)
+            try:
+                await self._do(action, desired, memory)
+            except (ApiError, AgniError, ValueError) as error:
+                refusals[key] = str(error)
+                log.warning("%s/%s: %s: %s", desired.namespace, desired.name, key, error)
+                self._told(action, f"refused: {error}")
+                continue
+            # A certificate that was asked for takes its time: that is no reason to hurry.
+            done += not isinstance(action, a.RequestIdentity)
+            log.info("%s/%s: %s: %s", desired.namespace, desired.name, key, action.why)
+            self._told(action, "")
+        memory.refusals = refusals
+        return done
+
+    async def _do(self, action: a.Action, desired: Desired, memory: Memory) -> None:
+        space = desired.namespace
+        match action:
+            case a.ApplyChild():
+                await self._apply(action, desired)
+            case a.KeepClaim():
+                await self._kube.apply(action.manifest)
+            case a.DeleteChild():
+                version = API_VERSIONS[action.kind]
+                await self._kube.delete(version, action.kind, space, action.name)
+            case a.DeletePod():
+                await self._kube.delete(
+                    "v1", "Pod", space, action.name, uid=action.uid, force=action.force
+                )
+            case a.DeleteStatefulSet():
+                await self._kube.delete(
+                    "apps/v1", "StatefulSet", space, action.name, orphan=action.orphan
+                )
+            case a.DeleteClaim():
+                kind = "PersistentVolumeClaim"
+                await self._kube.delete("v1", kind, space, action.name, uid=action.uid)
+            case a.RequestIdentity():
+                await memory.identity.request(self._kube, desired, action.issuer, action.generation)
+            case _:
+                await memory.link.change(action, memory.addresses)
+
+    async def _apply(self, action: a.ApplyChild, desired: Desired) -> None:
+        """Applies an object; one that was not seen may be somebody else's."""
+        if action.is_new:
+            version = API_VERSIONS[action.kind]
+            try:
+                found = await self._kube.get(version, action.kind, desired.namespace, action.name)
+            except ApiError as error:
+                if not error.is_gone:
+                    raise
+            else:
+                owners = found["metadata"].get("ownerReferences") or ()
+                is_ours = desired.uid in {owner["uid"] for owner in owners}
+                label = (found["metadata"].get("labels") or {}).get(names.LABEL_REGISTRY)
+                if not is_ours and label != desired.name:
+                    words = "it is there and belongs to somebody else; rename one of the two"
+                    raise ApiError(409, "AlreadyExists", words)
+        await self._kube.apply(action.manifest)
+
+
+def _fail_for_tests(key: str) -> None:
+    prefix = os.environ.get(FAILPOINT)
+    if prefix and key.startswith(prefix):
+        log.error("killed by the failpoint %s at %s", prefix, key)
+        os.kill(os.getpid(), 9)

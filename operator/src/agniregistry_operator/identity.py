@@ -1,0 +1,175 @@
+"""The operator's own certificates: one a registry, whose key is made here and never leaves.
+
+They are asked for with a CertificateRequest, so the operator needs no right to read any Secret,
+and the answer names the root that vouches for the registry. Only with Secrets of the user's own
+is one Secret read, by its name.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from agniregistry.identity import Tls
+from agniregistry_operator.kube import ApiError, Kube, path_of
+from agniregistry_operator.manifests.certificates import operator_id, operator_request
+from agniregistry_operator.model.desired import Desired
+from agniregistry_operator.names import root
+
+VERSION, KIND = "cert-manager.io/v1", "CertificateRequest"
+RENEW_SHARE = 3
+"""A certificate is asked for anew when a third of its life is left."""
+
+
+@dataclass
+class Issued:
+    """A certificate that the operator holds."""
+
+    certificate: bytes
+    key: bytes
+    root: str
+    renew_at: float
+    ends_at: float
+
+
+@dataclass
+class Pending:
+    """A request under way."""
+
+    name: str
+    key: bytes
+
+
+@dataclass
+class Identity:
+    """What the operator holds for one registry."""
+
+    folder: Path
+    issued: dict[int, Issued] = field(default_factory=dict)
+    pending: dict[int, Pending] = field(default_factory=dict)
+    fault: str = ""
+
+    def good(self, now: float) -> frozenset[int]:
+        """The roots under which a certificate is good for a while."""
+        return frozenset(number for number, found in self.issued.items() if now < found.renew_at)
+
+    def roots(self) -> dict[int, str]:
+        """The roots that were answered."""
+        return {number: found.root for number, found in self.issued.items() if found.root}
+
+    def files(self, generation: int, bundle: str) -> Tls | None:
+        """Files for the SDK, which looks at them by itself; None while there is none."""
+        found = self.issued.get(generation)
+        if found is None or not (bundle or found.root):
+            return None
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _put(self.folder / "ca.crt", (bundle or found.root).encode())
+        _put(self.folder / "tls.key", found.key)
+        _put(self.folder / "tls.crt", found.certificate)
+        return Tls(
+            ca_file=str(self.folder / "ca.crt"),
+            cert_file=str(self.folder / "tls.crt"),
+            key_file=str(self.folder / "tls.key"),
+        )
+
+    def forget(self) -> None:
+        """Deletes the files."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def request(
+        self, kube: Kube, desired: Desired, issuer: Mapping[str, str], generation: int
+    ) -> None:
+        """Asks for a certificate, or looks how far that is."""
+        pending = self.pending.get(generation)
+        if pending is None:
+            name = f"{root(desired.name, generation)}-operator-{secrets.token_hex(4)}"
+            key, csr = _new_request(operator_id(desired))
+            manifest = operator_request(desired, name, base64.b64encode(csr).decode(), issuer)
+            await kube.call("POST", path_of(VERSION, KIND, desired.namespace), manifest)
+            self.pending[generation] = Pending(name, key)
+            return
+        path = path_of(VERSION, KIND, desired.namespace, pending.name)
+        try:
+            answer = await kube.call("GET", path)
+        except ApiError as error:
+            if error.is_gone:
+                del self.pending[generation]
+            raise
+        done = self._take(generation, pending, answer)
+        if done:
+            del self.pending[generation]
+            await kube.delete(VERSION, KIND, desired.namespace, pending.name)
+
+    def _take(self, generation: int, pending: Pending, answer: Mapping[str, Any]) -> bool:
+        """Takes what was issued; says whether the request has ended."""
+        status = answer.get("status") or {}
+        conditions = {c["type"]: c for c in status.get("conditions") or ()}
+        for kind in ("Denied", "InvalidRequest"):
+            if conditions.get(kind, {}).get("status") == "True":
+                self.fault = conditions[kind].get("message", kind)
+                return True
+        ready = conditions.get("Ready", {})
+        if ready.get("reason") == "Failed":
+            self.fault = ready.get("message", "the request failed")
+            return True
+        if not status.get("certificate"):
+            self.fault = ready.get("message", "")
+            return False
+        pem = base64.b64decode(status["certificate"])
+        authority = base64.b64decode(status.get("ca") or "").decode()
+        self.issued[generation] = _issued(pem, pending.key, authority)
+        self.fault = ""
+        return True
+
+    async def read_secret(self, kube: Kube, desired: Desired) -> str:
+        """Takes the user's own Secret; answers its roots."""
+        name = desired.tls.operator_secret
+        secret = await kube.get("v1", "Secret", desired.namespace, name)
+        data = {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
+        missing = [key for key in ("tls.crt", "tls.key", "ca.crt") if key not in data]
+        if missing:
+            raise ApiError(404, "Incomplete", f"it has no {', '.join(missing)}")
+        bundle = data["ca.crt"].decode()
+        self.issued[0] = _issued(data["tls.crt"], data["tls.key"], bundle)
+        self.issued[0].renew_at = self.issued[0].ends_at
+        return bundle
+
+
+def _issued(pem: bytes, key: bytes, authority: str) -> Issued:
+    leaf = x509.load_pem_x509_certificate(pem)
+    begins, ends = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+    return Issued(pem, key, authority, ends - (ends - begins) / RENEW_SHARE, ends)
+
+
+def _new_request(spiffe_id: str) -> tuple[bytes, bytes]:
+    """A new key, and the request for its certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)])
+    builder = x509.CertificateSigningRequestBuilder()
+    builder = builder.subject_name(x509.Name([])).add_extension(names, critical=True)
+    csr = builder.sign(key, hashes.SHA256())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return pem, csr.public_bytes(serialization.Encoding.PEM)
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Puts a file in place as a whole, if it is to be different."""
+    if path.exists() and path.read_bytes() == content:
+        return
+    beside = path.with_suffix(".new")
+    beside.touch(mode=0o600)
+    beside.write_bytes(content)
+    beside.replace(path)

@@ -1,0 +1,182 @@
+"""The registry's own word: its members, its partitions, and the admin calls, through the SDK."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from agniregistry import types as t
+from agniregistry.client import AsyncClient, RetryPolicy, Timeout
+from agniregistry.errors import AgniError
+from agniregistry.identity import Tls
+from agniregistry.placement import Cluster, Node, NodeState, Partition, SetWanted, TransferLeader
+from agniregistry_operator.model import actions as a
+from agniregistry_operator.model.observed import Member, Registry
+
+ANSWER_MS = 3_000
+"""How long a node may take to show that it is there."""
+CHANGE_MS = 10_000
+"""How long an admin call may take."""
+LAG_ENTRIES_MAX = 1_000
+"""Log entries that a node may be behind and still count as caught up."""
+
+
+class Link:
+    """Connections to one registry's nodes; belongs to the event loop in which it was made."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._clients: dict[str, AsyncClient] = {}
+        self._tls: Tls | None = None
+        self.fault = ""
+        """Why nobody answered, in the last look."""
+
+    async def aclose(self) -> None:
+        """Ends all connections."""
+        for client in self._clients.values():
+            await client.aclose()
+        self._clients.clear()
+
+    async def use(self, tls: Tls, addresses: Sequence[str]) -> None:
+        """Keeps connections to these addresses alone."""
+        if tls != self._tls:
+            await self.aclose()
+        self._tls = tls
+        for address in [known for known in self._clients if known not in addresses]:
+            await self._clients.pop(address).aclose()
+
+    def _client(self, address: str) -> AsyncClient:
+        if address not in self._clients:
+            assert self._tls is not None, "use() comes first"
+            self._clients[address] = AsyncClient(
+                address,
+                tls=self._tls,
+                timeout=Timeout(total_ms=ANSWER_MS),
+                retry=RetryPolicy(max_attempts=1),
+            )
+        return self._clients[address]
+
+    async def look(self, addresses: Sequence[str]) -> Registry | None:
+        """What the registry says; None while nobody answers."""
+        answers = await asyncio.gather(*[self._status(address) for address in addresses])
+        statuses = dict(zip(addresses, answers, strict=True))
+        alive = [address for address, status in statuses.items() if status is not None]
+        found: t.ClusterMembers | None = None
+        for address in alive:
+            try:
+                found = await self._client(address).members()
+                break
+            except AgniError as error:
+                self.fault = error.message
+        if found is None or not found.members:
+            return None
+        self.fault = ""
+        cluster_id = next(status.cluster_id for status in statuses.values() if status is not None)
+        return registry_of(cluster_id, found, [s for s in statuses.values() if s is not None])
+
+    async def _status(self, address: str) -> t.ClusterStatus | None:
+        try:
+            return await self._client(address).status()
+        except AgniError as error:
+            self.fault = f"{address}: {error.message}"
+            # A pod that comes again has another address, and gRPC asks a name's address of one
+            # connection once in 30 seconds at most: a new connection asks at once.
+            if (client := self._clients.pop(address, None)) is not None:
+                await client.aclose()
+            return None
+
+    async def change(self, action: a.Action, addresses: Sequence[str]) -> None:
+        """One admin call, to whichever node answers.
+
+        Raises:
+            AgniError: It was refused, or nobody answered.
+        """
+        last: AgniError | None = None
+        for address in addresses:
+            try:
+                await self._change(self._client(address), action)
+                return
+            except AgniError as error:
+                if not error.retryable:
+                    raise
+                last = error
+        if last is not None:
+            raise last
+
+    async def _change(self, client: AsyncClient, action: a.Action) -> None:
+        match action:
+            case a.DrainMember():
+                call = client.drain_member
+            case a.ReturnMember():
+                call = client.return_member
+            case a.RemoveMember():
+                call = client.remove_member
+            case a.MoveStep(step=SetWanted() as step):
+                await client.place_partition(
+                    step.partition,
+                    step.nodes,
+                    expected_version=step.expected_version,
+                    author_epoch=self._epoch,
+                    timeout_ms=CHANGE_MS,
+                )
+                return
+            case a.MoveStep(step=TransferLeader() as step):
+                await client.transfer_leader(step.partition, step.to, timeout_ms=CHANGE_MS)
+                return
+            case _:
+                raise TypeError(f"{a.key_of(action)} is no admin call")
+        await call(action.node_id, author_epoch=self._epoch, timeout_ms=CHANGE_MS)
+
+
+def registry_of(
+    cluster_id: str, found: t.ClusterMembers, statuses: Sequence[t.ClusterStatus]
+) -> Registry:
+    """The registry as the planner sees it. Pure."""
+    by_id = {status.node_id: status for status in statuses}
+    committed: dict[int, int] = {}
+    for status in statuses:
+        for part in status.partitions:
+            known = committed.get(part.partition, 0)
+            committed[part.partition] = max(known, part.commit_index)
+    members = tuple(_member(member, by_id.get(member.node_id), committed) for member in
+                    found.members)  # fmt: skip
+    nodes = tuple(Node(m.node_id, m.name, m.zone, m.state, reachable=m.reachable) for m in members)
+    partitions = tuple(
+        Partition(
+            number=placement.partition,
+            wanted=placement.wanted,
+            version=placement.wanted_version,
+            voters=placement.voters,
+            learners=placement.learners,
+            leader=placement.leader_id,
+        )
+        for placement in found.placements
+    )
+    cluster = Cluster(nodes, partitions, found.replication)
+    return Registry(cluster_id, cluster, members, found.system_leader_id)
+
+
+def _member(
+    member: t.ClusterMember, status: t.ClusterStatus | None, committed: dict[int, int]
+) -> Member:
+    state = NodeState(member.state.value)
+    is_there = status is not None and state is not NodeState.LEFT
+    lagging = status is not None and any(
+        part.applied_index + LAG_ENTRIES_MAX < committed.get(part.partition, 0)
+        for part in status.partitions
+    )
+    ends_ms = getattr(status, "certificate_not_after_ms", 0)
+    return Member(
+        node_id=member.node_id,
+        name=member.name,
+        zone=member.zone,
+        state=state,
+        replaces=member.replaces,
+        reachable=is_there,
+        version=status.version if status else "",
+        trust_hash=getattr(status, "trust_bundle_sha256", ""),
+        certificate_not_after=ends_ms / 1000 if ends_ms else None,
+        lagging=lagging,
+        writable=status.writable if status else True,
+        fault=status.message if status else "",
+    )

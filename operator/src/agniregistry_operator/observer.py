@@ -1,0 +1,140 @@
+"""Looks at one registry: lists its objects, asks the registry, and makes the picture of both.
+
+Every look asks the API server anew. A picture kept by watches can lag behind what the operator has
+just done; watches only say when to look (docs/decisions/0006).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agniregistry_operator import names, reading
+from agniregistry_operator.identity import Identity
+from agniregistry_operator.kube import ApiError, Kube, path_of
+from agniregistry_operator.link import Link
+from agniregistry_operator.manifests.base import API_VERSIONS
+from agniregistry_operator.model.desired import Desired, TlsMode
+from agniregistry_operator.model.observed import Child, Observed
+from agniregistry_operator.model.status import status_of
+
+LISTED = (
+    *("StatefulSet", "Pod", "PersistentVolumeClaim", "Service", "ConfigMap", "ServiceAccount"),
+    *("PodDisruptionBudget", "NetworkPolicy"),
+)
+OF_CERT_MANAGER = ("Certificate", "Issuer")
+NOT_APPLIED = ("Pod", "PersistentVolumeClaim")
+"""Kinds that the operator looks at, but that its StatefulSets make."""
+
+Machines = Callable[[], Mapping[str, reading.Machine] | None]
+
+
+@dataclass
+class Memory:
+    """What is kept between two looks at one registry. Nothing of it is needed after a restart."""
+
+    identity: Identity
+    link: Link
+    addresses: tuple[str, ...] = ()
+    refusals: dict[str, str] = field(default_factory=dict)
+
+
+class Observer:
+    """Makes pictures."""
+
+    def __init__(self, kube: Kube, machines: Machines, now: Callable[[], float]) -> None:
+        self._kube, self._machines, self._now = kube, machines, now
+
+    async def look(self, resource: Mapping[str, Any], desired: Desired, memory: Memory) -> Observed:
+        """One picture.
+
+        Raises:
+            ApiError: The API server couldn't be asked.
+        """
+        listed = await asyncio.gather(*[self._list(kind, desired) for kind in LISTED])
+        found = dict(zip(LISTED, listed, strict=True))
+        has_cert_manager = True
+        if desired.tls.mode is not TlsMode.SECRETS:
+            try:
+                for kind in OF_CERT_MANAGER:
+                    found[kind] = await self._list(kind, desired)
+            except ApiError as error:
+                if not error.is_gone:
+                    raise
+                has_cert_manager = False
+        children: dict[tuple[str, str], Child] = {}
+        for kind, items in found.items():
+            for plain in items if kind not in NOT_APPLIED else ():
+                child = reading.child_of(plain, kind, desired.uid)
+                children[kind, child.name] = child
+        status = status_of(resource.get("status"))
+        trust = await self._trust(found["ConfigMap"], desired, memory)
+        roots, bundle, user_trust, fault = trust
+        generation = status.trust.generation or desired.tls.generation
+        if desired.tls.mode is not TlsMode.BOOTSTRAP:
+            generation = 0
+        sets = reading.stateful_sets(found["StatefulSet"])
+        registry = None
+        memory.addresses = tuple(
+            names.client_address(desired.name, desired.namespace, index) for index in sorted(sets)
+        )
+        tls = memory.identity.files(generation, bundle)
+        if tls is not None and sets and not desired.hibernate:
+            await memory.link.use(tls, memory.addresses)
+            registry = await memory.link.look(memory.addresses)
+        machines = self._machines()
+        return Observed(
+            status=status,
+            children=children,
+            stateful_sets=sets,
+            pods=reading.pods(found["Pod"], machines, found["PersistentVolumeClaim"], self._now()),
+            claims=reading.claims_of(found["PersistentVolumeClaim"], desired.uid),
+            certificates=reading.certificates(found.get("Certificate", ()), desired),
+            zones=reading.zones_of(desired, (machines or {}).values()),
+            zones_known=machines is not None,
+            roots=roots,
+            user_trust=user_trust,
+            identities=memory.identity.good(self._now()),
+            identity_fault=fault or memory.identity.fault,
+            has_cert_manager=has_cert_manager,
+            registry=registry,
+            registry_fault=memory.link.fault,
+            refusals=dict(memory.refusals),
+        )
+
+    async def _list(self, kind: str, desired: Desired) -> list[dict[str, Any]]:
+        path = path_of(API_VERSIONS[kind], kind, desired.namespace)
+        query = {"labelSelector": f"{names.LABEL_REGISTRY}={desired.name}"}
+        answer = await self._kube.call("GET", path, query=query)
+        items: list[dict[str, Any]] = answer.get("items") or []
+        return items
+
+    async def _trust(
+        self, maps: list[dict[str, Any]], desired: Desired, memory: Memory
+    ) -> tuple[dict[int, str], str, str | None, str]:
+        """Roots by generation, the bundle in use, the user's own roots, and what is wrong."""
+        if desired.tls.mode is TlsMode.SECRETS:
+            try:
+                return {}, await memory.identity.read_secret(self._kube, desired), None, ""
+            except (ApiError, ValueError) as error:
+                return {}, "", None, str(error)
+        own = names.trust(desired.name)
+        data = next((m.get("data") or {} for m in maps if m["metadata"]["name"] == own), {})
+        roots = memory.identity.roots()
+        for key, pem in data.items():
+            number = key.removeprefix("root-").removesuffix(".crt")
+            if key.startswith("root-") and number.isdigit():
+                roots[int(number)] = pem
+        roots.pop(0, None)
+        user_trust, fault = None, ""
+        if desired.tls.mode is TlsMode.ISSUER:
+            try:
+                name = desired.tls.trust_config_map
+                given = await self._kube.get("v1", "ConfigMap", desired.namespace, name)
+                user_trust = (given.get("data") or {}).get("ca.crt")
+            except ApiError as error:
+                if not error.is_gone:
+                    raise
+        return roots, data.get("ca.crt", "") or (user_trust or ""), user_trust, fault

@@ -1,0 +1,1 @@
+"""Pure decisions: from what is seen and what is wanted to the next safe actions and the status."""

@@ -1,0 +1,176 @@
+"""`plan`: from what is seen and what is wanted to a sentence, the next safe actions, the status.
+
+The parts below are asked in turn; the first that has something to do decides. So there is one
+operation at a time, and after a restart of the operator the same picture gives the same plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from agniregistry_operator.manifests.base import selector
+from agniregistry_operator.model.actions import Action, MoveStep, key_of
+from agniregistry_operator.model.desired import Desired
+from agniregistry_operator.model.observed import Observed
+from agniregistry_operator.model.status import Status
+from agniregistry_operator.planning import conditions as say
+from agniregistry_operator.planning.gates import why_unready
+from agniregistry_operator.planning.moving import balance, scale_in
+from agniregistry_operator.planning.repair import (
+    bootstrap,
+    finish_doomed_volume,
+    replace_lost,
+    restart_broken,
+    take_back,
+    wait_for_nodes,
+)
+from agniregistry_operator.planning.rolling import update, update_hash
+from agniregistry_operator.planning.trust import TrustPlan, plan_trust
+from agniregistry_operator.planning.upkeep import missing_stateful_sets, taken_names, upkeep
+from agniregistry_operator.planning.view import Outcome, View
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now, and what to say."""
+
+    sentence: str
+    actions: tuple[Action, ...]
+    status: Status
+
+
+def plan(observed: Observed, desired: Desired, now: float) -> Plan:
+    """Answer the next safe actions. Pure: the same picture always gives the same plan."""
+    view = View(observed, desired, now)
+    if desired.deleting:
+        return Plan("it is being deleted; what it owns goes with it", (), observed.status)
+    trust = plan_trust(view)
+    if desired.paused:
+        outcome = Outcome("paused: nothing is changed")
+        return Plan(outcome.sentence, (), _status(view, outcome, trust))
+    found = taken_names(view, trust)
+    if found:
+        words = f"{', '.join(found)} is there and belongs to somebody else; rename one of the two"
+        outcome = Outcome(words, stalled=("NameTaken", words))
+    else:
+        outcome = _decide(view, trust)
+        there = view.is_founded and not desired.hibernate
+        missing = missing_stateful_sets(view, view.wanted) if there else []
+        actions = (*upkeep(view, trust), *missing, *outcome.actions)
+        outcome = replace(outcome, actions=_distinct(actions))
+    outcome = _with_refusals(view, outcome)
+    status = _status(view, outcome, trust)
+    return Plan(outcome.sentence, outcome.actions, status)
+
+
+def _distinct(actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """Each action once: upkeep and an operation may want the same."""
+    return tuple({key_of(action): action for action in actions}.values())
+
+
+def _decide(view: View, trust: TrustPlan) -> Outcome:
+    """The one operation of now."""
+    if trust.blocked and not view.is_founded:
+        reason, words = trust.blocked
+        stalled = None if reason == "RootPending" else (reason, words)
+        operation = view.operation("Bootstrap", "Identity")
+        return Outcome(words, operation, stalled=stalled, moves=False)
+    if view.desired.hibernate:
+        return _hibernate(view)
+    outcome = (
+        restart_broken(view)
+        or bootstrap(view)
+        or finish_doomed_volume(view)
+        or replace_lost(view)
+        or take_back(view)
+        or wait_for_nodes(view)
+        or _in_order(view)
+        or Outcome("")
+    )
+    return _with_moves(view, trust, outcome)
+
+
+def _in_order(view: View) -> Outcome | None:
+    """Update and scale-in: whichever has begun goes on, else whoever leaves goes first."""
+    before = view.observed.status.operation
+    if before is not None and before.kind == "Update":
+        return update(view) or scale_in(view)
+    return scale_in(view) or update(view)
+
+
+def _hibernate(view: View) -> Outcome:
+    left = len(view.observed.pods)
+    if not left:
+        return Outcome("hibernating: all volumes are kept", moves=False)
+    operation = view.operation("Hibernate", "Stop", progress=f"{left} pods left")
+    return Outcome(f"going to sleep: {left} pods to stop", operation, moves=False)
+
+
+def _with_moves(view: View, trust: TrustPlan, outcome: Outcome) -> Outcome:
+    """Adds what may go on beside an operation: balancing, and the rotation of roots."""
+    moves = balance(view) if outcome.moves else None
+    if moves is not None:
+        outcome = replace(
+            outcome,
+            sentence=outcome.sentence or moves.sentence,
+            operation=outcome.operation or moves.operation,
+            actions=(*outcome.actions, *moves.actions),
+            notes=moves.notes,
+        )
+    if trust.sentence:
+        operation = outcome.operation or view.operation("Trust", trust.trust.step)
+        sentence = outcome.sentence or trust.sentence
+        outcome = replace(outcome, operation=operation, sentence=sentence)
+    return outcome if outcome.sentence else replace(outcome, sentence=_settled(view, outcome))
+
+
+def _settled(view: View, outcome: Outcome) -> str:
+    if view.registry is None:
+        return f"nobody answers: {view.observed.registry_fault or 'no node is reached'}"
+    if outcome.notes:
+        return outcome.notes[0]
+    count = len(view.wanted)
+    return "1 node is ready" if count == 1 else f"all {count} nodes are ready and balanced"
+
+
+def _with_refusals(view: View, outcome: Outcome) -> Outcome:
+    """Says what was refused the last time, if it is wanted still.
+
+    A step of the planner that came too late is none of these: the next one is made anew.
+    """
+    wanted = {key_of(action) for action in outcome.actions if not isinstance(action, MoveStep)}
+    for key, words in view.observed.refusals.items():
+        if key in wanted and outcome.stalled is None:
+            return replace(outcome, stalled=("Refused", f"{key} was refused: {words}"))
+    return outcome
+
+
+def _status(view: View, outcome: Outcome, trust: TrustPlan) -> Status:
+    before = view.observed.status
+    cluster_id = before.cluster_id
+    if not cluster_id and view.registry is not None and not view.desired.paused:
+        joined = all(view.member(index) is not None for index in view.founders)
+        cluster_id = view.registry.cluster_id if joined else ""
+    replaced = outcome.replaced or before.replaced
+    if not view.desired.replace:
+        replaced = ""
+    shown = sorted({*view.wanted, *view.leaving})
+    labels = ",".join(f"{key}={value}" for key, value in selector(view.desired).items())
+    waits = view.desired.supervised and not view.desired.hibernate
+    kept = view.desired.paused
+    return Status(
+        observed_generation=before.observed_generation if kept else view.desired.generation,
+        message=outcome.sentence,
+        conditions=say.conditions(view, outcome, trust),
+        nodes=tuple(say.node_status(view, index) for index in shown),
+        ready_nodes=sum(why_unready(view, index) is None for index in view.wanted),
+        current_nodes=len(view.observed.stateful_sets),
+        leader_balance=say.leader_balance(view),
+        selector=labels,
+        operation=before.operation if kept else outcome.operation,
+        update_hash=update_hash(view) if waits else "",
+        cluster_id=cluster_id,
+        trust=before.trust if kept else trust.trust,
+        version=say.version(view),
+        replaced=replaced,
+    )

@@ -1,0 +1,232 @@
+"""From objects as the API server answers them to the values of `model.observed`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agniregistry_operator import names
+from agniregistry_operator.manifests.ownership import own_fields
+from agniregistry_operator.model import observed as o
+from agniregistry_operator.model.desired import Desired
+from agniregistry_operator.model.times import parse
+
+Plain = Mapping[str, Any]
+
+WAITING = frozenset({
+    *("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"),
+    *("CrashLoopBackOff", "RunContainerError"),
+    *("CreateContainerConfigError", "CreateContainerError"),
+})  # fmt: skip
+"""Reasons for which a container waits that don't go away by waiting."""
+MESSAGE_MAX = 300
+"""Characters of somebody else's words that are passed on."""
+SILENCE_S = 60.0
+"""Time after a pod's last moment from which on its silence means that its machine is gone."""
+SELECTED_MACHINE = "volume.kubernetes.io/selected-node"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine (a Node of Kubernetes)."""
+
+    name: str
+    labels: Mapping[str, str]
+    ready: bool = True
+    ready_changed_at: float = 0.0
+    schedulable: bool = True
+
+
+def machine_of(plain: Plain) -> Machine:
+    """Reads a Node."""
+    ready = _condition(plain, "Ready")
+    return Machine(
+        name=plain["metadata"]["name"],
+        labels=dict(plain["metadata"].get("labels") or {}),
+        ready=ready.get("status") == "True",
+        ready_changed_at=parse(ready.get("lastTransitionTime")) or 0.0,
+        schedulable=not (plain.get("spec") or {}).get("unschedulable", False),
+    )
+
+
+def _condition(plain: Plain, kind: str) -> Plain:
+    conditions = (plain.get("status") or {}).get("conditions") or ()
+    return next((found for found in conditions if found.get("type") == kind), {})
+
+
+def zones_of(desired: Desired, machines: Iterable[Machine]) -> tuple[str, ...]:
+    """The zones that have a machine on which a node may run."""
+    if not desired.zone_key:
+        return ()
+    selector = dict(desired.part("scheduling").get("nodeSelector") or {})
+    return tuple(sorted({
+        zone
+        for machine in machines
+        if machine.ready and machine.schedulable
+        and all(machine.labels.get(key) == value for key, value in selector.items())
+        and (zone := machine.labels.get(desired.zone_key))
+    }))  # fmt: skip
+
+
+def child_of(plain: Plain, kind: str, uid: str) -> o.Child:
+    """Reads any object that the operator applied."""
+    meta = plain["metadata"]
+    owners = {owner["uid"] for owner in meta.get("ownerReferences") or ()}
+    return o.Child(
+        kind,
+        meta["name"],
+        (meta.get("annotations") or {}).get(names.ANNOTATION_HASH, ""),
+        own_fields(meta.get("managedFields") or ()),
+        uid in owners,
+    )
+
+
+def _index(plain: Plain) -> int | None:
+    text = (plain["metadata"].get("labels") or {}).get(names.LABEL_INDEX, "")
+    return int(text) if text.isdigit() else None
+
+
+def stateful_sets(items: Iterable[Plain]) -> dict[int, o.StatefulSet]:
+    """Reads StatefulSets."""
+    found = {}
+    for plain in items:
+        index, notes = _index(plain), plain["metadata"].get("annotations") or {}
+        if index is None:
+            continue
+        seeds = notes.get(names.ANNOTATION_SEEDS, "")
+        claims = plain["spec"].get("volumeClaimTemplates") or [{}]
+        requests = claims[0].get("spec", {}).get("resources", {}).get("requests", {})
+        found[index] = o.StatefulSet(
+            index=index,
+            zone=notes.get(names.ANNOTATION_ZONE, ""),
+            seeds=tuple(seeds.split(",")) if seeds else (),
+            life=int(notes.get(names.ANNOTATION_LIFE) or 0),
+            claim_size=requests.get("storage", ""),
+            deleting=bool(plain["metadata"].get("deletionTimestamp")),
+        )
+    return found
+
+
+def pods(
+    items: Iterable[Plain],
+    machines: Mapping[str, Machine] | None,
+    claims: Iterable[Plain],
+    now: float,
+) -> dict[int, o.Pod]:
+    """Reads pods; `machines` is None where they can't be looked at."""
+    selected = {
+        index: (plain["metadata"].get("annotations") or {}).get(SELECTED_MACHINE, "")
+        for plain in claims
+        if (index := _index(plain)) is not None
+    }
+    found = {}
+    for plain in items:
+        index = _index(plain)
+        if index is None or (plain.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            continue
+        meta, ready = plain["metadata"], _condition(plain, "Ready")
+        created = parse(meta.get("creationTimestamp")) or 0.0
+        reason, message = _fault(plain)
+        found[index] = o.Pod(
+            index=index,
+            uid=meta["uid"],
+            template_hash=(meta.get("annotations") or {}).get(names.ANNOTATION_TEMPLATE, ""),
+            created_at=created,
+            ready=ready.get("status") == "True",
+            ready_changed_at=parse(ready.get("lastTransitionTime")) or created,
+            deleting=bool(meta.get("deletionTimestamp")),
+            machine=plain["spec"].get("nodeName", ""),
+            machine_gone_since=_gone_since(plain, machines, selected.get(index, ""), now),
+            fault=f"{reason}: {message}" if message else reason,
+            fault_reason=reason,
+        )
+    return found
+
+
+def _gone_since(
+    plain: Plain, machines: Mapping[str, Machine] | None, selected: str, now: float
+) -> float | None:
+    """Since when a pod's machine, or the only one it could run on, is gone."""
+    meta, ready = plain["metadata"], _condition(plain, "Ready")
+    if ready.get("status") == "True":
+        return None
+    if machines is None:
+        # What only the pod shows: it was told to stop long ago, and nobody says that it did.
+        ended = parse(meta.get("deletionTimestamp"))
+        return ended if ended is not None and now - ended > SILENCE_S else None
+    name = plain["spec"].get("nodeName") or selected
+    if not name:
+        return None
+    machine = machines.get(name)
+    changed = parse(ready.get("lastTransitionTime")) or parse(meta.get("creationTimestamp")) or 0.0
+    if machine is None:
+        return changed
+    return None if machine.ready else (machine.ready_changed_at or changed)
+
+
+def _fault(plain: Plain) -> tuple[str, str]:
+    """Why a pod doesn't run: a stable word, and Kubernetes' own words."""
+    status = plain.get("status") or {}
+    scheduled = _condition(plain, "PodScheduled")
+    if scheduled.get("reason") == "Unschedulable":
+        return "Unschedulable", _words(scheduled.get("message", ""))
+    for container in status.get("containerStatuses") or ():
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in WAITING:
+            continue
+        ended = (container.get("lastState") or {}).get("terminated") or {}
+        said = ended.get("message") or waiting.get("message") or ""
+        return str(waiting["reason"]), _words(said)
+    return "", ""
+
+
+def _words(text: str) -> str:
+    """The last of somebody else's words, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= MESSAGE_MAX else f"…{line[-MESSAGE_MAX:]}"
+
+
+def claims_of(items: Iterable[Plain], uid: str) -> dict[int, o.Claim]:
+    """Reads volume claims."""
+    found = {}
+    for plain in items:
+        index, meta = _index(plain), plain["metadata"]
+        if index is None:
+            continue
+        status, notes = plain.get("status") or {}, meta.get("annotations") or {}
+        requests = (plain["spec"].get("resources") or {}).get("requests") or {}
+        found[index] = o.Claim(
+            index=index,
+            uid=meta["uid"],
+            size=requests.get("storage", ""),
+            capacity=(status.get("capacity") or {}).get("storage", ""),
+            deleting=bool(meta.get("deletionTimestamp")),
+            lost=status.get("phase") == "Lost",
+            owned=uid in {owner["uid"] for owner in meta.get("ownerReferences") or ()},
+            bound=bool(plain["spec"].get("volumeName")),
+            zone=notes.get(names.ANNOTATION_ZONE),
+            life=int(notes.get(names.ANNOTATION_LIFE) or 0),
+        )
+    return found
+
+
+def certificates(items: Iterable[Plain], desired: Desired) -> dict[int, o.Certificate]:
+    """Reads the nodes' certificates."""
+    found = {}
+    for plain in items:
+        meta = plain["metadata"]
+        index = desired.index_of(meta["name"])
+        if index is None:
+            continue
+        ready, issuing = _condition(plain, "Ready"), _condition(plain, "Issuing")
+        seen = ready.get("observedGeneration", meta.get("generation"))
+        is_ready = ready.get("status") == "True" and seen == meta.get("generation")
+        found[index] = o.Certificate(
+            index=index,
+            issuer=plain["spec"]["issuerRef"]["name"],
+            ready=is_ready and issuing.get("status") != "True",
+            not_after=parse((plain.get("status") or {}).get("notAfter")),
+            message=_words(issuing.get("message") or ready.get("message") or ""),
+        )
+    return found

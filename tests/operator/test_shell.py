@@ -1,0 +1,292 @@
+"""The thin parts: objects read, the lease, the operator's certificate, the registry's answers."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+from test_plan import wanted
+
+from agniregistry import types as t
+from agniregistry_operator import reading
+from agniregistry_operator.identity import Identity
+from agniregistry_operator.kube import ApiError, path_of
+from agniregistry_operator.lease import Elector
+from agniregistry_operator.link import registry_of
+from agniregistry_operator.model import status as s
+from agniregistry_operator.model.quantities import bytes_of
+from agniregistry_operator.model.times import seconds_of
+
+OLD = "2026-01-01T00:00:00Z"
+NOW = dt.datetime(2026, 1, 1, 1, tzinfo=dt.UTC).timestamp()
+
+
+def pod(**changes: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "metadata": {
+            "name": "web-1-0",
+            "uid": "u",
+            "creationTimestamp": OLD,
+            "labels": {"agnistack.online/index": "1"},
+        },
+        "spec": {"nodeName": "m1"},
+        "status": {"conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": OLD}]},
+    }
+    plain["status"] |= changes
+    return plain
+
+
+def read(plain: dict[str, Any], machines: Any = None) -> Any:
+    return reading.pods([plain], machines, [], NOW)[1]
+
+
+def test_why_a_pod_does_not_run() -> None:
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    found = read(pod(containerStatuses=[{"state": waiting}]))
+    assert found.fault == "ImagePullBackOff: no such image"
+    crash = {
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+        "lastState": {"terminated": {"message": "wal/7 at 81: corrupt"}},
+    }
+    assert read(pod(containerStatuses=[crash])).fault == "CrashLoopBackOff: wal/7 at 81: corrupt"
+    unscheduled = {"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3 machines"}
+    assert read(pod(conditions=[unscheduled])).fault_reason == "Unschedulable"
+    creating = {"state": {"waiting": {"reason": "ContainerCreating"}}}
+    assert read(pod(containerStatuses=[creating])).fault == ""
+
+
+def test_a_machine_that_is_gone() -> None:
+    well = reading.Machine("m1", {}, ready=True)
+    gone = reading.Machine("m1", {}, ready=False, ready_changed_at=7.0)
+    assert read(pod(), {"m1": well}).machine_gone_since is None
+    assert read(pod(), {"m1": gone}).machine_gone_since == 7.0
+    assert read(pod(), {}).machine_gone_since is not None
+    stopping = pod()
+    stopping["metadata"]["deletionTimestamp"] = OLD
+    assert read(stopping).machine_gone_since is not None, "nobody says that it has stopped"
+    stopping["metadata"]["deletionTimestamp"] = "2026-01-01T00:59:50Z"
+    assert read(stopping).machine_gone_since is None
+    ready = pod(conditions=[{"type": "Ready", "status": "True", "lastTransitionTime": OLD}])
+    assert read(ready, {}).machine_gone_since is None
+
+
+def test_zones_of_machines_that_fit() -> None:
+    label = "topology.kubernetes.io/zone"
+    machines = [
+        reading.Machine("a", {label: "z1"}),
+        reading.Machine("b", {label: "z2", "disk": "fast"}),
+        reading.Machine("c", {label: "z3"}, ready=False),
+        reading.Machine("d", {label: "z4"}, schedulable=False),
+        reading.Machine("e", {}),
+    ]
+    assert reading.zones_of(wanted(), machines) == ("z1", "z2")
+    chosen = wanted(spec={"scheduling": {"nodeSelector": {"disk": "fast"}}})
+    assert reading.zones_of(chosen, machines) == ("z2",)
+    assert reading.zones_of(wanted(zone_key=""), machines) == ()
+
+
+def test_a_certificate_counts_only_as_it_is_asked_for_now() -> None:
+    plain: dict[str, Any] = {
+        "metadata": {"name": "web-1", "generation": 2},
+        "spec": {"issuerRef": {"name": "web-ca-1"}},
+        "status": {"conditions": [{"type": "Ready", "status": "True", "observedGeneration": 1}]},
+    }
+    assert not reading.certificates([plain], wanted())[1].ready
+    plain["status"]["conditions"][0]["observedGeneration"] = 2
+    assert reading.certificates([plain], wanted())[1].ready
+    plain["status"]["conditions"].append({"type": "Issuing", "status": "True"})
+    assert not reading.certificates([plain], wanted())[1].ready
+
+
+def test_paths() -> None:
+    assert path_of("v1", "Pod", "shop", "web-0-0") == "/api/v1/namespaces/shop/pods/web-0-0"
+    path = path_of("agnistack.online/v1alpha1", "AgniRegistry", "shop", "web", "status")
+    assert path == "/apis/agnistack.online/v1alpha1/namespaces/shop/agniregistries/web/status"
+    assert path_of("v1", "Node", "") == "/api/v1/nodes"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("10Gi", 10 << 30), ("1.5Gi", 3 << 29), ("500M", 500_000_000), ("1e3", 1000), ("", 0),
+     ("2E", 2 * 10**18), ("1000m", 1)],
+)  # fmt: skip
+def test_quantities(text: str, expected: int) -> None:
+    assert bytes_of(text) == expected
+
+
+def test_durations() -> None:
+    assert seconds_of("1h30m5s") == 5405
+    with pytest.raises(ValueError, match="duration"):
+        seconds_of("10 minutes")
+
+
+@given(
+    st.builds(
+        s.Status,
+        message=st.text(max_size=5),
+        operation=st.none() | st.builds(
+            s.Operation, st.sampled_from(["Update", "Trust"]), st.just("Wait"),
+            st.sampled_from(["", "web-1"]), st.integers(1, 2**31).map(float), st.just(""),
+        ),
+        cluster_id=st.sampled_from(["", "c" * 32]),
+        trust=st.builds(
+            s.Trust, st.integers(1, 9), st.tuples(st.integers(1, 9)), st.just("Settled")
+        ),
+        replaced=st.sampled_from(["", "web-1"]),
+    )
+)  # fmt: skip
+def test_what_must_survive_a_restart_does(status: s.Status) -> None:
+    found = s.status_of(status.to_dict())
+    for name in ("message", "operation", "cluster_id", "trust", "replaced"):
+        assert getattr(found, name) == getattr(status, name)
+
+
+class FakeKube:
+    """One Lease, with the API server's optimistic lock."""
+
+    def __init__(self) -> None:
+        self.lease: dict[str, Any] | None = None
+        self.version = 0
+
+    async def call(self, method: str, path: str, body: Any = None, **_: Any) -> dict[str, Any]:
+        if method == "GET":
+            if self.lease is None:
+                raise ApiError(404, "NotFound", "no lease")
+            return {**self.lease, "metadata": dict(self.lease["metadata"])}
+        given = body["metadata"].get("resourceVersion")
+        if self.lease is not None and given != self.lease["metadata"]["resourceVersion"]:
+            raise ApiError(409, "Conflict", "it has changed")
+        self.version += 1
+        meta = {**body["metadata"], "resourceVersion": str(self.version)}
+        self.lease = {**body, "metadata": meta}
+        return self.lease
+
+
+async def test_one_holds_the_lease_and_each_taking_has_a_higher_epoch() -> None:
+    kube, now = FakeKube(), [0.0]
+    first = Elector(kube, "ns", "l", "one", lambda: now[0])  # type: ignore[arg-type]
+    second = Elector(kube, "ns", "l", "two", lambda: now[0])  # type: ignore[arg-type]
+    assert await first._try()
+    assert not await second._try()
+    now[0] += 5
+    await first._renew()
+    assert not await second._try()
+    now[0] += 9
+    assert not await second._try(), "silence is counted from the last change that it saw"
+    now[0] += 2
+    assert await second._try()
+    assert second.epoch > first.epoch
+    with pytest.raises(ApiError):
+        await first._renew()
+    await second.release()
+    assert await first._try()
+    assert first.epoch > second.epoch
+
+
+async def test_a_deleted_lease_does_not_turn_epochs_back() -> None:
+    kube = FakeKube()
+    first = Elector(kube, "ns", "l", "one")  # type: ignore[arg-type]
+    assert await first._try()
+    kube.lease = None
+    second = Elector(kube, "ns", "l", "two")  # type: ignore[arg-type]
+    assert await second._try()
+    assert second.epoch >= first.epoch
+
+
+class FakeIssuer:
+    """Issues whatever is asked for."""
+
+    def __init__(self) -> None:
+        self.requests: dict[str, dict[str, Any]] = {}
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.denied = False
+
+    async def call(self, method: str, path: str, body: Any = None, **_: Any) -> dict[str, Any]:
+        if method == "POST":
+            self.requests[body["metadata"]["name"]] = body
+            return body
+        request = self.requests[path.rpartition("/")[2]]
+        if self.denied:
+            return {"status": {"conditions": [
+                {"type": "Denied", "status": "True", "message": "not you"}
+            ]}}  # fmt: skip
+        csr = x509.load_pem_x509_csr(base64.b64decode(request["spec"]["request"]))
+        begins = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+        names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        builder = x509.CertificateBuilder(
+            x509.Name([]), x509.Name([]), csr.public_key(), 1, begins,
+            begins + dt.timedelta(hours=3),
+        )  # fmt: skip
+        leaf = builder.add_extension(names, critical=True).sign(self.key, hashes.SHA256())
+        pem = leaf.public_bytes(serialization.Encoding.PEM)
+        return {"status": {
+            "certificate": base64.b64encode(pem).decode(),
+            "ca": base64.b64encode(b"the root").decode(),
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }}  # fmt: skip
+
+    async def delete(self, version: str, kind: str, space: str, name: str) -> None:
+        del self.requests[name]
+
+
+async def test_the_operator_gets_a_certificate_whose_key_never_leaves(tmp_path: Any) -> None:
+    issuer, identity = FakeIssuer(), Identity(tmp_path / "web")
+    reference = {"name": "web-ca-1", "kind": "Issuer", "group": "cert-manager.io"}
+    assert identity.files(1, "") is None
+    await identity.request(issuer, wanted(), reference, 1)  # type: ignore[arg-type]
+    assert "PRIVATE KEY" not in str(issuer.requests)
+    await identity.request(issuer, wanted(), reference, 1)  # type: ignore[arg-type]
+    assert not issuer.requests, "the request is tidied away"
+    assert identity.roots() == {1: "the root"}
+    begins = dt.datetime(2026, 1, 1, tzinfo=dt.UTC).timestamp()
+    assert identity.good(begins + 3600) == {1}
+    assert identity.good(begins + 2.5 * 3600) == frozenset(), "a third is left: time for another"
+    files = identity.files(1, "bundle")
+    assert files is not None
+    leaf = x509.load_pem_x509_certificate((tmp_path / "web/tls.crt").read_bytes())
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    assert uris == ["spiffe://web.shop.registry.internal/operator"]
+    assert (tmp_path / "web/tls.key").stat().st_mode & 0o077 == 0
+    identity.forget()
+    assert not (tmp_path / "web").exists()
+
+
+async def test_a_denied_request_says_why(tmp_path: Any) -> None:
+    issuer, identity = FakeIssuer(), Identity(tmp_path / "web")
+    issuer.denied = True
+    for _ in range(2):
+        await identity.request(issuer, wanted(), {"name": "x"}, 1)  # type: ignore[arg-type]
+    assert identity.fault == "not you"
+    assert not identity.good(0.0)
+
+
+def test_the_registrys_answers_become_a_picture() -> None:
+    members = t.ClusterMembers(
+        version=3,
+        replication=3,
+        system_leader_id=1,
+        members=(
+            t.ClusterMember(1, "web-0", zone="z1"),
+            t.ClusterMember(2, "web-1", zone="z2"),
+            t.ClusterMember(3, "web-2", state=t.MemberState.LEFT),
+        ),
+        placements=(t.Placement(0, (1, 2), 5, (1, 2), (), 1),),
+    )
+    ahead = t.ClusterStatus("c", 1, "1.0", partitions=(t.PartitionStatus(0, commit_index=5000),))
+    behind = t.ClusterStatus(
+        "c", 2, "1.0", partitions=(t.PartitionStatus(0, commit_index=9, applied_index=9),)
+    )
+    found = registry_of("c", members, [ahead, behind])
+    assert found.present("web-2") is None
+    assert [m.lagging for m in found.members] == [True, True, False]
+    assert [m.reachable for m in found.members] == [True, True, False]
+    assert found.cluster.partitions[0].version == 5
+    assert found.system_leader == 1
