@@ -121,7 +121,9 @@ class Link:
                 )
                 return
             case a.MoveStep(step=TransferLeader() as step):
-                await client.transfer_leader(step.partition, step.to, timeout_ms=CHANGE_MS)
+                await client.transfer_leader(
+                    step.partition, step.to, author_epoch=self._epoch, timeout_ms=CHANGE_MS
+                )
                 return
             case _:
                 raise TypeError(f"{a.key_of(action)} is no admin call")
@@ -165,7 +167,7 @@ def _member(
         part.applied_index + LAG_ENTRIES_MAX < committed.get(part.partition, 0)
         for part in status.partitions
     )
-    ends_ms = getattr(status, "certificate_not_after_ms", 0)
+    ends_ms = status.certificate_not_after_unix_ms if status else 0
     return Member(
         node_id=member.node_id,
         name=member.name,
@@ -174,7 +176,7 @@ def _member(
         replaces=member.replaces,
         reachable=is_there,
         version=status.version if status else "",
-        trust_hash=getattr(status, "trust_bundle_sha256", ""),
+        trust_hash=status.trust_sha256 if status else "",
         certificate_not_after=ends_ms / 1000 if ends_ms else None,
         lagging=lagging,
         writable=status.writable if status else True,
