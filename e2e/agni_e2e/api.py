@@ -6,8 +6,10 @@ The platform's own parts (fake kubelets, volumes) and tests use it; what is test
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
+import socket
 import ssl
 import tempfile
 import threading
@@ -55,6 +57,22 @@ class Api:
         self._context = context_of(cluster, user)
         self._headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
         self._local = threading.local()
+        self._connections: set[http.client.HTTPSConnection] = set()
+        self._is_closed = False
+
+    def interrupt(self) -> None:
+        """Ends all connections, those of watches too: threads that use them see their end."""
+        self._is_closed = True
+        for connection in list(self._connections):
+            if connection.sock is not None:
+                with contextlib.suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Closes all connections; other threads that use them must have ended."""
+        self._is_closed = True
+        for connection in list(self._connections):
+            self._drop(connection)
 
     def request(
         self, method: str, path: str, body: Object | None = None, *, kind: str = "application/json"
@@ -136,16 +154,16 @@ class Api:
                 if event["type"] == "ERROR":
                     raise refusal(event["object"].get("code", 500), event["object"])
                 yield event
-        except (OSError, http.client.HTTPException, json.JSONDecodeError):
+        except (OSError, json.JSONDecodeError, http.client.HTTPException):
             return
         finally:
-            connection.close()
+            self._drop(connection)
 
     def forget_connection(self) -> None:
         """Closes this thread's connection; the next request makes a new one."""
         connection: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
         if connection is not None:
-            connection.close()
+            self._drop(connection)
             self._local.connection = None
 
     def _connection(self) -> http.client.HTTPSConnection:
@@ -156,7 +174,17 @@ class Api:
         return connection
 
     def _new_connection(self, *, timeout_s: float) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection(self._address, context=self._context, timeout=timeout_s)
+        if self._is_closed:
+            raise PlatformError("the API client is closed")
+        connection = http.client.HTTPSConnection(
+            self._address, context=self._context, timeout=timeout_s
+        )
+        self._connections.add(connection)
+        return connection
+
+    def _drop(self, connection: http.client.HTTPSConnection) -> None:
+        connection.close()
+        self._connections.discard(connection)
 
 
 def parsed(status: int, data: bytes) -> Object:

@@ -142,6 +142,8 @@ class Cluster:
 
     def close(self) -> None:
         """Ends everything; what is asked twice is done once."""
+        if self._api is not None:
+            self._api.close()
         platform, self._platform = self._platform, None
         processes, self._processes = self._processes, None
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,13 +89,14 @@ class ControlPlane:
         admin = self._certify(reached_at)
         start("etcd", self._etcd())
         start("kube-apiserver", self._api_server())
-        api = Api(admin)
-        self._until("the API server is ready", api.is_ready, "kube-apiserver", "etcd")
-        start("kube-controller-manager", self._controllers())
-        start("kube-scheduler", self._scheduler())
-        account = "/api/v1/namespaces/default/serviceaccounts/default"
-        self._until("the controllers work", lambda: api.find(account), "kube-controller-manager")
-        self._until("the scheduler runs", lambda: True, "kube-scheduler")
+        with closing(Api(admin)) as api:
+            self._until("the API server is ready", api.is_ready, "kube-apiserver", "etcd")
+            start("kube-controller-manager", self._controllers())
+            start("kube-scheduler", self._scheduler())
+            account = "/api/v1/namespaces/default/serviceaccounts/default"
+            controllers = "kube-controller-manager"
+            self._until("the controllers work", lambda: api.find(account), controllers)
+        self.processes.check("kube-scheduler")
         return admin
 
     def _until(self, what: str, condition: Callable[[], object], *names: str) -> None:

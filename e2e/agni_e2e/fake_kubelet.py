@@ -18,6 +18,7 @@ from agni_e2e.api import Api, Object
 from agni_e2e.errors import ApiError, PlatformError
 
 HEARTBEAT_S = 4.0
+CLOSE_TIMEOUT_S = 10.0
 IDLE_S = 0.5
 """The longest that a changed rule or machine waits to be seen."""
 RESOURCES = {"cpu": "32", "memory": "128Gi", "pods": "250"}
@@ -33,7 +34,7 @@ class Behaviour:
     gone_after_s: float = 0.0
     """From being deleted to being gone (a container that takes its time to end)."""
     waiting_reason: str = ""
-    """Not empty: the container never runs, for this reason (`ImagePullBackOff`)."""
+    """Not empty: the container doesn't run, for this reason (`ImagePullBackOff`)."""
     address: str = ""
     """The pod's address; empty means one that nobody answers at."""
 
@@ -210,10 +211,15 @@ class FakeKubelets:
             thread.start()
 
     def close(self) -> None:
-        """Ends the threads; the watch ends with the API server."""
+        """Ends the threads, and with them the use of the API client."""
         self._closed.set()
         with self._wake:
             self._wake.notify_all()
+        self._api.interrupt()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(CLOSE_TIMEOUT_S)
+        self._api.close()
 
     def power_off(self, name: str) -> None:
         """The machine falls silent: NotReady after the grace, and its pods stay as they are."""
@@ -228,7 +234,7 @@ class FakeKubelets:
             self._consider(pod)
 
     def retry(self) -> None:
-        """Treats all pods that don't run anew, after the rule of now."""
+        """Treats all pods anew, after the rule of now."""
         for machine in self.machines.values():
             for pod in list(machine.pods.values()):
                 self._consider(pod)
@@ -283,11 +289,11 @@ class FakeKubelets:
             if uid not in self._leaving:
                 self._leaving.add(uid)
                 self._later(behaviour.gone_after_s, lambda: self._remove(machine, uid))
-        elif (
-            pod.get("status", {}).get("phase", "Pending") == "Pending" and uid not in self._running
-        ):
+        elif uid not in self._running and not is_as_wanted(pod, behaviour):
             self._running.add(uid)
-            delay = 0.0 if behaviour.waiting_reason else behaviour.ready_after_s
+            is_new = pod.get("status", {}).get("phase", "Pending") == "Pending"
+            is_slow = is_new and not behaviour.waiting_reason
+            delay = behaviour.ready_after_s if is_slow else 0.0
             self._later(delay, lambda: self._run(machine, uid))
 
     def _later(self, delay_s: float, action: Callable[[], None]) -> None:
@@ -313,8 +319,6 @@ class FakeKubelets:
         behaviour = self.rule(pod)
         if behaviour.waiting_reason:
             status = waiting_status(pod, behaviour.waiting_reason)
-            if waiting_reason_of(pod) == behaviour.waiting_reason:
-                return
         else:
             status = running_status(pod, behaviour.address or self._address(uid))
         self._unless_gone(lambda: self._api.patch(f"{path_of(pod)}/status", status))
@@ -347,8 +351,20 @@ class FakeKubelets:
         return self._addresses.setdefault(uid, f"10.200.{number // 250}.{number % 250 + 1}")
 
 
-def waiting_reason_of(pod: Object) -> str:
-    """Why the pod's first container waits, as its status says."""
-    for container in pod.get("status", {}).get("containerStatuses", []):
+def is_as_wanted(pod: Object, behaviour: Behaviour) -> bool:
+    """Whether a pod's status says already what the behaviour wants.
+
+    It doesn't for a pod that ran on a machine which was silent: Kubernetes has called it not Ready.
+    """
+    status = pod.get("status", {})
+    if behaviour.waiting_reason:
+        return waiting_reason_of(status) == behaviour.waiting_reason
+    ready = [item["status"] for item in status.get("conditions", []) if item["type"] == "Ready"]
+    return status.get("phase") == "Running" and ready == ["True"]
+
+
+def waiting_reason_of(status: Object) -> str:
+    """Why a pod's first container waits, as its status says."""
+    for container in status.get("containerStatuses", []):
         return str(container.get("state", {}).get("waiting", {}).get("reason", ""))
     return ""

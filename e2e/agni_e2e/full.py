@@ -6,7 +6,7 @@ It needs root and a few Debian packages, and gives real faults: power, network, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from agni_e2e import debian, forwarder
@@ -54,16 +54,14 @@ class FullPlatform(Platform):
         self.audit_log = plane.audit_log
         host, port = self.reach("127.0.0.1", plane.ports.api)
 
-        def start(name: str, command: Sequence[str]) -> None:
-            sandbox.start(name, command)
-
-        kubeconfig = plane.start(start, f"https://{host}:{port}")
+        kubeconfig = plane.start(sandbox.start, f"https://{host}:{port}")
         self._start_names(authority)
         self._start_machines(authority, plane.server(BRIDGE_ADDRESS))
-        api = Api(kubeconfig)
-        self.volumes = Volumes(api, {machine.name: machine.volumes for machine in self.real})
+        folders = {machine.name: machine.volumes for machine in self.real}
+        self.volumes = Volumes(Api(kubeconfig), folders)
         self.volumes.start()
-        until("all machines are Ready", lambda: self._are_ready(api), timeout_s=READY_TIMEOUT_S)
+        with closing(Api(kubeconfig)) as api:
+            until("all machines are Ready", lambda: self._are_ready(api), timeout_s=READY_TIMEOUT_S)
         return kubeconfig
 
     def close(self) -> None:

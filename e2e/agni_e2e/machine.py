@@ -111,7 +111,7 @@ class RealMachine(Machine):
         cgroups.make(self.processes.name, self.name)
         disks = [word for pair in DISKS.items() for word in pair]
         words = ("sh", "-c", SETUP, "machine", str(self.disk), self.built["pause"], self.name)
-        outer = self.sandbox.start(self.name, ("unshare", *FLAGS, *words, *disks), kill=True)
+        outer = self.sandbox.start(self.name, ("unshare", *FLAGS, *words, *disks))
         pid = first_process(self.processes, self.name, outer)
         self._inside = Namespaces(self.processes, self.name, pid)
         self._plug_in(pid)

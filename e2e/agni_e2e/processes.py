@@ -133,3 +133,12 @@ def forget_old_logs() -> None:
 def new_name(tier: str) -> str:
     """A name that no other running cluster has."""
     return f"agni-e2e-{tier}-{os.getpid()}-{os.urandom(2).hex()}"
+
+
+def start_time(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks: with its number, it names one process only."""
+    try:
+        _, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
+    except OSError:
+        return None
+    return None if fields.startswith("Z") else fields.split()[19]

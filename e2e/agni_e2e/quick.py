@@ -58,11 +58,10 @@ class QuickPlatform(Platform):
     def start(self) -> Path:
         """Starts the control plane, then plays the machines."""
         kubeconfig = self._control_plane()
-        api = Api(kubeconfig)
         zones = self.options.machine_names()
-        self.volumes = Volumes(api, {})
+        self.volumes = Volumes(Api(kubeconfig), {})
         self.volumes.start()
-        self.kubelets = FakeKubelets(api, zones)
+        self.kubelets = FakeKubelets(Api(kubeconfig), zones)
         self.kubelets.start()
         for name, zone in zones.items():
             self.machines[name] = PlayedMachine(name, zone, self.kubelets)

@@ -47,10 +47,12 @@ class Namespaces:
         flags = ("--mount", "--net", "--uts", "--ipc", "--pid")
         return ("nsenter", f"--target={self.pid}", *flags, "--", *words)
 
-    def start(self, name: str, words: Sequence[str], *, kill: bool = False) -> int:
-        """Starts a program inside that is kept; answers the id of what is outside."""
-        number = signal.SIGKILL if kill else signal.SIGTERM
-        return self.processes.start(name, self.command(*words), stop_signal=number)
+    def start(self, name: str, words: Sequence[str]) -> int:
+        """Starts a program inside that is kept; answers the id of what is outside.
+
+        It ends by force: nothing inside is worth an end in good order.
+        """
+        return self.processes.start(name, self.command(*words), stop_signal=signal.SIGKILL)
 
     def run(self, *words: str) -> str:
         """Runs a program inside to its end."""

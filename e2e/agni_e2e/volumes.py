@@ -22,6 +22,7 @@ PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
 CLAIMS = "/api/v1/persistentvolumeclaims"
 VOLUMES = "/api/v1/persistentvolumes"
 RETRY_S = 0.5
+CLOSE_TIMEOUT_S = 10.0
 
 
 def storage_class(name: str, *, is_default: bool, can_grow: bool) -> Object:
@@ -92,8 +93,13 @@ class Volumes:
             thread.start()
 
     def close(self) -> None:
-        """Ends the threads; their watches end with the API server."""
+        """Ends the threads, and with them the use of the API client."""
         self._closed.set()
+        self._api.interrupt()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(CLOSE_TIMEOUT_S)
+        self._api.close()
 
     def folder(self, machine: str, uid: str) -> Path:
         """Where a claim's data is."""
