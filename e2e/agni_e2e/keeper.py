@@ -28,11 +28,15 @@ STOP_GRACE_S = 10.0
 CGROUPS_GRACE_S = 10.0
 POLL_S = 0.05
 PR_SET_PDEATHSIG = 1
+NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that the keeper ignores and its children must not."""
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent() -> None:
     """Runs in each child before its program: the kernel kills it when the keeper is gone."""
+    for number in NOT_FOR_US:
+        signal.signal(number, signal.SIG_DFL)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
@@ -145,7 +149,7 @@ def main() -> int:
     parser.add_argument("--cgroup", required=True, help="removed at the end, in each hierarchy")
     arguments = parser.parse_args()
     # Signals meant for the caller's terminal end the caller; the keeper learns of that by itself.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in NOT_FOR_US:
         signal.signal(number, signal.SIG_IGN)
     keeper = Keeper()
     try:

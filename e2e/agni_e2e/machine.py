@@ -5,6 +5,7 @@ Its disk is a folder that stays while its power is off; its cable is a pair of v
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from agni_e2e import cgroups
@@ -147,6 +148,14 @@ class RealMachine(Machine):
         """Plugs the cable in."""
         self.sandbox.run("ip", "link", "set", self._cable, "up")
         self._route()
+
+    def commands(self) -> list[str]:
+        """The command lines of everything that runs on it, as its own root sees them."""
+        found = []
+        for path in Path(f"/proc/{self.inside.pid}/root/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        return found
 
     def add_image(self, archive: Path) -> None:
         """Imports an image now, and again should the disk have lost it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from agni_e2e.errors import PlatformError
 
 LOGS_KEPT = 5
 """Log folders of earlier clusters that stay for reading."""
+LOCK = "keeper.lock"
 STOP_TIMEOUT_S = 60.0
 LOG_TAIL_BYTES = 2_000
 
@@ -34,17 +36,21 @@ class Processes:
         self.folder = places.runs() / name
         self.logs = places.logs() / name
         self._lock = threading.Lock()
-        for folder in (self.folder, self.logs):
-            folder.mkdir(parents=True)
+        sweep()
+        self.logs.mkdir(parents=True)
         forget_old_logs()
+        self.folder.mkdir(parents=True)
         command = (sys.executable, keeper.__file__, "--folder", str(self.folder), "--cgroup", name)
-        with (self.logs / "keeper.log").open("wb") as log:
+        # The keeper has the lock for as long as it lives, and nobody has to let it go.
+        with (self.folder / LOCK).open("w") as lock, (self.logs / "keeper.log").open("wb") as log:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             self._keeper = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=(lock.fileno(),),
                 text=True,
             )
 
@@ -128,6 +134,18 @@ def forget_old_logs() -> None:
     for folder in folders[LOGS_KEPT:]:
         if not (places.runs() / folder.name).exists():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Removes what clusters left whose keeper was killed: folders and cgroups (no processes)."""
+    for folder in places.runs().glob("*/"):
+        try:
+            with (folder / LOCK).open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        keeper.remove_cgroups(folder.name)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def new_name(tier: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agni_e2e import places
+from agni_e2e.processes import sweep
 from agni_e2e.waiting import until
 
 CALLER = """
@@ -98,20 +99,24 @@ def kill(caller: Caller) -> None:
     caller.process.kill()
 
 
+TIERS = ["quick", pytest.param("full", marks=pytest.mark.full)]
 WAYS = {"well": end_well, "interrupted": interrupt, "killed": kill}
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-@pytest.mark.parametrize("caller", ["quick"], indirect=True)
-def test_nothing_is_left_of_a_quick_cluster(caller: Caller, way: Callable[[Caller], None]) -> None:
+@pytest.mark.parametrize("caller", TIERS, indirect=True)
+def test_nothing_is_left_of_a_cluster(caller: Caller, way: Callable[[Caller], None]) -> None:
     assert any("kube-apiserver" in words for words in processes_of(caller.name).values())
     way(caller)
     until("all is gone", lambda: is_gone(caller.name), timeout_s=END_S)
 
 
-@pytest.mark.parametrize("caller", ["quick"], indirect=True)
+@pytest.mark.parametrize("caller", TIERS, indirect=True)
 def test_processes_die_with_their_keeper(caller: Caller) -> None:
     os.kill(caller.keeper(), signal.SIGKILL)
     caller.process.kill()
     caller.process.wait()
     until("all processes are dead", lambda: not processes_of(caller.name), timeout_s=END_S)
+    assert not is_gone(caller.name)
+    sweep()
+    assert is_gone(caller.name), "whoever starts the next cluster removes the rest"

@@ -151,3 +151,51 @@ def certificates() -> list[Object]:
             ("Certificate", "leaf", leaf),
         )
     ]
+
+
+def node_service(name: str) -> Object:
+    """Two Services over the same pods: one for their names, one with an address."""
+    ports = [{"name": "client", "port": 7400}]
+    services = [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": service_name},
+            "spec": {"selector": {"app": name}, "ports": ports, **more},
+        }
+        for service_name, more in (
+            (name, {"clusterIP": "None", "publishNotReadyAddresses": True}),
+            (f"{name}-client", {}),
+        )
+    ]
+    return {"apiVersion": "v1", "kind": "List", "items": services}
+
+
+def node_registry(name: str, replicas: int, image: str) -> Object:
+    """Nodes of AgniRegistry, each a registry of its own, as the restricted policy wants them."""
+    workload = stateful_set(name, replicas, image=image)
+    probe = {"httpGet": {"path": "/readyz", "port": 7400}, "periodSeconds": 1}
+    pod = workload["spec"]["template"]["spec"]
+    pod["automountServiceAccountToken"] = False
+    pod["securityContext"] = {
+        "runAsNonRoot": True,
+        "fsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    pod["containers"][0] |= {
+        "args": ["run"],
+        "imagePullPolicy": "IfNotPresent",
+        "env": [
+            {"name": "AGNI_INSECURE", "value": "true"},
+            {"name": "AGNI_LISTEN", "value": "0.0.0.0:7400"},
+            {"name": "AGNI_DATA_DIR", "value": "/var/lib/agniregistry/data"},
+        ],
+        "readinessProbe": probe,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "data", "mountPath": "/var/lib/agniregistry"}],
+    }
+    return workload
