@@ -161,14 +161,22 @@ def test_silent_machine_is_noticed_and_comes_back(quick: Cluster, namespace: str
     wait_ready(quick, namespace, "web", 3)
 
 
-def test_drain_moves_pods_and_uncordon_lets_them_back(quick: Cluster, namespace: str) -> None:
-    machine = quick.machines["machine-3"]
+def test_drain_evicts_and_uncordon_lets_back(quick: Cluster, namespace: str) -> None:
+    objects = applied(service("web"), budget("web"), stateful_set("web", 3))
+    quick.kubectl("-n", namespace, "apply", "-f", "-", stdin=objects)
+    wait_ready(quick, namespace, "web", 3)
+    machine = quick.machines[quick.get("pod", "web-1", "-n", namespace)["spec"]["nodeName"]]
     machine.drain()
     try:
-        assert quick.get("node", machine.name)["spec"]["unschedulable"] is True
+        on_it = [
+            pod for pod in pods(quick, namespace) if pod["spec"].get("nodeName") == machine.name
+        ]
+        assert on_it == []
     finally:
         machine.uncordon()
-    assert "unschedulable" not in quick.get("node", machine.name)["spec"]
+    # Its volume is on that machine, so it waited for it.
+    wait_ready(quick, namespace, "web", 3)
+    assert quick.get("pod", "web-1", "-n", namespace)["spec"]["nodeName"] == machine.name
 
 
 def test_certificates_are_issued_and_issued_again(quick: Cluster, namespace: str) -> None:
