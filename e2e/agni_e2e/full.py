@@ -134,8 +134,8 @@ class FullPlatform(Platform):
         return archive
 
     def _are_ready(self, api: Api) -> bool:
-        for name in self.machines:
-            self.processes.check(f"{name}-kubelet")
+        for name in ("coredns", *(f"{name}-kubelet" for name in self.machines)):
+            self.processes.check(name)
         nodes = api.get("/api/v1/nodes")["items"]
         ready = [
             condition

@@ -153,10 +153,10 @@ def certificates() -> list[Object]:
     ]
 
 
-def node_service(name: str) -> Object:
+def node_services(name: str) -> list[Object]:
     """Two Services over the same pods: one for their names, one with an address."""
     ports = [{"name": "client", "port": 7400}]
-    services = [
+    return [
         {
             "apiVersion": "v1",
             "kind": "Service",
@@ -168,7 +168,6 @@ def node_service(name: str) -> Object:
             (f"{name}-client", {}),
         )
     ]
-    return {"apiVersion": "v1", "kind": "List", "items": services}
 
 
 def node_registry(name: str, replicas: int, image: str) -> Object:
