@@ -16,7 +16,7 @@ CARGO = cd node && cargo
 .PHONY: help setup run node test test-rust test-python verify fix proto proto-check docs docs-check bench soak chaos sim lock
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The environment is made anew only when what it is made from has changed.
 $(VENV)/.stamp: requirements/dev.txt pyproject.toml operator/pyproject.toml
@@ -87,6 +87,7 @@ sim: ## simulate clusters under faults (SEED=, or FROM= and COUNT=; NODES=)
 
 BENCH_PYTHON = $(BIN)/python
 include bench/bench.mk
+include e2e/e2e.mk
 
 lock: $(VENV)/.stamp ## choose the pinned Python packages anew; no address is written
 	$(BIN)/python -m piptools compile --upgrade --extra cli --extra dev --generate-hashes --allow-unsafe \

@@ -43,7 +43,7 @@ def checks() -> list[Check]:
     return [
         Check("ruff check", (tool("ruff"), "check", ".")),
         Check("ruff format", (tool("ruff"), "format", "--check", ".")),
-        Check("mypy", (tool("mypy"), "src", "scripts", "node/python", "operator/src")),
+        Check("mypy", (tool("mypy"), *PYTHON)),
         Check("import contracts", (tool("lint-imports"),)),
         Check("generated messages", (python, "scripts/gen_proto.py", "--check")),
         Check("generated docs", (python, "scripts/gen_docs.py", "--check")),
@@ -64,6 +64,10 @@ def checks() -> list[Check]:
     ]
 
 
+PYTHON = (
+    *("src", "scripts", "node/python", "operator/src"),
+    *("e2e/agni_e2e", "images/agni_images"),
+)
 CLIPPY = (
     *("cargo", "clippy", "--release", "--locked", "--workspace", "--all-targets", "--quiet"),
     *("--", "-D", "warnings"),

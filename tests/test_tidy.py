@@ -18,7 +18,8 @@ COLUMNS_MAX = 100
 FUNCTION_LINES_MAX = 70
 TEXT = {
     *(".py", ".pyi", ".rs", ".toml", ".md", ".proto", ".yaml", ".yml", ".json", ".txt"),
-    *(".lua", ".tpl", ".sh", ".cfg", ".mk", ".lock", ".mod", ".sum", ".svg", ".typed", ".html"),
+    *(".lua", ".tpl", ".sh", ".cfg", ".mk", ".lock", ".mod", ".sum", ".go", ".svg", ".typed"),
+    ".html",
 }
 GOLDEN = "tests/golden/"
 
@@ -97,6 +98,7 @@ def test_nothing_is_left_for_later() -> None:
 
 def test_no_stray_binaries() -> None:
     plain = {"Makefile", "LICENSE", ".gitignore", "run", ".gitattributes", ".dockerignore"}
+    plain |= {"Dockerfile"}
     stray = [
         name
         for name in tracked()

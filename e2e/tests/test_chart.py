@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
-from agni_e2e import Cluster, PlatformError
 from played_registry import ROOT
 from test_operator import Lab, lab  # noqa: F401 - a fixture
+
+from agni_e2e import Cluster, PlatformError
 
 CHART = str(ROOT / "charts/agniregistry")
 

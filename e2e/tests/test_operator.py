@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
+from played_registry import ROOT, PlayedLink, Stage
+
 from agni_e2e import Cluster, PlatformError
 from agni_e2e.api import Api
 from agni_e2e.waiting import until
-from played_registry import ROOT, PlayedLink, Stage
-
 from agniregistry_operator.kube import find_connection
 from agniregistry_operator.main import Options, run
 

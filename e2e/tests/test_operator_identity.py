@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from agni_e2e.waiting import until
 from played_registry import ROOT
 from test_operator import SETTLE_S, Lab, lab  # noqa: F401 - a fixture
 
+from agni_e2e.waiting import until
 from agniregistry.identity import DevCa, SpiffeId
 
 assert ROOT.is_dir()

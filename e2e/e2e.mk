@@ -1,0 +1,38 @@
+# Included by the Makefile: images, and tests on a real Kubernetes (docs/e2e.md).
+TIER        ?= quick
+NODES_E2E   ?= 3
+E2E_PYTEST  ?=
+E2E_PATH     = e2e:images:e2e/tests$(if $(PYTHONPATH),:$(PYTHONPATH))
+E2E          = PYTHONPATH=$(E2E_PATH) $(BIN)/python
+WHEELS       = build/images/wheels
+# Images of what is there: the operator is a distribution of its own.
+IMAGES      ?= node $(if $(wildcard operator/pyproject.toml),operator)
+
+.PHONY: images wheels e2e e2e-quick e2e-build e2e-cluster-up e2e-cluster-down
+
+wheels: $(VENV)/.stamp ## build the wheels that images are made of
+	rm -rf $(WHEELS) && mkdir -p $(WHEELS)
+	cd node && PATH="$(CURDIR)/$(BIN):$$PATH" $(CURDIR)/$(BIN)/maturin build --release --locked \
+	  --quiet --compatibility linux --out $(CURDIR)/$(WHEELS)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  --wheel-dir $(WHEELS) . $(if $(wildcard operator/pyproject.toml),./operator)
+
+images: wheels ## write build/images/node.tar (and operator.tar): OCI archives, without a registry
+	$(E2E) -m agni_images --wheels $(WHEELS) $(IMAGES)
+
+e2e-build: $(VENV)/.stamp ## compile the Kubernetes that the tests run on (TIER=quick or full)
+	$(E2E) -m agni_e2e build $(TIER)
+
+e2e-quick: $(VENV)/.stamp ## tests on a real control plane with played machines (go is needed)
+	$(E2E) -m agni_e2e build quick
+	$(E2E) -m pytest -o timeout=600 -m "not full" $(E2E_PYTEST) e2e/tests
+
+e2e: images ## tests on three machines in three zones that run pods (root and go are needed)
+	$(E2E) -m agni_e2e build full
+	$(E2E) -m pytest -o timeout=1800 $(E2E_PYTEST) e2e/tests
+
+e2e-cluster-up: $(VENV)/.stamp ## a cluster that stays until e2e-cluster-down (TIER=full NODES_E2E=3)
+	@$(E2E) -m agni_e2e up $(TIER) $(NODES_E2E)
+
+e2e-cluster-down: $(VENV)/.stamp ## end that cluster
+	@$(E2E) -m agni_e2e down
