@@ -60,6 +60,7 @@ metadata; over HTTP the same is
 | MEMBER_LEFT | FAILED_PRECONDITION | 409 | the node was removed: wipe its directory to join anew |
 | MEMBER_IN_USE | FAILED_PRECONDITION | 409 | the node holds replicas, or is the last one |
 | MEMBERS_FULL | FAILED_PRECONDITION | 409 | too many nodes have joined this cluster in its life |
+| UNFIT_TO_LEAD | FAILED_PRECONDITION | 409 | the node's disk is full or slow: see to it |
 | VERSION_MISMATCH | FAILED_PRECONDITION | 409 | it was placed anew meanwhile: look again |
 | NOT_A_NODE | PERMISSION_DENIED | 403 | only nodes may ask this of each other |
 | NOT_THE_OPERATOR | PERMISSION_DENIED | 403 | use the operator's certificate |

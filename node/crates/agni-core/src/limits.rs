@@ -95,7 +95,7 @@ pub const DISK_FULL_CLIENT_RETRY_MS: u64 = 5_000;
 /// How long an append may take before its node gives away what it leads, in microseconds.
 pub const SLOW_APPEND_US: u64 = 1_000_000;
 /// How long such an append counts, in microseconds.
-pub const SLOW_APPEND_COUNTS_US: u64 = 30_000_000;
+pub const SLOW_APPEND_COUNTS_US: u64 = 10_000_000;
 /// Time between two looks at the free space, in milliseconds.
 pub const DISK_CHECK_MS: u64 = 500;
 

@@ -178,6 +178,11 @@ impl RpcError {
             }
             Refuse::ShuttingDown => RpcError::shutting_down(),
             Refuse::NotVoter => RpcError::field("to", "must be another voter of the partition"),
+            Refuse::Unfit => RpcError::new(
+                Code::FailedPrecondition,
+                "UNFIT_TO_LEAD",
+                "that node's disk is full or slow: it may lead again once it isn't",
+            ),
             Refuse::NotReady | Refuse::RoundNeeded => {
                 RpcError::new(Code::Unavailable, "NOT_READY", "the node is still catching up")
             }

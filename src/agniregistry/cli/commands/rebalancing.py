@@ -56,15 +56,15 @@ def rebalance_command(dry_run: bool, to_the_end: bool) -> None:
                 _tell(lines)
                 told = lines
             done = sum(carry_out(client, step) for step in plan.steps)
-            moves = bool(plan.steps or plan.moves_in_flight)
             waits = any(problem.reason in PASSING for problem in plan.problems)
-            if not to_the_end or not (moves or waits):
+            if not to_the_end or not (plan.steps or plan.moves_in_flight or waits):
                 return
-            moved_at = time.monotonic() if moves else moved_at
+            if done or plan.moves_in_flight:
+                moved_at = time.monotonic()
             if time.monotonic() - moved_at > STUCK_S:
                 raise CliError(
-                    f"nothing could be moved for {STUCK_S:.0f} s: {plan.problems[0].message}",
-                    "begin again once that is done",
+                    f"nothing could be moved for {STUCK_S:.0f} s: {lines[-1]}",
+                    "begin again once that has passed",
                     Exit.UNAVAILABLE,
                 )
             # What was refused has changed since it was looked at: the next look sees it.

@@ -82,6 +82,7 @@ impl Driver {
             }
             self.core.finish(&mut self.effects);
             self.carry_out();
+            self.tell_fitness();
             let is_ready = self.core.is_ready();
             if ready != is_ready {
                 ready = is_ready;
@@ -97,6 +98,15 @@ impl Driver {
         self.finish_log();
         self.snapshots.stop();
         self.log.stop();
+    }
+
+    fn tell_fitness(&mut self) {
+        let told = match self.core.fitness_changed() {
+            None => return,
+            Some(true) => "this node may lead again",
+            Some(false) => "this node gives away what it leads",
+        };
+        crate::fatal::warn(told, &"its disk is full, or an append has taken a second, or no more");
     }
 
     fn take(&mut self, mail: &mut Mail, now_us: u64) {

@@ -201,6 +201,11 @@ impl Core {
         }
     }
 
+    /// Whether this node's disk has just become too bad for it to lead, or good enough again.
+    pub fn fitness_changed(&mut self) -> Option<bool> {
+        self.fitness.has_changed(self.clock.boot_us())
+    }
+
     /// Ends a turn: moves every group and says what is to be done.
     pub fn finish(&mut self, effects: &mut Effects) {
         for group in &mut self.groups {
@@ -345,6 +350,10 @@ impl Core {
     }
 
     fn transfer(&mut self, ticket: Ticket, position: usize, to: u64) -> Result<(), Refuse> {
+        if self.fitness.unfit().contains(&to) {
+            // It would give it away again.
+            return Err(Refuse::Unfit);
+        }
         self.groups[position].transfer(to)?;
         self.turn.answers.push((ticket, Answer::Transferring));
         Ok(())

@@ -14,13 +14,15 @@ pub struct Fitness {
     append_since_us: Option<u64>,
     /// Until when a slow append counts, in microseconds since boot.
     slow_until_us: u64,
+    /// What was told last.
+    told: bool,
     unfit: BTreeSet<u64>,
 }
 
 impl Default for Fitness {
     fn default() -> Self {
         let unfit = BTreeSet::new();
-        Fitness { disk: DiskState::Ok, append_since_us: None, slow_until_us: 0, unfit }
+        Fitness { disk: DiskState::Ok, append_since_us: None, slow_until_us: 0, told: true, unfit }
     }
 }
 
@@ -48,6 +50,12 @@ impl Fitness {
             self.slow_until_us = now_us + limits::SLOW_APPEND_COUNTS_US;
         }
         self.has_room() && now_us >= self.slow_until_us
+    }
+
+    /// Whether the answer has changed since this was asked last; what it is then.
+    pub fn has_changed(&mut self, now_us: u64) -> Option<bool> {
+        let may_lead = self.may_lead(now_us);
+        (std::mem::replace(&mut self.told, may_lead) != may_lead).then_some(may_lead)
     }
 
     /// Another node has written; each of its messages says whether it may lead.
@@ -90,6 +98,8 @@ mod tests {
         fitness.appending(None);
         assert!(!fitness.may_lead(late + limits::SLOW_APPEND_COUNTS_US - 1));
         assert!(fitness.may_lead(late + limits::SLOW_APPEND_COUNTS_US));
+        assert_eq!(fitness.has_changed(late), Some(false));
+        assert_eq!(fitness.has_changed(late), None);
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub enum Refuse {
     },
     /// The node named is no other voter of the partition.
     NotVoter,
+    /// The node named should not lead at present: its disk is full or slow.
+    Unfit,
     /// The node is stopping.
     ShuttingDown,
     /// The node has not caught up yet.
