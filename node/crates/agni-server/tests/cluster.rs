@@ -100,6 +100,21 @@ impl Cluster {
         }
     }
 
+    /// Waits until these are the replicas of every partition: the old ones are out everywhere, so
+    /// the loss of another node leaves a majority.
+    fn wait_until_all_vote(&self, wanted: &[&str]) {
+        self.wait_until("the new one votes in place of the old one", |cluster| {
+            let (_, routing) = cluster.http(0, "GET", "/v1/routing", "");
+            let partitions = routing["partitions"].as_array().expect("partitions");
+            partitions.iter().all(|partition| {
+                let replicas = partition["replica_ids"].as_array().expect("ids");
+                let mut ids: Vec<&str> = replicas.iter().filter_map(Value::as_str).collect();
+                ids.sort_unstable();
+                ids == wanted
+            })
+        });
+    }
+
     fn http(&self, index: usize, method: &str, path: &str, body: &str) -> (u16, Value) {
         let (status, _, body) = support::http_raw(self.address(index), method, path, body, "");
         (status, serde_json::from_str(&body).unwrap_or(Value::Null))
@@ -209,21 +224,7 @@ fn a_wiped_node_comes_back_as_a_new_member_in_its_old_place() {
     cluster.wait_until("it holds everything again", |cluster| cluster.records(2) == 20);
     let (_, status) = cluster.http(2, "GET", "/v1/status", "");
     assert_eq!(status["node_id"], json!("4"), "an identity is never given twice");
-    // The old one is out everywhere, so the loss of another node leaves a majority.
-    cluster.wait_until("it votes", |cluster| {
-        let (_, routing) = cluster.http(0, "GET", "/v1/routing", "");
-        let partitions = routing["partitions"].as_array().expect("partitions");
-        partitions.iter().all(|p| {
-            let mut replicas: Vec<&str> = p["replica_ids"]
-                .as_array()
-                .expect("ids")
-                .iter()
-                .filter_map(Value::as_str)
-                .collect();
-            replicas.sort_unstable();
-            replicas == ["1", "2", "4"]
-        })
-    });
+    cluster.wait_until_all_vote(&["1", "2", "4"]);
     cluster.stop(0);
     cluster.register(2, "after");
     assert_eq!(cluster.names(1, "").len(), 21);
@@ -260,6 +261,7 @@ fn a_node_whose_log_is_damaged_keeps_it_aside_and_joins_anew() {
     let (_, status) = cluster.http(2, "GET", "/v1/status", "");
     assert_eq!(status["node_id"], json!("4"), "it is another member");
     assert!(kept.join("node.meta").exists() && kept.join("wal").exists());
+    cluster.wait_until_all_vote(&["1", "2", "4"]);
     cluster.stop(0);
     cluster.register(2, "after");
     assert_eq!(cluster.names(1, "").len(), 21);
