@@ -10,7 +10,7 @@ from typing import Any
 
 import lupa
 import pytest
-from cluster_model import BAD_IMAGE, ClusterModel
+from kubernetes_model import BAD_IMAGE, ClusterModel
 from test_plan import settled, wanted
 
 HEALTH = Path(__file__).resolve().parents[2] / "examples/gitops/argocd-health.lua"

@@ -8,10 +8,10 @@ with no member added that wasn't needed.
 
 from __future__ import annotations
 
-from cluster_model import BAD_IMAGE, ClusterModel
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from kubernetes_model import BAD_IMAGE, ClusterModel
 from test_plan import wanted
 
 from agniregistry_operator.model.desired import Tls

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from cluster_model import BAD_IMAGE, ClusterModel
+from kubernetes_model import BAD_IMAGE, ClusterModel
 
 from agniregistry.placement import NodeState
 from agniregistry_operator import names
