@@ -1,6 +1,6 @@
 """The few calls to the API server that the operator makes, on the HTTP client that Kopf has loaded.
 
-Why not a Kubernetes client package: docs/decisions/0005. Each call is for any kind of object;
+Why not a Kubernetes client package: docs/decisions/0007. Each call is for any kind of object;
 what is said is decided in `planning` and `manifests`.
 """
 

@@ -1,7 +1,7 @@
 """Looks at one registry: lists its objects, asks the registry, and makes the picture of both.
 
 Every look asks the API server anew. A picture kept by watches can lag behind what the operator has
-just done; watches only say when to look (docs/decisions/0006).
+just done; watches only say when to look (docs/decisions/0008).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Kopf: watches that wake, and nothing else. What wakes is never acted upon by itself.
 
 Kopf is given no handler that writes: it puts no finalizer and no annotation on anything, so a
-namespace is never blocked by an operator that is gone (docs/decisions/0006). One task a registry
+namespace is never blocked by an operator that is gone (docs/decisions/0008). One task a registry
 does the work; it is started when the registry is first heard of and looked after here.
 """
 
@@ -209,7 +209,7 @@ def register_machines(registry: kopf.OperatorRegistry, supervisor: Supervisor) -
 
 
 def kopf_settings(namespaces: list[str]) -> kopf.OperatorSettings:
-    """Kopf's settings, against its known traps (docs/decisions/0006)."""
+    """Kopf's settings, against its known traps (docs/decisions/0008)."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
