@@ -9,7 +9,15 @@ from agniregistry import types as t
 from agniregistry.client import AsyncClient, RetryPolicy, Timeout
 from agniregistry.errors import AgniError
 from agniregistry.identity import Tls
-from agniregistry.placement import Cluster, Node, NodeState, Partition, SetWanted, TransferLeader
+from agniregistry.placement import (
+    Cluster,
+    Node,
+    NodeState,
+    Partition,
+    SetWanted,
+    TransferLeader,
+    leader_of,
+)
 from agniregistry_operator.model import actions as a
 from agniregistry_operator.model.observed import Member, Registry
 
@@ -135,6 +143,10 @@ def registry_of(
 ) -> Registry:
     """The registry as the planner sees it. Pure."""
     by_id = {status.node_id: status for status in statuses}
+    claims = {
+        node_id: [(p.partition, p.term) for p in status.partitions if p.leader_id == node_id]
+        for node_id, status in by_id.items()
+    }
     committed: dict[int, int] = {}
     for status in statuses:
         for part in status.partitions:
@@ -150,7 +162,7 @@ def registry_of(
             version=placement.wanted_version,
             voters=placement.voters,
             learners=placement.learners,
-            leader=placement.leader_id,
+            leader=leader_of(placement.partition, placement.leader_id, claims),
         )
         for placement in found.placements
     )

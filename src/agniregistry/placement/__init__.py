@@ -8,7 +8,7 @@ Where a key belongs is in `agniregistry.placement.ring`, which alone needs xxhas
 
 from agniregistry.placement.goal import Goal, goal_of
 from agniregistry.placement.leaders import Leaders, leaders_of
-from agniregistry.placement.observe import Cluster, Node, NodeState, Partition
+from agniregistry.placement.observe import Cluster, Node, NodeState, Partition, leader_of
 from agniregistry.placement.planner import Limits, Plan, plan
 from agniregistry.placement.problems import Problem
 from agniregistry.placement.progress import summary
@@ -28,6 +28,7 @@ __all__ = [
     "Step",
     "TransferLeader",
     "goal_of",
+    "leader_of",
     "leaders_of",
     "plan",
     "summary",

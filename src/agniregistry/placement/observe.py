@@ -6,6 +6,7 @@ Plain values that a caller fills in from the members that a node answers; nothin
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -191,3 +192,22 @@ class Cluster:
         """Whether it is steady and all its replicas can be reached."""
         wanted = frozenset(partition.wanted)
         return self.is_steady(partition) and self.reachable_of(wanted) == len(wanted)
+
+
+def leader_of(partition: int, told: int, claims: Mapping[int, Iterable[tuple[int, int]]]) -> int:
+    """Who leads a partition; 0 when nobody is known to.
+
+    What a node knows of partitions that it doesn't hold may be old, and so may what was `told`;
+    whoever leads knows it. `claims` has, for each node that answers, the partitions that it says it
+    leads, with their terms. Of two that claim one, one hasn't noticed yet that it was deposed: the
+    higher term counts. A node that doesn't answer may lead as it was told.
+    """
+    terms = {
+        node_id: term
+        for node_id, led in claims.items()
+        for number, term in led
+        if number == partition
+    }
+    if terms:
+        return max(terms, key=lambda node_id: (terms[node_id], node_id))
+    return 0 if told in claims else told

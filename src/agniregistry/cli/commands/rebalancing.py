@@ -11,7 +11,7 @@ import click
 
 from agniregistry import placement as planner
 from agniregistry import types as t
-from agniregistry.cli.commands.probing import answering
+from agniregistry.cli.commands.probing import led_by, statuses
 from agniregistry.cli.exits import CliError, Exit
 from agniregistry.cli.options import connection, current, output
 from agniregistry.cli.output import note, say, structured
@@ -73,7 +73,8 @@ def rebalance_command(dry_run: bool, to_the_end: bool) -> None:
 
 def observe(found: t.ClusterMembers) -> planner.Cluster:
     """The cluster as the planner wants to know it; asks each node whether it is there."""
-    there = answering(found, current())
+    there = statuses(found, current())
+    claims = {node_id: led_by(status) for node_id, status in there.items()}
     nodes = tuple(
         planner.Node(
             node_id=member.node_id,
@@ -91,7 +92,7 @@ def observe(found: t.ClusterMembers) -> planner.Cluster:
             version=placement.wanted_version,
             voters=placement.voters,
             learners=placement.learners,
-            leader=placement.leader_id,
+            leader=planner.leader_of(placement.partition, placement.leader_id, claims),
         )
         for placement in found.placements
     )
