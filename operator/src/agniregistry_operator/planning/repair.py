@@ -92,6 +92,7 @@ def finish_doomed_volume(view: View) -> Outcome | None:
 
     It was the operator that began this, or somebody by hand; neither can be taken back.
     """
+    waiting: Outcome | None = None
     for index in view.wanted:
         claim, pod = view.observed.claims.get(index), view.observed.pods.get(index)
         if claim is None or not claim.deleting or pod is None:
@@ -103,15 +104,20 @@ def finish_doomed_volume(view: View) -> Outcome | None:
         reason = why_not_without(view, index)
         if reason and len(view.wanted) > 1:
             sentence = f"the volume of {view.label(index)} is being deleted; waiting: {reason}"
-            return Outcome(sentence, operation)
+            waiting = waiting or Outcome(sentence, operation)
+            continue
         action = _delete(view, pod, "its volume is being deleted")
         sentence = f"replacing {view.label(index)}: its volume is being deleted"
         return Outcome(sentence, operation, (action,), moves=False)
-    return None
+    return waiting
 
 
 def replace_lost(view: View) -> Outcome | None:
-    """Makes a node anew that is lost, or that somebody wants replaced. One at a time."""
+    """Makes a node anew that is lost, or that somebody wants replaced. One at a time.
+
+    One that has to wait may wait for another one that is lost: that one goes first then.
+    """
+    waiting: Outcome | None = None
     for index in view.wanted:
         found = _why_lost(view, index)
         if found is None:
@@ -125,11 +131,14 @@ def replace_lost(view: View) -> Outcome | None:
                 f"give its data up with the annotation {names.ANNOTATION_REPLACE}: {label}"
             )
             sentence = f"not replacing {label}: {why}"
-            return Outcome(sentence, stalled=("OnlyCopy", remedy))
+            waiting = waiting or Outcome(sentence, stalled=("OnlyCopy", remedy))
+            continue
         reason = why_not_without(view, index)
         operation = view.operation("Replace", "Empty", label)
         if reason and len(view.wanted) > 1:
-            return Outcome(f"{label} is to be replaced ({why}); waiting: {reason}", operation)
+            sentence = f"{label} is to be replaced ({why}); waiting: {reason}"
+            waiting = waiting or Outcome(sentence, operation)
+            continue
         actions: list[Action] = []
         claim, pod = view.observed.claims.get(index), view.observed.pods.get(index)
         if claim and not claim.deleting:
@@ -140,7 +149,7 @@ def replace_lost(view: View) -> Outcome | None:
         done = label if asked_for else None
         sentence = f"replacing {label}: {why}"
         return Outcome(sentence, operation, tuple(actions), moves=False, replaced=done)
-    return None
+    return waiting
 
 
 def _why_lost(view: View, index: int) -> tuple[str, bool] | None:
