@@ -244,6 +244,17 @@ def test_a_volume_deleted_by_hand_is_let_go_and_made_anew() -> None:
     assert cluster.registry.joins == 4
 
 
+def test_who_waits_to_be_replaced_does_not_keep_a_lost_one_waiting() -> None:
+    """Each waited for the other: a request for one node, and another one whose volume was lost."""
+    cluster = settled(nodes=4)
+    cluster.claims[3].lost = True
+    cluster.claims[3].volume.folders.clear()
+    cluster.stop_pod(3)
+    cluster.change(replace="web-0")
+    cluster.check_settled()
+    assert cluster.registry.joins == 6, "both were made anew"
+
+
 def test_a_node_is_replaced_on_request_once() -> None:
     cluster = settled()
     cluster.change(replace="web-2")
