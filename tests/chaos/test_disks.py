@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cluster_lab import ClusterLab
 from nemesis.disks import SmallDisk
-from nemesis.lab import Lab, UnavailableError
+from nemesis.lab import Lab
 from nemesis.processes import wait_until
 from nemesis.shim import FailingDisk
 
@@ -20,10 +20,7 @@ SLOW_SYNC_MS = 1_500
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     with Lab(tmp_path / "lab") as lab:
-        try:
-            yield lab
-        except UnavailableError as error:
-            pytest.skip(str(error))
+        yield lab
 
 
 def leads(cluster: ClusterLab) -> bool:

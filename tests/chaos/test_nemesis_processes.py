@@ -1,6 +1,5 @@
 """Processes, clocks and disks: each fault is made to a small process and seen from outside."""
 
-import contextlib
 import errno
 import json
 import os
@@ -17,7 +16,7 @@ from random import Random
 import pytest
 from nemesis import disks
 from nemesis.clocks import Clock
-from nemesis.lab import Lab, NemesisError, UnavailableError
+from nemesis.lab import Lab, NemesisError
 from nemesis.processes import Processes, wait_until
 from nemesis.shim import FailingDisk
 from nemesis.watchdog import started_at
@@ -55,14 +54,6 @@ WRITER = textwrap.dedent("""
 def lab(tmp_path):
     with Lab(tmp_path / "lab") as made:
         yield made
-
-
-@contextlib.contextmanager
-def skips():
-    try:
-        yield
-    except UnavailableError as error:
-        pytest.skip(str(error))
 
 
 def python(processes, name, code, *arguments, env=None):
@@ -146,8 +137,7 @@ def test_processes_of_a_killed_test_are_killed(tmp_path):
 
 
 def test_the_wall_clock_jumps_and_the_monotonic_one_does_not(lab):
-    with skips():
-        clock = Clock(lab, "heart")
+    clock = Clock(lab, "heart")
     heart = python(Processes(lab), "heart", HEARTBEAT, env=clock.environment())
 
     def ahead():
@@ -169,8 +159,7 @@ def test_the_wall_clock_jumps_and_the_monotonic_one_does_not(lab):
 
 
 def test_a_clock_is_healed_by_the_watchdog(lab):
-    with skips():
-        clock = Clock(lab, "heart")
+    clock = Clock(lab, "heart")
     clock.jump(50, seconds=0.2)
     file = Path(clock.environment()["FAKETIME_TIMESTAMP_FILE"])
     wait_until("it is right again", lambda: file.read_text() == "+0", 10)
@@ -187,8 +176,7 @@ def test_syncs_and_writes_fail_below_one_folder_only(lab, tmp_path):
     inside, outside = tmp_path / "data", tmp_path / "database"
     inside.mkdir()
     outside.mkdir()
-    with skips():
-        disk = FailingDisk(lab, "writer", inside)
+    disk = FailingDisk(lab, "writer", inside)
     files = [inside / "log", outside / "log"]
     writer = python(Processes(lab), "writer", WRITER, *files, env=disk.environment())
 
@@ -211,8 +199,7 @@ def test_syncs_and_writes_fail_below_one_folder_only(lab, tmp_path):
 
 @pytest.fixture
 def disk(lab):
-    with skips():
-        made = disks.SmallDisk(lab, megabytes=16)
+    made = disks.SmallDisk(lab, megabytes=16)
     # Made after the disk, so that they end before it.
     made.processes = Processes(lab)
     return made
@@ -261,8 +248,7 @@ def test_a_throttled_disk(disk):
         return (file.stat().st_size - size) / (time.monotonic() - began)
 
     before = rate()
-    with skips():
-        fault = disk.throttle(400_000, [writer.pid])
+    fault = disk.throttle(400_000, [writer.pid])
     assert rate() < min(800_000, before)
     fault.heal()
     wait_until("it is quick again", lambda: rate() > 800_000, 20)

@@ -11,7 +11,7 @@ import pytest
 from cluster_lab import ClusterLab
 from history import Outcome
 from nemesis.clocks import Clock
-from nemesis.lab import Lab, UnavailableError
+from nemesis.lab import Lab
 from nemesis.links import Links, Profile
 
 HOUR_S = 3_600.0
@@ -22,10 +22,7 @@ WAN = Profile(delay_ms=25, jitter_ms=12, loss=0.05, duplicate=0.01, reorder=0.01
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     with Lab(tmp_path / "lab") as lab:
-        try:
-            yield lab
-        except UnavailableError as error:
-            pytest.skip(str(error))
+        yield lab
 
 
 def terms(cluster: ClusterLab) -> list[int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cluster_lab import ClusterLab
 from history import Operation, Outcome
-from nemesis.lab import Lab, UnavailableError
+from nemesis.lab import Lab
 from nemesis.processes import Process, wait_until
 
 PARTITIONS = 16
@@ -30,10 +30,7 @@ Replicas = set[tuple[int, str]]
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[ClusterLab]:
     with Lab(tmp_path / "lab") as lab:
-        try:
-            yield ClusterLab(lab, partitions=PARTITIONS, spares=2)
-        except UnavailableError as error:
-            pytest.skip(str(error))
+        yield ClusterLab(lab, partitions=PARTITIONS, spares=2)
 
 
 def rebalance(cluster: ClusterLab) -> Replicas:

@@ -99,7 +99,8 @@ async def test_an_async_client_is_not_misled_either(misled: Misled) -> None:
     ],
 )
 def test_a_refusing_target_costs_no_pause(error: errors.AgniError) -> None:
-    slow = RetryPolicy(max_attempts=2, initial_delay_ms=60_000, max_delay_ms=60_000)
+    """A pause is any share of what the policy says: a whole day leaves chance no short one."""
+    slow = RetryPolicy(max_attempts=2, initial_delay_ms=86_400_000, max_delay_ms=86_400_000)
     with ExitStack() as stack:
         fakes = [stack.enter_context(FakeRegistry()) for _ in range(2)]
         targets = [stack.enter_context(fake.serve()) for fake in fakes]

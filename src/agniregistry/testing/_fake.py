@@ -344,8 +344,8 @@ class FakeRegistry(Generic[C]):
     # -- the cluster ----------------------------------------------------------------------
 
     def status(self, *, timeout_ms: int | None = None) -> t.ClusterStatus:
-        """As `Client.status`."""
-        with self._change():
+        """As `Client.status`. No `fail_next` is for it: clients ask for it by themselves."""
+        with self._change(may_fail=False):
             instances = self._store.instances()
             return t.ClusterStatus(
                 cluster_id=self.cluster_bytes.hex(),
@@ -393,7 +393,8 @@ class FakeRegistry(Generic[C]):
         return serve(self, address)
 
     def fail_next(self, error: AgniError, times: int = 1) -> None:
-        """Lets the next calls fail with this error before they do anything."""
+        """Lets the next calls fail with this error before they do anything; but not `status` and
+        `routing`, for which clients ask by themselves."""
         with self.changed:
             self._failures.extend([error] * times)
 
@@ -433,12 +434,12 @@ class FakeRegistry(Generic[C]):
     # -- inside ---------------------------------------------------------------------------
 
     @contextmanager
-    def _change(self) -> Iterator[None]:
+    def _change(self, *, may_fail: bool = True) -> Iterator[None]:
         """Holds the lock, expires what is due, and wakes the watches afterwards."""
         with self.changed:
             if self.closed:
                 raise ClientClosedError("the fake registry is closed")
-            if self._failures:
+            if may_fail and self._failures:
                 raise self._failures.pop(0)
             self.expire_due()
             before = self._store.revision
