@@ -16,7 +16,7 @@ from agni_images.oci import Layer
 RELEASE = "bookworm"
 PYTHON = "python3.11"
 PACKAGES = (
-    *("libc6", "libgcc-s1", "zlib1g", "libssl3", "libffi8", "libexpat1", "libuuid1"),
+    *("libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libssl3", "libffi8", "libexpat1", "libuuid1"),
     *("libbz2-1.0", "liblzma5", "libsqlite3-0"),
     *("libpython3.11-minimal", "python3.11-minimal", "libpython3.11-stdlib"),
     *("ca-certificates", "base-files", "netbase", "tzdata", "media-types"),
@@ -93,6 +93,28 @@ def unpack(packages: list[Path], root: Path) -> None:
     (root / "etc/group").write_text(GROUPS)
 
 
+def loader(root: Path) -> tuple[str, ...]:
+    """The root's own loader, which looks for libraries in the root first."""
+    folders = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
+    libraries = ":".join(str(root / name) for name in folders)
+    return (str(root / "lib64/ld-linux-x86-64.so.2"), "--library-path", libraries)
+
+
+def check_libraries(root: Path, folder: Path) -> None:
+    """Looks whether compiled modules find all their libraries in the image.
+
+    Raises:
+        ImageError: One would be found on this machine only, or nowhere.
+    """
+    for module in sorted(folder.rglob("*.so*")):
+        for line in run(*loader(root), "--list", str(module)).splitlines():
+            name, arrow, found = line.strip().partition(" => ")
+            path = found.partition(" (")[0]
+            is_inside = any(Path(path).is_relative_to(each) for each in (root, folder))
+            if arrow and not is_inside:
+                raise ImageError(f"{module.name} needs {name}, which the image doesn't have")
+
+
 def compile_python(root: Path, folder: Path, at: str) -> None:
     """Byte code beside the sources, for a file system that can't be written later.
 
@@ -103,12 +125,8 @@ def compile_python(root: Path, folder: Path, at: str) -> None:
         folder: What is compiled.
         at: Where the image has that folder.
     """
-    loader = root / "lib64/ld-linux-x86-64.so.2"
-    libraries = ":".join(
-        str(root / name) for name in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
-    )
-    python = ("env", "-i", f"PYTHONHOME={root}/usr", "PYTHONHASHSEED=0", str(loader))
-    interpreter = (*python, "--library-path", libraries, str(root / "usr/bin" / PYTHON))
+    python = ("env", "-i", f"PYTHONHOME={root}/usr", "PYTHONHASHSEED=0", *loader(root))
+    interpreter = (*python, str(root / "usr/bin" / PYTHON))
     flags = ("-q", "--invalidation-mode", "unchecked-hash", "-s", str(folder), "-p", at)
     run(*interpreter, "-m", "compileall", *flags, str(folder))
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from agni_images.debian_root import PYTHON, compile_python, run
+from agni_images.debian_root import PYTHON, check_libraries, compile_python, run
 from agni_images.errors import ImageError
 from agni_images.oci import Layer
 
@@ -112,6 +112,7 @@ def packages_layer(
     target = work / distribution
     install(wheels, lock_file, target)
     compile_python(root, target, f"/{AT}")
+    check_libraries(root, target)
     layer = Layer()
     layer.add_tree(target, AT)
     for name, text in launchers(target, distribution).items():
