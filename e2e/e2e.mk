@@ -5,17 +5,20 @@ E2E_PYTEST  ?=
 E2E_PATH     = e2e:images:e2e/tests$(if $(PYTHONPATH),:$(PYTHONPATH))
 E2E          = PYTHONPATH=$(E2E_PATH) $(BIN)/python
 WHEELS       = build/images/wheels
+# What setuptools copies, and would put into the next wheel although its source is gone.
+STALE        = build/lib build/bdist.* operator/build
 # Images of what is there: the operator is a distribution of its own.
 IMAGES      ?= node $(if $(wildcard operator/pyproject.toml),operator)
 
 .PHONY: images wheels e2e e2e-quick e2e-build e2e-cluster-up e2e-cluster-down
 
 wheels: $(VENV)/.stamp ## build the wheels that images are made of
-	rm -rf $(WHEELS) && mkdir -p $(WHEELS)
+	rm -rf $(WHEELS) $(STALE) && mkdir -p $(WHEELS)
 	cd node && PATH="$(CURDIR)/$(BIN):$$PATH" $(CURDIR)/$(BIN)/maturin build --release --locked \
 	  --quiet --compatibility linux --out $(CURDIR)/$(WHEELS)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 	  --wheel-dir $(WHEELS) . $(if $(wildcard operator/pyproject.toml),./operator)
+	rm -rf $(STALE)
 
 images: wheels ## write build/images/node.tar (and operator.tar): OCI archives, without a registry
 	$(E2E) -m agni_images --wheels $(WHEELS) $(IMAGES)
