@@ -182,3 +182,26 @@ def write_archive(image: Image, target: Path) -> str:
 def blob_path(digest: str) -> str:
     """Where content is in the archive."""
     return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+def rename_archive(source: Path, name: str, target: Path) -> None:
+    """Writes an archive with the same content under another name, as a new tag would."""
+    with tarfile.open(source) as old, tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as new:
+        for member in old:
+            file = old.extractfile(member)
+            data = b"" if file is None else file.read()
+            if member.name in ("index.json", "manifest.json"):
+                data = encoded(_renamed(json.loads(data), name))
+            info = tarfile.TarInfo(member.name)
+            info.size = len(data)
+            new.addfile(info, io.BytesIO(data))
+
+
+def _renamed(document: Any, name: str) -> Any:
+    """The list of an archive's images, OCI's or Docker's, with another name in it."""
+    if isinstance(document, list):
+        return [{**entry, "RepoTags": [name]} for entry in document]
+    tag = name.rpartition(":")[2]
+    annotations = {NAME_ANNOTATION: name, REFERENCE_ANNOTATION: tag}
+    entries = [{**entry, "annotations": annotations} for entry in document["manifests"]]
+    return {**document, "manifests": entries}

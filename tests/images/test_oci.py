@@ -8,7 +8,7 @@ import os
 import tarfile
 from pathlib import Path
 
-from agni_images.oci import Image, Layer, write_archive
+from agni_images.oci import Image, Layer, rename_archive, write_archive
 
 
 def tree(root: Path) -> Path:
@@ -112,3 +112,19 @@ def test_layers_hold_no_times_owners_or_set_id_bits(tmp_path: Path) -> None:
 
 def blob(digest: str) -> str:
     return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+def test_another_name_and_the_same_content(tmp_path: Path) -> None:
+    digest = write_archive(image(tree(tmp_path / "a")), tmp_path / "a.tar")
+    rename_archive(tmp_path / "a.tar", "host.example/thing:2", tmp_path / "b.tar")
+    before, after = read(tmp_path / "a.tar"), read(tmp_path / "b.tar")
+    assert list(before) == list(after)
+    assert {name for name in before if before[name] != after[name]} == {
+        "index.json",
+        "manifest.json",
+    }
+    [entry] = json.loads(after["index.json"])["manifests"]
+    assert entry["digest"] == digest
+    assert entry["annotations"]["io.containerd.image.name"] == "host.example/thing:2"
+    assert entry["annotations"]["org.opencontainers.image.ref.name"] == "2"
+    assert json.loads(after["manifest.json"])[0]["RepoTags"] == ["host.example/thing:2"]
