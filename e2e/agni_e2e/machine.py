@@ -6,10 +6,12 @@ Its disk is a folder that stays while its power is off; its cable is a pair of v
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from agni_e2e import cgroups
 from agni_e2e.builder import Built
+from agni_e2e.errors import PlatformError
 from agni_e2e.machine_files import (
     BRIDGE_ADDRESS,
     containerd_toml,
@@ -152,10 +154,48 @@ class RealMachine(Machine):
     def commands(self) -> list[str]:
         """The command lines of everything that runs on it, as its own root sees them."""
         found = []
-        for path in Path(f"/proc/{self.inside.pid}/root/proc").glob("[0-9]*/cmdline"):
+        for path in self._proc.glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         return found
+
+    def process_of(self, pod: str) -> int:
+        """The number that the machine gives to the first process of a pod's container.
+
+        Raises:
+            PlatformError: None runs here.
+        """
+        mark = f"HOSTNAME={pod}".encode()
+        found = []
+        for path in self._proc.glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes().split(b"\0"):
+                    found.append(int(path.parent.name))
+        if not found:
+            raise PlatformError(f"no process of {pod} runs on {self.name}")
+        return min(found)
+
+    def kill_pod(self, pod: str) -> None:
+        """Kills the first process of a pod's container at once (SIGKILL)."""
+        self.inside.run("sh", "-c", f"kill -9 {self.process_of(pod)}")
+
+    def cpu_s(self, pod: str) -> float:
+        """CPU time that the first process of a pod's container has used."""
+        _, _, fields = self._read(pod, "stat").rpartition(") ")
+        user, system = fields.split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self, pod: str) -> int:
+        """Memory that the same process has resident."""
+        return int(self._read(pod, "statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def _read(self, pod: str, name: str) -> str:
+        return (self._proc / str(self.process_of(pod)) / name).read_text()
+
+    @property
+    def _proc(self) -> Path:
+        """The machine's own view of its processes."""
+        return Path(f"/proc/{self.inside.pid}/root/proc")
 
     def add_image(self, archive: Path) -> None:
         """Imports an image now, and again should the disk have lost it."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from registry_fixtures import loaded, operated, tell  # noqa: F401 - fixtures
 
 from agni_e2e import Cluster
 
@@ -25,7 +26,7 @@ def quick() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def full() -> Iterator[Cluster]:
-    with Cluster("full", nodes=3) as cluster:
+    with Cluster("full", nodes=3, audit=True) as cluster:
         yield cluster
 
 
