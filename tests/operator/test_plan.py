@@ -11,7 +11,7 @@ from agniregistry.placement import NodeState
 from agniregistry_operator import names
 from agniregistry_operator.manifests.base import Manifest
 from agniregistry_operator.model.actions import DeletePod, DrainMember, key_of
-from agniregistry_operator.model.desired import Desired, Tls, TlsMode
+from agniregistry_operator.model.desired import Desired, Tls
 from agniregistry_operator.model.observed import Observed
 from agniregistry_operator.planning.planner import plan
 
@@ -346,18 +346,6 @@ def test_a_root_is_replaced_in_stages() -> None:
     cluster.check_settled()
     assert ("Certificate", "web-ca-1") not in cluster.objects
     assert cluster.objects["ConfigMap", "web-trust"]["data"]["ca.crt"] == "root 2\n"
-
-
-def test_without_cert_manager_it_says_so() -> None:
-    made = plan(Observed(has_cert_manager=False), wanted(), 0.0)
-    stalled = made.status.condition("Stalled")
-    assert stalled.reason == "CertManagerMissing"
-    assert not any("StatefulSet" in key_of(action) for action in made.actions)
-    own = Tls(mode=TlsMode.SECRETS, node_prefix="mine", operator_secret="op")
-    made = plan(Observed(has_cert_manager=False), wanted(tls=own), 0.0)
-    assert made.status.condition("Stalled").reason == "IdentityMissing"
-    made = plan(Observed(has_cert_manager=False, identities=frozenset({0})), wanted(tls=own), 0.0)
-    assert any("StatefulSet" in key_of(action) for action in made.actions)
 
 
 def test_all_conditions_are_set_at_the_first_visit() -> None:

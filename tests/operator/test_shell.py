@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +17,16 @@ from test_plan import wanted
 
 from agniregistry import types as t
 from agniregistry_operator import reading
+from agniregistry_operator.executor import Executor
 from agniregistry_operator.identity import Identity
 from agniregistry_operator.kube import ApiError, path_of
 from agniregistry_operator.lease import Elector
 from agniregistry_operator.link import registry_of
+from agniregistry_operator.model import actions as a
 from agniregistry_operator.model import status as s
 from agniregistry_operator.model.quantities import bytes_of
 from agniregistry_operator.model.times import seconds_of
+from agniregistry_operator.observer import Memory
 
 OLD = "2026-01-01T00:00:00Z"
 NOW = dt.datetime(2026, 1, 1, 1, tzinfo=dt.UTC).timestamp()
@@ -58,6 +62,14 @@ def test_why_a_pod_does_not_run() -> None:
     assert read(pod(containerStatuses=[crash])).fault == "CrashLoopBackOff: wal/7 at 81: corrupt"
     unscheduled = {"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3 machines"}
     assert read(pod(conditions=[unscheduled])).fault_reason == "Unschedulable"
+    begun, over = "2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z"
+    ended = {"startedAt": begun, "finishedAt": over, "exitCode": 3}
+    trying = {"state": {"running": {}}, "lastState": {"terminated": ended}, "restartCount": 4}
+    assert read(pod(containerStatuses=[trying])).fault == "CrashLoopBackOff: exit code 3"
+    assert read(pod(containerStatuses=[trying | {"ready": True}])).fault == ""
+    assert read(pod(containerStatuses=[trying | {"restartCount": 1}])).fault == ""
+    long = {"terminated": ended | {"finishedAt": "2026-01-01T00:30:00Z"}}
+    assert read(pod(containerStatuses=[trying | {"lastState": long}])).fault == ""
     creating = {"state": {"waiting": {"reason": "ContainerCreating"}}}
     assert read(pod(containerStatuses=[creating])).fault == ""
 
@@ -190,6 +202,41 @@ async def test_one_holds_the_lease_and_each_taking_has_a_higher_epoch() -> None:
     assert first.epoch > second.epoch
 
 
+async def test_a_lease_is_given_back_whatever_became_of_a_renewal() -> None:
+    kube = FakeKube()
+    first = Elector(kube, "ns", "l", "one")  # type: ignore[arg-type]
+    second = Elector(kube, "ns", "l", "two")  # type: ignore[arg-type]
+    assert await first._try()
+    assert not await second._try()
+    assert kube.lease is not None
+    kube.version += 1
+    kube.lease["metadata"]["resourceVersion"] = str(kube.version)
+    await first.release()
+    assert await second._try()
+    await first.release()
+    assert kube.lease["spec"]["holderIdentity"] == "two", "what is another's is left alone"
+
+
+def test_a_holder_that_was_paused_knows_that_it_may_be_none() -> None:
+    now = [0.0]
+    elector = Elector(FakeKube(), "ns", "l", "one", lambda: now[0])  # type: ignore[arg-type]
+    elector._renewed_at = now[0]
+    now[0] += 9
+    assert elector.holds()
+    now[0] += 2
+    assert not elector.holds()
+
+
+async def test_nothing_is_done_without_the_lease() -> None:
+    told: list[Any] = []
+    leads = [True, False]
+    executor = Executor(None, lambda *words: told.append(words), leads.pop)  # type: ignore[arg-type]
+    action = a.DeleteChild("Service", "web")
+    memory = Memory(Identity(Path("unused")), None)  # type: ignore[arg-type]
+    assert await executor.run((action, action), wanted(), memory) == 0
+    assert not told
+
+
 async def test_a_deleted_lease_does_not_turn_epochs_back() -> None:
     kube = FakeKube()
     first = Elector(kube, "ns", "l", "one")  # type: ignore[arg-type]
@@ -210,6 +257,8 @@ class FakeIssuer:
 
     async def call(self, method: str, path: str, body: Any = None, **_: Any) -> dict[str, Any]:
         if method == "POST":
+            if body["metadata"]["name"] in self.requests:
+                raise ApiError(409, "AlreadyExists", "it is there")
             self.requests[body["metadata"]["name"]] = body
             return body
         request = self.requests[path.rpartition("/")[2]]
@@ -262,10 +311,31 @@ async def test_the_operator_gets_a_certificate_whose_key_never_leaves(tmp_path: 
 async def test_a_denied_request_says_why(tmp_path: Any) -> None:
     issuer, identity = FakeIssuer(), Identity(tmp_path / "web")
     issuer.denied = True
-    for _ in range(2):
+    for _ in range(3):
         await identity.request(issuer, wanted(), {"name": "x"}, 1)  # type: ignore[arg-type]
     assert identity.fault == "not you"
     assert not identity.good(0.0)
+    assert not issuer.requests, "and isn't asked again at once"
+
+
+async def test_what_a_killed_operator_asked_for_is_not_left_behind(tmp_path: Any) -> None:
+    issuer = FakeIssuer()
+    for _ in range(2):
+        identity = Identity(tmp_path / "web")
+        await identity.request(issuer, wanted(), {"name": "x"}, 1)  # type: ignore[arg-type]
+    assert len(issuer.requests) == 1
+    await identity.request(issuer, wanted(), {"name": "x"}, 1)  # type: ignore[arg-type]
+    assert identity.good(0.0) == {1}
+
+
+async def test_a_certificate_for_somebody_elses_key_is_not_taken(tmp_path: Any) -> None:
+    issuer, first, second = FakeIssuer(), Identity(tmp_path / "a"), Identity(tmp_path / "b")
+    for identity in (first, second, first):
+        await identity.request(issuer, wanted(), {"name": "x"}, 1)  # type: ignore[arg-type]
+    assert not first.good(0.0)
+    for _ in range(2):
+        await first.request(issuer, wanted(), {"name": "x"}, 1)  # type: ignore[arg-type]
+    assert first.good(0.0) == {1}
 
 
 def test_the_registrys_answers_become_a_picture() -> None:

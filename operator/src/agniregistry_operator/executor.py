@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 
 from agniregistry.errors import AgniError
-from agniregistry_operator import names
+from agniregistry_operator import failpoint, names
 from agniregistry_operator.kube import ApiError, Kube
 from agniregistry_operator.manifests.base import API_VERSIONS
 from agniregistry_operator.model import actions as a
@@ -16,15 +15,17 @@ from agniregistry_operator.observer import Memory
 
 log = logging.getLogger("agniregistry.operator")
 
-FAILPOINT = "AGNI_OPERATOR_FAILPOINT"
-"""For tests: the operator kills itself before the first action whose key begins with this."""
-
 
 class Executor:
     """Does what a plan says."""
 
-    def __init__(self, kube: Kube, told: Callable[[a.Action, str], None]) -> None:
-        self._kube, self._told = kube, told
+    def __init__(
+        self,
+        kube: Kube,
+        told: Callable[[a.Action, str], None],
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._kube, self._told, self._leads = kube, told, leads
 
     async def run(self, actions: tuple[a.Action, ...], desired: Desired, memory: Memory) -> int:
         """Does all of them; answers how many have changed something. What is refused is remembered.
@@ -33,20 +34,25 @@ class Executor:
         the one before it.
         """
         refusals: dict[str, str] = {}
+        where = (desired.namespace, desired.name)
         done = 0
         for action in actions:
             key = a.key_of(action)
-            _fail_for_tests(key)
+            failpoint.reach(key)
+            if not self._leads():
+                # It was paused, and goes on with a plan of long ago: others act by now.
+                log.warning("%s/%s: %s: not done without the lease", *where, key)
+                break
             try:
                 await self._do(action, desired, memory)
             except (ApiError, AgniError, ValueError) as error:
                 refusals[key] = str(error)
-                log.warning("%s/%s: %s: %s", desired.namespace, desired.name, key, error)
+                log.warning("%s/%s: %s: %s", *where, key, error)
                 self._told(action, f"refused: {error}")
                 continue
             # A certificate that was asked for takes its time: that is no reason to hurry.
             done += not isinstance(action, a.RequestIdentity)
-            log.info("%s/%s: %s: %s", desired.namespace, desired.name, key, action.why)
+            log.info("%s/%s: %s: %s", *where, key, action.why)
             self._told(action, "")
         memory.refusals = refusals
         return done
@@ -94,10 +100,3 @@ class Executor:
                     words = "it is there and belongs to somebody else; rename one of the two"
                     raise ApiError(409, "AlreadyExists", words)
         await self._kube.apply(action.manifest)
-
-
-def _fail_for_tests(key: str) -> None:
-    prefix = os.environ.get(FAILPOINT)
-    if prefix and key.startswith(prefix):
-        log.error("killed by the failpoint %s at %s", prefix, key)
-        os.kill(os.getpid(), 9)

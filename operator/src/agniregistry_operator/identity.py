@@ -8,8 +8,8 @@ is one Secret read, by its name.
 from __future__ import annotations
 
 import base64
-import secrets
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,8 @@ from agniregistry_operator.model.desired import Desired
 from agniregistry_operator.names import root
 
 VERSION, KIND = "cert-manager.io/v1", "CertificateRequest"
+REFUSED_S = 60.0
+"""Time after which is asked again for what was denied, or failed."""
 RENEW_SHARE = 3
 """A certificate is asked for anew when a third of its life is left."""
 
@@ -57,6 +59,8 @@ class Identity:
     issued: dict[int, Issued] = field(default_factory=dict)
     pending: dict[int, Pending] = field(default_factory=dict)
     fault: str = ""
+    refused_at: float | None = None
+    """When a request was denied or failed, by the monotonic clock."""
 
     def good(self, now: float) -> frozenset[int]:
         """The roots under which a certificate is good for a while."""
@@ -91,11 +95,9 @@ class Identity:
         """Asks for a certificate, or looks how far that is."""
         pending = self.pending.get(generation)
         if pending is None:
-            name = f"{root(desired.name, generation)}-operator-{secrets.token_hex(4)}"
-            key, csr = _new_request(operator_id(desired))
-            manifest = operator_request(desired, name, base64.b64encode(csr).decode(), issuer)
-            await kube.call("POST", path_of(VERSION, KIND, desired.namespace), manifest)
-            self.pending[generation] = Pending(name, key)
+            now = time.monotonic()
+            if self.refused_at is None or now - self.refused_at >= REFUSED_S:
+                await self._ask(kube, desired, issuer, generation)
             return
         path = path_of(VERSION, KIND, desired.namespace, pending.name)
         try:
@@ -109,25 +111,48 @@ class Identity:
             del self.pending[generation]
             await kube.delete(VERSION, KIND, desired.namespace, pending.name)
 
+    async def _ask(
+        self, kube: Kube, desired: Desired, issuer: Mapping[str, str], generation: int
+    ) -> None:
+        """Makes the one request of this name; what an operator left that was killed goes first."""
+        name = f"{root(desired.name, generation)}-operator"
+        key, csr = _new_request(operator_id(desired))
+        manifest = operator_request(desired, name, base64.b64encode(csr).decode(), issuer)
+        path = path_of(VERSION, KIND, desired.namespace)
+        try:
+            await kube.call("POST", path, manifest)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            await kube.delete(VERSION, KIND, desired.namespace, name)
+            await kube.call("POST", path, manifest)
+        self.pending[generation] = Pending(name, key)
+
     def _take(self, generation: int, pending: Pending, answer: Mapping[str, Any]) -> bool:
         """Takes what was issued; says whether the request has ended."""
         status = answer.get("status") or {}
         conditions = {c["type"]: c for c in status.get("conditions") or ()}
         for kind in ("Denied", "InvalidRequest"):
             if conditions.get(kind, {}).get("status") == "True":
-                self.fault = conditions[kind].get("message", kind)
-                return True
+                return self._refuse(conditions[kind].get("message", kind))
         ready = conditions.get("Ready", {})
         if ready.get("reason") == "Failed":
-            self.fault = ready.get("message", "the request failed")
-            return True
+            return self._refuse(ready.get("message", "the request failed"))
         if not status.get("certificate"):
             self.fault = ready.get("message", "")
             return False
         pem = base64.b64decode(status["certificate"])
+        if not _belong_together(pem, pending.key):
+            # Another operator has taken the lease meanwhile, and asked under the same name.
+            return True
         authority = base64.b64decode(status.get("ca") or "").decode()
         self.issued[generation] = _issued(pem, pending.key, authority)
-        self.fault = ""
+        self.fault, self.refused_at = "", None
+        return True
+
+    def _refuse(self, words: str) -> bool:
+        """Remembers why there is no certificate, so that nobody is asked again and again."""
+        self.fault, self.refused_at = words, time.monotonic()
         return True
 
     async def read_secret(self, kube: Kube, desired: Desired) -> str:
@@ -148,6 +173,13 @@ def _issued(pem: bytes, key: bytes, authority: str) -> Issued:
     leaf = x509.load_pem_x509_certificate(pem)
     begins, ends = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
     return Issued(pem, key, authority, ends - (ends - begins) / RENEW_SHARE, ends)
+
+
+def _belong_together(pem: bytes, key: bytes) -> bool:
+    """Whether a certificate is for a key."""
+    leaf = x509.load_pem_x509_certificate(pem).public_key()
+    own = serialization.load_pem_private_key(key, None).public_key()
+    return leaf == own
 
 
 def _new_request(spiffe_id: str) -> tuple[bytes, bytes]:

@@ -68,12 +68,16 @@ class Elector:
 
     async def acquire(self) -> None:
         """Returns when the lease is this operator's."""
+        waits = False
         while True:
             try:
                 if await self._try():
                     self._renewed_at = self._clock()
                     log.info("leads with epoch %d", self.epoch)
                     return
+                if not waits:
+                    log.info("waits for the lease, which %s has", self._seen and self._seen.holder)
+                waits = True
             except ApiError as error:
                 log.warning("the lease can't be taken: %s", error.message)
             await asyncio.sleep(RETRY_S)
@@ -122,6 +126,10 @@ class Elector:
         self.epoch = int((parse(lease["spec"]["acquireTime"]) or taken) * 1000)
         return True
 
+    def holds(self) -> bool:
+        """Whether nobody else can have taken the lease yet, by this operator's clock."""
+        return self._clock() - self._renewed_at < DURATION_S
+
     async def keep(self) -> None:
         """Renews the lease; returns when it is lost."""
         while True:
@@ -142,10 +150,13 @@ class Elector:
         self._lease = await self._kube.call("PUT", self._path, lease)
 
     async def release(self) -> None:
-        """Gives the lease back, so that the next need not wait."""
-        lease = dict(self._lease)
-        lease["spec"] = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        """Gives the lease back, so that the next need not wait; nobody may be renewing it."""
         try:
+            # A renewal that was cancelled on its way may have come through: its answer is unknown.
+            lease = await self._kube.call("GET", self._path)
+            if lease["spec"].get("holderIdentity") != self._identity:
+                return
+            lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
             await self._kube.call("PUT", self._path, lease)
         except ApiError as error:
             log.warning("the lease couldn't be given back: %s", error.message)

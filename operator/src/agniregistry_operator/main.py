@@ -146,6 +146,7 @@ async def run(
             epoch=elector.epoch,
             pod=socket.gethostname(),
             link=link,
+            leads=elector.holds,
         )
         supervisor = Supervisor(kube, metrics, settings)
         supervisors.append(supervisor)
@@ -181,17 +182,20 @@ async def _lead(
     if options.machines:
         register_machines(registry, supervisor)
         tasks.add(asyncio.create_task(supervisor.list_machines()))
+    tasks.add(asyncio.create_task(supervisor.begin(options.namespaces)))
     ending = asyncio.Event()
-    watching = asyncio.create_task(
-        kopf.operator(
-            registry=registry,
-            settings=kopf_settings(options.namespaces),
-            standalone=True,
-            clusterwide=not options.namespaces,
-            namespaces=options.namespaces,
-            stop_flag=ending,
-        )
+    others = asyncio.all_tasks()
+    watchers = await kopf.spawn_tasks(
+        registry=registry,
+        settings=kopf_settings(options.namespaces),
+        standalone=True,
+        clusterwide=not options.namespaces,
+        namespaces=options.namespaces,
+        stop_flag=ending,
     )
+    # Kopf takes the signals for itself: it would stop the watches, and the lease would be kept.
+    stop_on_signals(stop)
+    watching = asyncio.create_task(kopf.run_tasks(watchers, ignored=others))
     keeping = asyncio.create_task(elector.keep())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({watching, keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -203,6 +207,8 @@ async def _lead(
         os._exit(EXIT_FAILED)
     failed = watching.done() and not stop.is_set()
     await supervisor.stop()
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
     await elector.release()
     ending.set()
     tasks |= {watching, keeping, stopping}
@@ -213,8 +219,15 @@ async def _lead(
     return EXIT_FAILED if failed else EXIT_OK
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command `agni-operator`."""
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """Has the signals by which a process is asked to end ask for the stop."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+def main(arguments: list[str] | None = None, link: Callable[[int], Link] = Link) -> int:
+    """The command `agni-operator`; how it reaches registries is a test's business."""
     options = options_of(sys.argv[1:] if arguments is None else arguments)
     set_up_logs(options.log_level)
     try:
@@ -225,9 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     async def until_signal() -> int:
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        return await run(options, connection, stop)
+        stop_on_signals(stop)
+        return await run(options, connection, stop, link)
 
     return asyncio.run(until_signal())

@@ -7,6 +7,7 @@ just done; watches only say when to look (docs/decisions/0008).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,7 @@ class Memory:
     link: Link
     addresses: tuple[str, ...] = ()
     refusals: dict[str, str] = field(default_factory=dict)
+    begun_at: float = field(default_factory=time.monotonic)
 
 
 class Observer:
@@ -98,6 +100,8 @@ class Observer:
             user_trust=user_trust,
             identities=memory.identity.good(self._now()),
             identity_fault=fault or memory.identity.fault,
+            has_identity=tls is not None,
+            attended_s=time.monotonic() - memory.begun_at,
             has_cert_manager=has_cert_manager,
             registry=registry,
             registry_fault=memory.link.fault,

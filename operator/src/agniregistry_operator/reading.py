@@ -14,12 +14,17 @@ from agniregistry_operator.model.times import parse
 
 Plain = Mapping[str, Any]
 
+CRASHES = "CrashLoopBackOff"
 WAITING = frozenset({
     *("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"),
-    *("CrashLoopBackOff", "RunContainerError"),
+    *(CRASHES, "RunContainerError"),
     *("CreateContainerConfigError", "CreateContainerError"),
 })  # fmt: skip
 """Reasons for which a container waits that don't go away by waiting."""
+CRASHES_MIN = 2
+"""Restarts after which a container that isn't ready is one that crashes."""
+CRASHED_WITHIN_S = 60.0
+"""How long the container ran the last time, if that was a crash at its start."""
 MESSAGE_MAX = 300
 """Characters of somebody else's words that are passed on."""
 SILENCE_S = 60.0
@@ -173,12 +178,24 @@ def _fault(plain: Plain) -> tuple[str, str]:
         return "Unschedulable", _words(scheduled.get("message", ""))
     for container in status.get("containerStatuses") or ():
         waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") not in WAITING:
-            continue
         ended = (container.get("lastState") or {}).get("terminated") or {}
         said = ended.get("message") or waiting.get("message") or ""
-        return str(waiting["reason"]), _words(said)
+        if waiting.get("reason") in WAITING:
+            return str(waiting["reason"]), _words(said)
+        if _crashes(container, ended):
+            return CRASHES, _words(said or f"exit code {ended.get('exitCode', '?')}")
     return "", ""
+
+
+def _crashes(container: Plain, ended: Plain) -> bool:
+    """Whether a container that runs, or has just ended, is between two crashes.
+
+    Without this the word would come and go with each attempt.
+    """
+    begun, over = parse(ended.get("startedAt")), parse(ended.get("finishedAt"))
+    if container.get("ready") or begun is None or over is None:
+        return False
+    return container.get("restartCount", 0) >= CRASHES_MIN and over - begun < CRASHED_WITHIN_S
 
 
 def _words(text: str) -> str:

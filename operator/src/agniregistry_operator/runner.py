@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agniregistry.errors import AgniError
-from agniregistry_operator import names
+from agniregistry_operator import failpoint, names
 from agniregistry_operator.events import Events
 from agniregistry_operator.executor import Executor
 from agniregistry_operator.identity import Identity
@@ -33,6 +33,8 @@ RESYNC_S = 30.0
 """Time after which a registry is looked at again, whatever is heard of it."""
 BUSY_S = 2.0
 """The same while an operation is in progress."""
+SOON_S = 0.5
+"""The same while a certificate of the operator's own is issued, by which it takes over."""
 GATHER_S = 0.2
 """Time in which several wake-ups become one."""
 LOOKS_AT_ONCE = 8
@@ -51,6 +53,8 @@ class Settings:
     pod: str = ""
     link: Callable[[int], Link] = Link
     """How registries are reached, given the operator's epoch; tests play one."""
+    leads: Callable[[], bool] = lambda: True
+    """Whether the lease is this operator's still, as far as it can know."""
 
 
 class Runner:
@@ -76,7 +80,7 @@ class Runner:
             Identity(settings.scratch / f"{namespace}.{name}"), settings.link(settings.epoch)
         )
         self._observer = Observer(kube, machines, now)
-        self._executor = Executor(kube, self._told)
+        self._executor = Executor(kube, self._told, settings.leads)
         self._events = Events(kube, settings.pod)
         self._done: list[tuple[a.Action, str]] = []
         self._sentence = ""
@@ -148,9 +152,12 @@ class Runner:
             log.info("%s/%s: %s", self.namespace, self.name, made.sentence)
             self._sentence = made.sentence
         count = await self._executor.run(made.actions, desired, self._memory)
-        await self._write(resource, made.status)
+        if not made.keeps_status:
+            await self._write(resource, made.status)
+            self._measure(desired, made.status)
         await self._speak(resource, made)
-        self._measure(desired, made.status)
+        if made.keeps_status:
+            return SOON_S
         if count:
             return GATHER_S
         return BUSY_S if made.status.operation or made.actions else RESYNC_S
@@ -160,6 +167,9 @@ class Runner:
         plain = status.to_dict()
         if plain == (resource.get("status") or {}):
             return
+        point = f"WriteStatus {_step_of(status)}"
+        failpoint.reach(point)
+        log.debug("%s/%s: %s: it says something new", self.namespace, self.name, point)
         try:
             await self._kube.write_status(resource, plain)
         except ApiError as error:
@@ -202,3 +212,9 @@ class Runner:
         ends = [node.certificate_expiry for node in status.nodes if node.certificate_expiry]
         if ends:
             self._metrics.certificate.labels(*labels).set(min(ends))
+
+
+def _step_of(status: Status) -> str:
+    """What is being done, in a word."""
+    operation = status.operation
+    return f"{operation.kind}/{operation.step}" if operation else "Settled"

@@ -50,6 +50,7 @@ class Supervisor:
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._told: dict[tuple[str, str], int] = {}
         self._deaf_since: dict[tuple[str, str], float] = {}
+        self._is_stopping = False
 
     def machines(self) -> Mapping[str, reading.Machine] | None:
         """The machines by name; None where they may not be looked at."""
@@ -62,8 +63,22 @@ class Supervisor:
         runner = self._runners.get(key)
         if runner is not None:
             runner.wake()
-        elif not gone:
+        elif not gone and not self._is_stopping:
             self._start(key)
+
+    async def begin(self, namespaces: list[str]) -> None:
+        """Begins with the registries that are there, without waiting until watches tell of them."""
+        version = f"{names.GROUP}/{names.VERSION}"
+        for space in namespaces or [""]:
+            try:
+                answer = await self._kube.call("GET", path_of(version, names.KIND, space))
+            except ApiError as error:
+                log.warning("registries couldn't be listed: %s", error.message)
+                continue
+            for plain in answer.get("items") or ():
+                key = (plain["metadata"]["namespace"], plain["metadata"]["name"])
+                if key not in self._runners and not self._is_stopping:
+                    self._start(key)
 
     def _start(self, key: tuple[str, str]) -> None:
         runner = Runner(
@@ -158,6 +173,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Ends all tasks, between two actions of each."""
+        self._is_stopping = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -154,6 +154,10 @@ class Observed:
     don't count."""
     identity_fault: str = ""
     """Why not."""
+    has_identity: bool = True
+    """Whether the operator has a certificate to ask the registry with."""
+    attended_s: float = 3600.0
+    """How long this operator has looked after the registry."""
     has_cert_manager: bool = True
     registry: Registry | None = None
     """None while nobody answers."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from agniregistry.placement import NodeState
 from agniregistry_operator import names
 from agniregistry_operator.model import status as s
-from agniregistry_operator.model.actions import MoveStep
+from agniregistry_operator.model.actions import MoveStep, RequestIdentity
 from agniregistry_operator.planning import trust as identity
 from agniregistry_operator.planning.gates import why_unready
 from agniregistry_operator.planning.view import Outcome, View
@@ -16,7 +16,8 @@ from agniregistry_operator.planning.view import Outcome, View
 def conditions(view: View, outcome: Outcome, trust: identity.TrustPlan) -> tuple[s.Condition, ...]:
     """All six, each with the time at which it last changed."""
     stalled = outcome.stalled
-    acts = any(not isinstance(action, MoveStep) for action in outcome.actions)
+    # Neither a leadership that moves nor the operator's own certificate is the registry's business.
+    acts = any(not isinstance(action, MoveStep | RequestIdentity) for action in outcome.actions)
     works = outcome.operation is not None or acts
     quorum = _quorum(view)
     unready = next((r for i in view.wanted if (r := why_unready(view, i))), None)
@@ -65,6 +66,8 @@ def _quorum(view: View) -> s.Condition:
     if view.registry is None:
         if not view.is_founded:
             return s.Condition(kind, None, "NotFounded", "the cluster is not founded yet")
+        if not view.observed.has_identity:
+            return s.Condition(kind, None, "NoIdentity", without_identity(view))
         fault = view.observed.registry_fault or "no node answers"
         return s.Condition(
             kind, False, "NoAnswer", f"{fault}; start the nodes again: nothing is deleted"
@@ -80,6 +83,12 @@ def _quorum(view: View) -> s.Condition:
         words = f"{', '.join(full)} takes no writes: its disk is full; raise spec.storage.size"
         return s.Condition(kind, True, "DiskFull", words)
     return s.Condition(kind, True, "AllLed", "every partition has a leader")
+
+
+def without_identity(view: View) -> str:
+    """Why the registry can't be asked."""
+    fault = view.observed.identity_fault or "it is not issued yet"
+    return f"the operator has no certificate of its own to ask the registry with: {fault}"
 
 
 def _certificates(view: View, trust: identity.TrustPlan) -> s.Condition:

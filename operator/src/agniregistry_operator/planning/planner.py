@@ -29,6 +29,10 @@ from agniregistry_operator.planning.trust import TrustPlan, plan_trust
 from agniregistry_operator.planning.upkeep import missing_stateful_sets, taken_names, upkeep
 from agniregistry_operator.planning.view import Outcome, View
 
+IDENTITY_DEADLINE_S = 20.0
+"""How long certificates, or what they need, may be missing before somebody is told: what is applied
+together comes in any order."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -37,6 +41,8 @@ class Plan:
     sentence: str
     actions: tuple[Action, ...]
     status: Status
+    keeps_status: bool = False
+    """Whether nothing is to be written: too little is known yet."""
 
 
 def plan(observed: Observed, desired: Desired, now: float) -> Plan:
@@ -45,9 +51,12 @@ def plan(observed: Observed, desired: Desired, now: float) -> Plan:
     if desired.deleting:
         return Plan("it is being deleted; what it owns goes with it", (), observed.status)
     trust = plan_trust(view)
+    if _has_just_come(view, trust):
+        words = "waiting for a certificate of the operator's own"
+        return Plan(words, trust.requests, observed.status, keeps_status=True)
     if desired.paused:
         outcome = Outcome("paused: nothing is changed")
-        return Plan(outcome.sentence, (), _status(view, outcome, trust))
+        return Plan(outcome.sentence, trust.requests, _status(view, outcome, trust))
     found = taken_names(view, trust)
     if found:
         words = f"{', '.join(found)} is there and belongs to somebody else; rename one of the two"
@@ -63,6 +72,16 @@ def plan(observed: Observed, desired: Desired, now: float) -> Plan:
     return Plan(outcome.sentence, outcome.actions, status)
 
 
+def _has_just_come(view: View, trust: TrustPlan) -> bool:
+    """Whether the operator was started a moment ago, and can't ask a founded registry yet.
+
+    What another operator has said of it before is better than what can be said now.
+    """
+    is_new = view.observed.attended_s < IDENTITY_DEADLINE_S
+    can_ask = view.observed.has_identity or not trust.requests
+    return is_new and view.is_founded and not can_ask
+
+
 def _distinct(actions: tuple[Action, ...]) -> tuple[Action, ...]:
     """Each action once: upkeep and an operation may want the same."""
     return tuple({key_of(action): action for action in actions}.values())
@@ -72,8 +91,9 @@ def _decide(view: View, trust: TrustPlan) -> Outcome:
     """The one operation of now."""
     if trust.blocked and not view.is_founded:
         reason, words = trust.blocked
-        stalled = None if reason == "RootPending" else (reason, words)
         operation = view.operation("Bootstrap", "Identity")
+        is_late = view.now - operation.since >= IDENTITY_DEADLINE_S
+        stalled = (reason, words) if is_late else None
         return Outcome(words, operation, stalled=stalled, moves=False)
     if view.desired.hibernate:
         return _hibernate(view)
@@ -125,6 +145,8 @@ def _with_moves(view: View, trust: TrustPlan, outcome: Outcome) -> Outcome:
 
 
 def _settled(view: View, outcome: Outcome) -> str:
+    if view.registry is None and not view.observed.has_identity:
+        return say.without_identity(view)
     if view.registry is None:
         return f"nobody answers: {view.observed.registry_fault or 'no node is reached'}"
     if outcome.notes:

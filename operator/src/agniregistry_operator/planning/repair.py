@@ -11,6 +11,9 @@ from agniregistry_operator.planning.gates import sole_copies, why_not_without, w
 from agniregistry_operator.planning.upkeep import missing_stateful_sets
 from agniregistry_operator.planning.view import Outcome, View
 
+FAULT_DEADLINE_S = 30.0
+"""How long a pod may say that it can't run before somebody is told. Kubernetes tries again by
+itself, and what was only late is there by then."""
 KINDS_THAT_WAIT = ("Update", "ScaleOut", "Replace", "Wake", "Bootstrap", "Recover")
 """Operations that end when all nodes take part again."""
 
@@ -38,7 +41,8 @@ def overdue(view: View, index: int) -> tuple[str, str] | None:
     if pod is None or pod.ready:
         return None
     age = view.now - max(pod.created_at, pod.ready_changed_at)
-    if age < view.desired.ready_deadline_s:
+    deadline = view.desired.ready_deadline_s
+    if age < (min(deadline, FAULT_DEADLINE_S) if pod.fault_reason else deadline):
         return None
     reason = pod.fault_reason or "NodeNotReady"
     fault = why_unready(view, index) or "it is not ready"
@@ -46,7 +50,8 @@ def overdue(view: View, index: int) -> tuple[str, str] | None:
         "change the spec, or go back to what it was" if pod.fault_reason else
         f"see the log of the pod {names.pod(view.desired.name, index)}"
     )  # fmt: skip
-    return reason, f"{view.label(index)} is not ready for {words(age)}: {fault}; {what}"
+    # Without the age, which would be another word at each look.
+    return reason, f"{view.label(index)} is not ready: {fault}; {what}"
 
 
 def restart_broken(view: View) -> Outcome | None:
@@ -162,7 +167,7 @@ def _why_lost(view: View, index: int) -> tuple[str, bool] | None:
         return "its volume is lost", False
     gone = pod.machine_gone_since if pod else None
     if gone is not None and view.now - gone >= view.desired.repair_after_s:
-        return f"its machine is gone for {words(view.now - gone)}", False
+        return f"its machine is gone for more than {words(view.desired.repair_after_s)}", False
     return None
 
 

@@ -78,9 +78,23 @@ def _users_issuer(view: View) -> TrustPlan:
     manifests = [trust_config_map(view.desired, {}, roots)]
     manifests += [made.node_certificate(view.desired, index, issuer) for index in view.places]
     requests: tuple[RequestIdentity, ...] = ()
+    blocked = None
     if 0 not in view.observed.identities:
         requests = (RequestIdentity(issuer, 0, "the operator needs a certificate of its own"),)
-    return TrustPlan(Trust(), tuple(manifests), requests)
+        if not (view.is_founded and view.observed.has_identity):
+            blocked = _waiting_for_issuer(view, issuer)
+    return TrustPlan(Trust(), tuple(manifests), requests, blocked)
+
+
+def _waiting_for_issuer(view: View, issuer: Mapping[str, str]) -> tuple[str, str]:
+    """Why the user's issuer hasn't issued the operator's certificate, by cert-manager's words."""
+    name = f"{issuer['kind']} {issuer['name']}"
+    fault = view.observed.identity_fault
+    if "not found" in fault:
+        remedy = "make it, or name another one in spec.tls.issuerRef"
+        return "IssuerMissing", f"the {name} isn't there; {remedy}"
+    remedy = f"see its conditions: {fault}" if fault else "is cert-manager running?"
+    return "IssuerPending", f"waiting for the {name}; {remedy}"
 
 
 def _bootstrap(view: View) -> TrustPlan:
@@ -105,7 +119,7 @@ def _bootstrap(view: View) -> TrustPlan:
     elif not view.is_founded:
         fault = view.observed.identity_fault
         blocked = ("RootPending", f"waiting for the root: {fault}" if fault else
-                   "waiting for cert-manager to issue the root")  # fmt: skip
+                   "waiting for cert-manager to issue the root; is it running?")  # fmt: skip
     manifests += _leaves(view, trust)
     if trust.step != SETTLED:
         kept |= {
