@@ -73,9 +73,14 @@ class Processes:
         }
         return int(self._ask(request)["pid"])
 
-    def stop(self, name: str) -> None:
-        """Ends one process."""
-        self._ask({"operation": "stop", "name": name})
+    def stop(self, name: str) -> int:
+        """Ends one process; answers its exit code, which is negative where a signal ended it."""
+        return int(self._ask({"operation": "stop", "name": name})["code"])
+
+    def code(self, name: str) -> int | None:
+        """The exit code of a process that has ended; None while it runs."""
+        code = self._ask({"operation": "status", "name": name})["code"]
+        return None if code is None else int(code)
 
     def check(self, name: str) -> None:
         """Does nothing while the process runs.
@@ -83,7 +88,7 @@ class Processes:
         Raises:
             PlatformError: It has ended; the text holds the end of its log.
         """
-        code = self._ask({"operation": "status", "name": name})["code"]
+        code = self.code(name)
         if code is not None:
             raise PlatformError(f"{name} ended with {code}:\n{self.tail(name)}")
 

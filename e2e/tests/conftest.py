@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from operator_lab import lab, operators, theatre  # noqa: F401 - fixtures
 from registry_fixtures import loaded, operated, tell  # noqa: F401 - fixtures
 
 from agni_e2e import Cluster

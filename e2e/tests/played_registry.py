@@ -4,11 +4,9 @@ from what the API server says of them. What it does is the model's of tests/oper
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,7 @@ sys.path[:0] = [str(ROOT / path) for path in ("src", "operator/src", "tests/oper
 
 from registry_model import Process, RefusedError, RegistryModel, Volume  # noqa: E402
 
-from agniregistry.errors import UnavailableError  # noqa: E402
-from agniregistry.identity import Tls  # noqa: E402
-from agniregistry_operator.link import Link  # noqa: E402
+from agniregistry.errors import ConflictError, UnavailableError  # noqa: E402
 from agniregistry_operator.model import actions as a  # noqa: E402
 from agniregistry_operator.model.observed import Member, Registry  # noqa: E402
 from agniregistry_operator.model.times import parse  # noqa: E402
@@ -34,17 +30,53 @@ class Stage:
         self.volumes: dict[str, Volume] = {}
         self.lock = threading.Lock()
         self.epochs: list[int] = []
+        """Of the operators that came, in the order in which they did."""
+        self.outdated: list[str] = []
+        """What was asked by an operator after another one had taken over."""
+        self.epoch = 0
         self.trust = ""
         self.ends: dict[str, float | None] = {}
 
-    def look(self) -> Registry | None:
+    def look(self, epoch: int) -> Registry | None:
         """A round of the registry with the pods that are there now."""
         with self.lock:
+            if epoch not in self.epochs:
+                self.epochs.append(epoch)
             self._follow_pods()
             self.model.turn()
             if not (self.model.cluster_id and self.model.answers()):
                 return None
             return self._registry()
+
+    def change(self, epoch: int, action: a.Action) -> None:
+        """What nodes would do.
+
+        Raises:
+            AgniError: What they would refuse.
+        """
+        with self.lock:
+            if epoch < self.epoch:
+                self.outdated.append(a.key_of(action))
+                words = (
+                    f"the epoch {epoch} is older than {self.epoch}: somebody else has taken over"
+                )
+                raise ConflictError(words, reason="EPOCH_OUTDATED")
+            try:
+                self._do(action)
+            except RefusedError as refused:
+                raise UnavailableError(str(refused)) from refused
+            self.epoch = epoch
+
+    def _do(self, action: a.Action) -> None:
+        match action:
+            case a.DrainMember():
+                self.model.drain(action.node_id)
+            case a.ReturnMember():
+                self.model.give_back(action.node_id)
+            case a.RemoveMember():
+                self.model.remove(action.node_id)
+            case a.MoveStep():
+                self.model.step(action.step)
 
     def _follow_pods(self) -> None:
         root = f"/api/v1/namespaces/{self._namespace}"
@@ -104,43 +136,3 @@ class Stage:
         )
         leader = self.model.system_leader
         return Registry(self.model.cluster_id, self.model.cluster(), members, leader)
-
-
-def check_files(tls: Tls) -> None:
-    """A certificate is there, and its key is the operator's alone."""
-    assert Path(tls.cert_file).read_bytes().startswith(b"-----BEGIN CERTIFICATE")
-    assert Path(tls.key_file).stat().st_mode & 0o077 == 0
-
-
-class PlayedLink(Link):
-    """The operator's way to it."""
-
-    def __init__(self, epoch: int, stage: Stage) -> None:
-        super().__init__(epoch)
-        self._stage = stage
-        stage.epochs.append(epoch)
-
-    async def use(self, tls: Tls, addresses: Sequence[str]) -> None:
-        """The certificate is a real one."""
-        check_files(tls)
-
-    async def look(self, addresses: Sequence[str]) -> Registry | None:
-        """Whatever the stage says."""
-        return await asyncio.to_thread(self._stage.look)
-
-    async def change(self, action: a.Action, addresses: Sequence[str]) -> None:
-        """What nodes would do."""
-        model = self._stage.model
-        with self._stage.lock:
-            try:
-                match action:
-                    case a.DrainMember():
-                        model.drain(action.node_id)
-                    case a.ReturnMember():
-                        model.give_back(action.node_id)
-                    case a.RemoveMember():
-                        model.remove(action.node_id)
-                    case a.MoveStep():
-                        model.step(action.step)
-            except RefusedError as refused:
-                raise UnavailableError(str(refused)) from refused

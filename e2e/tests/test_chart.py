@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from audit import requests_of
+from chart_account import CHART, account_of_chart
+from operator_lab import Lab
 from played_registry import ROOT
-from test_operator import Lab, lab  # noqa: F401 - a fixture
 
 from agni_e2e import Cluster, PlatformError
-
-CHART = str(ROOT / "charts/agniregistry")
 
 
 def rendered(cluster: Cluster, *values: str) -> list[dict[str, Any]]:
@@ -63,28 +63,21 @@ def test_chart_asks_for_little(quick: Cluster) -> None:
         assert context["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_rights_of_the_whole_cluster_suffice(lab: Lab) -> None:  # noqa: F811
+def test_rights_of_the_whole_cluster_suffice(lab: Lab) -> None:
     run_with_rights_of_the_chart(lab, "cluster")
 
 
-def test_rights_of_a_namespace_suffice(lab: Lab) -> None:  # noqa: F811
+def test_rights_of_a_namespace_suffice(lab: Lab) -> None:
     run_with_rights_of_the_chart(lab, "namespace")
 
 
-def run_with_rights_of_the_chart(lab: Lab, scope: str) -> None:  # noqa: F811
+def run_with_rights_of_the_chart(lab: Lab, scope: str) -> None:
     """It runs with the chart's own account, founds, grows and shrinks, and nothing is refused."""
-    space, release = lab.namespace, f"r{scope}"
-    sets = ["--set", "replicas=0,image.tag=none"]
-    if scope == "namespace":
-        sets += ["--set", f"watchNamespaces={{{space}}}"]
-    # The CRD is there already, as after an older release: Helm takes it over.
-    sets += ["--take-ownership"]
-    lab.cluster.helm("install", release, CHART, "-n", space, *sets)
-    try:
-        account = f"{release}-agniregistry"
-        token = lab.cluster.kubectl("-n", space, "create", "token", account).strip()
+    space = lab.namespace
+    values = (f"watchNamespaces={{{space}}}",) if scope == "namespace" else ()
+    with account_of_chart(lab, *values, release=f"r{scope}") as account:
         lab.apply()
-        lab.start(token, lease=account)
+        lab.start(token=account.token, lease=account.name)
         lab.settled()
         lab.apply(nodes=4, storage={"size": "300Mi"}, networkPolicy={"enabled": False})
         lab.settled()
@@ -95,8 +88,7 @@ def run_with_rights_of_the_chart(lab: Lab, scope: str) -> None:  # noqa: F811
         events = lab.cluster.get("events", "-n", space)["items"]
         refused = [e["message"] for e in events if "refused" in e["message"]]
         assert not refused
-    finally:
-        lab.close_operators()
-        lab.cluster.helm("uninstall", release, "-n", space)
+        codes = [line.split()[-1] for line in requests_of(lab.cluster, account.user, writes=False)]
+        assert "403" not in codes
     kept = lab.cluster.get("agnireg", "web", "-n", space)
     assert kept["spec"]["nodes"] == 3, "the CRD and the registry outlive the chart"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
+from operator_lab import Lab
 from played_registry import ROOT
-from test_operator import Lab, lab  # noqa: F401 - a fixture
 
 from agniregistry_operator.model.desired import desired_of
 
@@ -17,7 +17,7 @@ def registries(text: str) -> list[dict[str, Any]]:
     return [m for m in yaml.safe_load_all(text) if m and m["kind"] == "AgniRegistry"]
 
 
-def test_examples_are_taken(lab: Lab) -> None:  # noqa: F811
+def test_examples_are_taken(lab: Lab) -> None:
     plain = [path.read_text() for path in sorted(EXAMPLES.glob("*.yaml"))]
     overlays = sorted(path.parent for path in EXAMPLES.glob("kustomize/*/kustomization.yaml"))
     built = [lab.cluster.kubectl("kustomize", str(folder)) for folder in overlays]

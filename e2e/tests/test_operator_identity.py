@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from operator_lab import SETTLE_S, Lab
 from played_registry import ROOT
-from test_operator import SETTLE_S, Lab, lab  # noqa: F401 - a fixture
 
 from agni_e2e.waiting import until
 from agniregistry.identity import DevCa, SpiffeId
@@ -16,22 +16,22 @@ from agniregistry.identity import DevCa, SpiffeId
 assert ROOT.is_dir()
 
 
-def apply(lab: Lab, *objects: dict[str, Any]) -> None:  # noqa: F811
+def apply(lab: Lab, *objects: dict[str, Any]) -> None:
     text = yaml.safe_dump_all(objects)
     lab.cluster.kubectl("-n", lab.namespace, "apply", "-f", "-", stdin=text)
 
 
-def issuers(lab: Lab) -> set[str]:  # noqa: F811
+def issuers(lab: Lab) -> set[str]:
     found = lab.cluster.get("certificates", "-n", lab.namespace)["items"]
     return {c["spec"]["issuerRef"]["name"] for c in found if not c["spec"].get("isCA")}
 
 
-def trust(lab: Lab) -> dict[str, str]:  # noqa: F811
+def trust(lab: Lab) -> dict[str, str]:
     data: dict[str, str] = lab.cluster.get("cm", "web-trust", "-n", lab.namespace)["data"]
     return data
 
 
-def test_a_root_is_replaced(lab: Lab) -> None:  # noqa: F811
+def test_a_root_is_replaced(lab: Lab) -> None:
     lab.apply()
     lab.start()
     lab.settled()
@@ -55,7 +55,7 @@ def test_a_root_is_replaced(lab: Lab) -> None:  # noqa: F811
     lab.settled()
 
 
-def test_an_issuer_of_the_users(lab: Lab) -> None:  # noqa: F811
+def test_an_issuer_of_the_users(lab: Lab) -> None:
     root = {
         "isCA": True,
         "commonName": "shop",
@@ -120,7 +120,7 @@ def secret_of(name: str, ca: DevCa, identity: SpiffeId, hosts: list[str]) -> dic
     }
 
 
-def test_secrets_of_ones_own(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
+def test_secrets_of_ones_own(lab: Lab, tmp_path: Path) -> None:
     ca = DevCa.init(tmp_path / "ca", "shop.example.org")
     domain = ca.trust_domain
     lab.apply(

@@ -1,0 +1,57 @@
+"""Fifty registries and one operator: how long it takes to settle them, and with how much memory."""
+
+from __future__ import annotations
+
+import time
+
+import yaml
+from operator_lab import Lab, Operators, registry_of
+from theatre import Theatre
+
+from agni_e2e import Cluster, PlatformError
+from agni_e2e.waiting import until
+
+REGISTRIES = 50
+SETTLE_S_MAX = 180.0
+MEMORY_MIB_MAX = 250.0
+
+
+def test_fifty_registries_are_settled_by_one_small_operator(
+    quick: Cluster, theatre: Theatre, operators: Operators
+) -> None:
+    spaces = [f"many-{number:02}" for number in range(REGISTRIES)]
+    made = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": s}} for s in spaces]
+    quick.kubectl("create", "-f", "-", stdin=yaml.safe_dump_all(made))
+    found = [Lab(quick, space, theatre, operators) for space in spaces]
+    try:
+        operator = operators.start(lease="many")
+        began = time.monotonic()
+        registries = [registry_of(space) for space in spaces]
+        quick.kubectl("create", "-f", "-", stdin=yaml.safe_dump_all(registries))
+        late = wait_for_all(found, SETTLE_S_MAX)
+        took_s, memory = time.monotonic() - began, operator.memory()
+        print(
+            f"{REGISTRIES} registries of 3 nodes: settled in {took_s:.0f} s, "
+            f"{memory.most:.0f} MiB resident at most, {operator.processor_s():.0f} s of a processor"
+        )
+        assert not late, f"not settled within {SETTLE_S_MAX:g} s: {late}"
+        assert memory.most < MEMORY_MIB_MAX
+        assert all(lab.stage.model.joins == 3 for lab in found)
+    finally:
+        quick.kubectl("delete", "namespace", "--wait=false", *spaces)
+
+
+def wait_for_all(labs: list[Lab], timeout_s: float) -> list[str]:
+    """Waits until all are settled; answers those that weren't in time."""
+    late = {lab.namespace: lab for lab in labs}
+
+    def is_done() -> bool:
+        for space in [s for s, lab in late.items() if lab.is_settled()]:
+            del late[space]
+        return not late
+
+    try:
+        until("all registries are settled", is_done, timeout_s=timeout_s, poll_s=1.0)
+    except PlatformError:
+        return sorted(late)
+    return []
