@@ -56,7 +56,7 @@ class OperatorProcess:
         """Asks it to stop, and waits; one that has ended already is fine."""
         if self.code() is None:
             self._code = self._processes.stop(self.name)
-            assert self._code == 0, self.tail()
+            assert self._code == 0, f"exit code {self._code}: {self.tail()}"
 
     def tail(self) -> str:
         """The end of its log."""

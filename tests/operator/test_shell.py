@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime as dt
 from pathlib import Path
@@ -17,6 +18,7 @@ from test_plan import wanted
 
 from agniregistry import types as t
 from agniregistry_operator import reading
+from agniregistry_operator.ending import end
 from agniregistry_operator.executor import Executor
 from agniregistry_operator.identity import Identity
 from agniregistry_operator.kube import ApiError, path_of
@@ -235,6 +237,25 @@ async def test_nothing_is_done_without_the_lease() -> None:
     memory = Memory(Identity(Path("unused")), None)  # type: ignore[arg-type]
     assert await executor.run((action, action), wanted(), memory) == 0
     assert not told
+
+
+async def test_a_task_that_lost_a_cancellation_ends_all_the_same() -> None:
+    lost = []
+
+    async def works() -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost.append(True)
+
+    task = asyncio.create_task(works())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end([task]), 10)
+    assert task.cancelled()
+    assert lost
 
 
 async def test_a_deleted_lease_does_not_turn_epochs_back() -> None:

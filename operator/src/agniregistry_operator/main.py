@@ -22,6 +22,7 @@ from typing import Any
 
 import kopf
 
+from agniregistry_operator.ending import end
 from agniregistry_operator.health import Health
 from agniregistry_operator.kube import Connection, Kube, find_connection
 from agniregistry_operator.lease import Elector
@@ -163,9 +164,7 @@ async def _first(task: asyncio.Task[None], stop: asyncio.Event) -> bool:
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
     done = task.done()
-    for each in (task, stopping):
-        each.cancel()
-    await asyncio.gather(task, stopping, return_exceptions=True)
+    await end([task, stopping])
     return done
 
 
@@ -206,9 +205,9 @@ async def _lead(
         logging.shutdown()
         os._exit(EXIT_FAILED)
     failed = watching.done() and not stop.is_set()
+    log.info("the watches have ended" if failed else "asked to stop: the lease is given back")
     await supervisor.stop()
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+    await end([keeping])
     await elector.release()
     ending.set()
     tasks |= {watching, keeping, stopping}

@@ -16,6 +16,7 @@ from typing import Any
 import kopf
 
 from agniregistry_operator import names, reading
+from agniregistry_operator.ending import end
 from agniregistry_operator.kube import ApiError, Connection, Kube, path_of
 from agniregistry_operator.metrics import Metrics
 from agniregistry_operator.runner import LOOKS_AT_ONCE, RESYNC_S, Runner, Settings
@@ -174,10 +175,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Ends all tasks, between two actions of each."""
         self._is_stopping = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._tasks.values())
 
 
 def register(supervisor: Supervisor, connection: Connection) -> kopf.OperatorRegistry:
