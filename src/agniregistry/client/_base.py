@@ -30,6 +30,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A pod that comes again has another address. gRPC would ask for a name's address no more than
+    # every 30 s, in which a rolling restart gives new ones to all nodes.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # A watch on a dead connection must notice within 15 s, though it never sends anything: gRPC
     # would stop asking after two pings, and wait a minute for a ping that is on its way already.
     ("grpc.keepalive_time_ms", 10_000),
