@@ -20,7 +20,7 @@ from agni_e2e.errors import PlatformError
 LOGS_KEPT = 5
 """Log folders of earlier clusters that stay for reading."""
 LOCK = "keeper.lock"
-STOP_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 180.0
 LOG_TAIL_BYTES = 2_000
 
 
