@@ -69,18 +69,26 @@ class Link:
         answers = await asyncio.gather(*[self._status(address) for address in addresses])
         statuses = dict(zip(addresses, answers, strict=True))
         alive = [address for address, status in statuses.items() if status is not None]
-        found: t.ClusterMembers | None = None
-        for address in alive:
-            try:
-                found = await self._client(address).members()
-                break
-            except AgniError as error:
-                self.fault = error.message
+        found = await self._members(alive)
+        leader = found.system_leader_id if found is not None else 0
+        leads = [a for a in alive if (status := statuses[a]) and status.node_id == leader]
+        if leads and leads[0] != alive[0]:
+            # Whoever leads the system group is the first to know who belongs to it.
+            found = await self._members(leads) or found
         if found is None or not found.members:
             return None
         self.fault = ""
         cluster_id = next(status.cluster_id for status in statuses.values() if status is not None)
         return registry_of(cluster_id, found, [s for s in statuses.values() if s is not None])
+
+    async def _members(self, addresses: Sequence[str]) -> t.ClusterMembers | None:
+        """The members as the first of these knows them that answers."""
+        for address in addresses:
+            try:
+                return await self._client(address).members()
+            except AgniError as error:
+                self.fault = error.message
+        return None
 
     async def _status(self, address: str) -> t.ClusterStatus | None:
         try:
@@ -167,7 +175,8 @@ def registry_of(
         for placement in found.placements
     )
     cluster = Cluster(nodes, partitions, found.replication)
-    return Registry(cluster_id, cluster, members, found.system_leader_id)
+    voters = frozenset(found.system_voters)
+    return Registry(cluster_id, cluster, members, found.system_leader_id, voters)
 
 
 def _member(
