@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from agniregistry import types as t
 from agniregistry.client import AsyncClient, RetryPolicy, Timeout
@@ -160,8 +160,11 @@ def registry_of(
         for part in status.partitions:
             known = committed.get(part.partition, 0)
             committed[part.partition] = max(known, part.commit_index)
-    members = tuple(_member(member, by_id.get(member.node_id), committed) for member in
-                    found.members)  # fmt: skip
+    # A node shows what it once held, too, and is never caught up with that.
+    votes = {(node_id, p.partition) for p in found.placements for node_id in p.voters}
+    members = tuple(
+        _member(member, by_id.get(member.node_id), committed, votes) for member in found.members
+    )
     nodes = tuple(Node(m.node_id, m.name, m.zone, m.state, reachable=m.reachable) for m in members)
     partitions = tuple(
         Partition(
@@ -180,13 +183,17 @@ def registry_of(
 
 
 def _member(
-    member: t.ClusterMember, status: t.ClusterStatus | None, committed: dict[int, int]
+    member: t.ClusterMember,
+    status: t.ClusterStatus | None,
+    committed: Mapping[int, int],
+    votes: Collection[tuple[int, int]],
 ) -> Member:
     state = NodeState(member.state.value)
     is_there = status is not None and state is not NodeState.LEFT
     lagging = status is not None and any(
         part.applied_index + LAG_ENTRIES_MAX < committed.get(part.partition, 0)
         for part in status.partitions
+        if (member.node_id, part.partition) in votes
     )
     ends_ms = status.certificate_not_after_unix_ms if status else 0
     return Member(
