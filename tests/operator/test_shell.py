@@ -232,7 +232,8 @@ def test_a_holder_that_was_paused_knows_that_it_may_be_none() -> None:
 async def test_nothing_is_done_without_the_lease() -> None:
     told: list[Any] = []
     leads = [True, False]
-    executor = Executor(None, lambda *words: told.append(words), leads.pop)  # type: ignore[arg-type]
+    note: Any = lambda *words: told.append(words)  # noqa: E731
+    executor = Executor(None, note, leads.pop)  # type: ignore[arg-type]
     action = a.DeleteChild("Service", "web")
     memory = Memory(Identity(Path("unused")), None)  # type: ignore[arg-type]
     assert await executor.run((action, action), wanted(), memory) == 0
