@@ -24,6 +24,8 @@ pub enum Bug {
     WatchGapAtCompaction,
     /// A replica votes without regard to what it had before it let go of its group.
     VoteAfterLettingGo,
+    /// Ticks that a voter missed before it heard its leader count towards the next election.
+    OldTicksCount,
     /// A leader that takes over counts leases on, though it knows nothing of their renewals.
     TakeoverWithoutGrace,
 }

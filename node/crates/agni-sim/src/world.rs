@@ -75,8 +75,12 @@ pub enum What {
     Operate,
     /// A dead node starts.
     Start(usize),
+    /// A node stands still.
+    Pause(usize),
     /// A paused node goes on.
     Resume(usize),
+    /// A paused voter goes on, and hears no more of its leader.
+    Awaken { leader: usize, voter: usize },
     /// A fault begins.
     Fault,
     /// The network, or one node's disk, is well again.
@@ -375,6 +379,14 @@ impl World {
             }
             What::Client(client) => self.client(client),
             What::Start(node) => self.start(node),
+            What::Pause(node) => {
+                self.pause(node);
+                Ok(())
+            }
+            What::Awaken { leader, voter } => {
+                self.network.cut(leader, voter);
+                self.happen(What::Resume(voter))
+            }
             What::Resume(node) => {
                 if self.nodes[node].paused {
                     self.nodes[node].resume(&mut turn);
@@ -520,6 +532,11 @@ impl World {
         let Some(life) = self.nodes[place.node].life.as_ref() else { return Ok(()) };
         let store = life.cells[partition].store.read();
         self.watchers.look(watch, &store, &mut self.checker)
+    }
+
+    /// A process is stopped, if there is one.
+    pub(crate) fn pause(&mut self, node: usize) {
+        self.nodes[node].paused |= self.nodes[node].life.is_some();
     }
 
     pub(crate) fn kill(&mut self, node: usize, power: bool) {

@@ -138,6 +138,11 @@ fn finds_votes_of_a_replica_that_forgot() {
 }
 
 #[test]
+fn finds_old_ticks_that_count() {
+    is_found_as(Bug::OldTicksCount, 1, &["I2"]);
+}
+
+#[test]
 fn finds_a_takeover_without_grace() {
     is_found_as(Bug::TakeoverWithoutGrace, 1, &["I6", "I28"]);
 }

@@ -347,7 +347,7 @@ impl Group {
             self.led_since_us = now_us;
         }
         let may_stand = self.may_stand();
-        self.elections.tick(&mut self.node, may_stand);
+        self.elections.tick(&mut self.node, may_stand, now_us);
         self.ask_age(now_us);
         self.note_followers(now_us);
         let remaining_us = self.cell.leads_until_us.load(Relaxed).saturating_sub(now_us);
@@ -375,7 +375,7 @@ impl Group {
         self.heard_us.insert(message.from, now_us);
         // An error means that the message is out of date or from somebody unknown.
         let _ = self.node.step(message);
-        self.elections.settle(&mut self.node);
+        self.elections.stepped(&mut self.node, now_us);
     }
 
     /// Messages to this node did not arrive.
