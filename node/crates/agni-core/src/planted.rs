@@ -8,6 +8,8 @@ pub enum Bug {
     PromiseBeforeSync,
     /// The clock-bound lease outlives a transfer of leadership.
     LeaseKeptOnTransfer,
+    /// The clock-bound lease outlives a suspension in which the clock stood still.
+    LeaseKeptInDoubt,
     /// A leader shows what it has applied, though more is committed and seen elsewhere.
     LeaseReadBeforeApply,
     /// A write is acknowledged when it is proposed.

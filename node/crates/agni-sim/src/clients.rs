@@ -18,8 +18,6 @@ const TTL_MS: i64 = 4_000;
 /// A dead record is gone that long after its promise ended, at the latest: twice its time to live
 /// and a failover, and the mass-expiry guard's patience.
 pub const ZOMBIE_US: u64 = 2 * TTL_MS as u64 * 1000 + 3_000_000;
-/// What the clocks may differ over a lease.
-const DRIFT_US: u64 = TTL_MS as u64 * 1000 / 50;
 /// A client that waits longer asks somebody else.
 const PATIENCE_US: u64 = 400_000;
 const KEYS: u64 = 6;
@@ -98,6 +96,8 @@ pub struct Clients {
     asked: BTreeMap<Ticket, Asked>,
     next_ticket: Ticket,
     last_write_us: Vec<u64>,
+    /// What the clocks may differ over a lease, in microseconds.
+    drift_us: u64,
 }
 
 fn canonical(key: &str) -> KeyRef<'_> {
@@ -110,7 +110,7 @@ fn key_bytes(key: &str) -> Bytes {
 
 impl Clients {
     /// As many as make a run interesting.
-    pub fn new(random: Random, nodes: usize, partitions: u32) -> Self {
+    pub fn new(random: Random, nodes: usize, partitions: u32, drift_ppm_max: u64) -> Self {
         use Kindness::{Keeper, Quitter, Wanderer, Worker};
         let kinds = [Worker, Worker, Worker, Wanderer, Keeper, Keeper, Quitter, Quitter];
         let partitions = partitions as usize;
@@ -133,6 +133,8 @@ impl Clients {
             asked: BTreeMap::new(),
             next_ticket: 0,
             last_write_us: vec![0; partitions],
+            // A tenth of a percent of the time to live is rounded away.
+            drift_us: TTL_MS as u64 * (drift_ppm_max + 1_000) / 1_000,
         }
     }
 
@@ -350,7 +352,7 @@ impl Clients {
 
     fn promise(&self, asked: &Asked, now_us: u64, checker: &mut Checker) {
         let is_kept = self.clients[asked.client].kindness == Kindness::Keeper;
-        let until_us = asked.called_us + TTL_MS as u64 * 1000 - DRIFT_US;
+        let until_us = asked.called_us + TTL_MS as u64 * 1000 - self.drift_us;
         checker.promised(&key_bytes(&asked.key), now_us, until_us, is_kept);
     }
 

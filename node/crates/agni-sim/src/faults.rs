@@ -41,6 +41,9 @@ pub enum Fault {
     /// others are out of its sight. It wakes up first and begins a round. Those voters wake up to
     /// it, confirm it, and hear no more of this leader.
     Awakening { for_us: u64, later_us: u64 },
+    /// A leader's machine is suspended, and its time since boot with it; its wall clock is set when
+    /// it goes on. The others are out of its sight by then, and elect another leader.
+    Suspend { for_us: u64 },
 }
 
 impl Fault {
@@ -50,7 +53,7 @@ impl Fault {
         let random = &mut world.random;
         let node = random.below(count) as usize;
         let other = (node + 1 + random.below(count - 1) as usize) % count as usize;
-        match random.below(29) {
+        match random.below(31) {
             0..=2 => Fault::Kill { node, power: random.chance(500) },
             3 => Fault::Blackout,
             4..=6 => Fault::Pause { node, for_us: random.between(100_000, 12_000_000) },
@@ -75,7 +78,8 @@ impl Fault {
             18 | 19 => Fault::FullDisk { node, for_us: random.between(500_000, 8_000_000) },
             20 | 21 => Fault::Lose { node },
             22 | 23 => Fault::Snapshot { node },
-            24 | 25 => Fault::Awakening {
+            24 | 25 => Fault::Suspend { for_us: random.between(1_200_000, 3_000_000) },
+            26 | 27 => Fault::Awakening {
                 for_us: random.between(500_000, 1_000_000),
                 later_us: random.between(4_000, 60_000),
             },
@@ -153,6 +157,17 @@ impl Fault {
                 }
                 world.deserting = Some((leader, restarted));
                 world.plan(4_000_000, What::Heal(None));
+            }
+            Fault::Suspend { for_us } => {
+                let Some(leader) = world.leader(0) else { return Ok(()) };
+                world.pause(leader);
+                world.nodes[leader].clock.stop();
+                for other in (0..world.nodes.len()).filter(|other| *other != leader) {
+                    world.network.cut(leader, other);
+                    world.network.cut(other, leader);
+                }
+                world.plan(for_us, What::Resume(leader));
+                world.plan(for_us + 1_000_000, What::Heal(None));
             }
             Fault::Awakening { for_us, later_us } => self.awakening(world, for_us, later_us),
             Fault::TransferUnheard { from, to, for_us } => {

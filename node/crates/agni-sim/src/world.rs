@@ -34,6 +34,8 @@ pub struct Scenario {
     pub faults_us: u64,
     /// How long it is observed after the last one was healed, in microseconds.
     pub healed_us: u64,
+    /// Whether leaders answer under their clock-bound lease.
+    pub lease_reads: bool,
     /// Whether each event is printed.
     pub trace: bool,
 }
@@ -45,6 +47,7 @@ impl Default for Scenario {
             partitions: 2,
             faults_us: 25_000_000,
             healed_us: 25_000_000,
+            lease_reads: true,
             trace: false,
         }
     }
@@ -154,6 +157,8 @@ pub struct Summary {
 pub struct World {
     pub(crate) scenario: Scenario,
     settings: NodeSettings,
+    /// How much each node's clock gains or loses at most, in microseconds a second.
+    pub(crate) drift_ppm_max: u64,
     /// What the cluster begins with.
     founding: Arc<SystemState>,
     pub(crate) now_us: u64,
@@ -182,8 +187,13 @@ pub struct World {
 /// An append on a disk that is well.
 pub(crate) const APPEND_US: (u64, u64) = (100, 2_000);
 
+/// What a bad clock gains or loses at most, in microseconds a second: two of them part by eight
+/// percent, and the lease allows for ten.
+const DRIFT_PPM_MAX: u64 = 40_000;
+
 /// Small limits, so that in a short run logs are cut, snapshots needed and event logs outrun.
-fn settings(seed: u64, partitions: u32, random: &mut Random) -> NodeSettings {
+fn settings(seed: u64, scenario: &Scenario, random: &mut Random) -> NodeSettings {
+    let Scenario { partitions, lease_reads, .. } = *scenario;
     let entries_max = random.between(5, 200);
     let tail =
         TailLimits { entries_max, catch_up_entries_max: entries_max + random.between(30, 300) };
@@ -193,18 +203,17 @@ fn settings(seed: u64, partitions: u32, random: &mut Random) -> NodeSettings {
         ..StoreLimits::default()
     };
     let snapshot_wal_bytes = [4 << 10, 16 << 10, 64 << 10, u64::MAX][random.below(4) as usize];
-    NodeSettings { partitions, seed, store, tail, snapshot_wal_bytes }
+    NodeSettings { partitions, seed, lease_reads, store, tail, snapshot_wal_bytes }
 }
 
 impl World {
     /// The world of a seed.
     pub fn new(seed: u64, scenario: Scenario) -> Self {
         let mut random = Random::new(seed);
+        let drift_ppm_max = if random.chance(300) { DRIFT_PPM_MAX } else { DRIFT_PPM_MAX / 8 };
         let nodes = (0..scenario.nodes).map(|position| {
-            let origin_us = random.between(1_000_000, 1_000_000_000_000);
-            // One percent against each other; the lease allows for ten.
-            let drift_ppm = random.between(0, 10_000) as i64 - 5_000;
-            SimNode::new(position as u64 + 1, SimClock::new(origin_us, drift_ppm))
+            let clock = SimClock::any(drift_ppm_max, &mut random);
+            SimNode::new(position as u64 + 1, clock)
         });
         let nodes: Vec<SimNode> = nodes.collect();
         let founder = |node: &SimNode| Founder {
@@ -213,12 +222,13 @@ impl World {
             ..Founder::default()
         };
         let founders: Vec<Founder> = nodes.iter().map(founder).collect();
-        let settings = settings(seed, scenario.partitions, &mut random);
+        let settings = settings(seed, &scenario, &mut random);
         let is_restless = random.chance(600);
         let replication = scenario.nodes as u32;
         let founding = system::found(CLUSTER_ID, scenario.partitions, replication, &founders);
         World {
             settings,
+            drift_ppm_max,
             founding: Arc::new(founding),
             now_us: 0,
             order: 0,
@@ -228,7 +238,12 @@ impl World {
             network: Network::default(),
             travel: random.fork(),
             checker: Checker::new(scenario.partitions),
-            clients: Clients::new(random.fork(), scenario.nodes, scenario.partitions),
+            clients: Clients::new(
+                random.fork(),
+                scenario.nodes,
+                scenario.partitions,
+                drift_ppm_max,
+            ),
             watchers: Watchers::new(random.fork(), scenario.partitions),
             operator: Operator::new(random.fork(), is_restless),
             summary: Summary::default(),

@@ -61,6 +61,21 @@ fn no_even_seed_breaks_a_promise() {
 }
 
 #[test]
+fn without_lease_reads_nobody_relies_on_a_clock() {
+    let scenario = Scenario { lease_reads: false, ..Scenario::default() };
+    // What would break a promise of the lease breaks none: there is no lease.
+    for bug in [None, Some(Bug::LeaseKeptInDoubt), Some(Bug::OldTicksCount)] {
+        plant(bug);
+        for seed in 1..=SEEDS / 20 {
+            let summary = run(seed, scenario.clone())
+                .unwrap_or_else(|v| panic!("{bug:?}, seed {seed}: {}: {}", v.invariant, v.message));
+            assert!(summary.reads > 50 && summary.renewals > 20, "seed {seed}: {summary:?}");
+            assert_eq!(summary.lease_reads, 0, "seed {seed}: {summary:?}");
+        }
+    }
+}
+
+#[test]
 fn a_run_is_the_same_each_time() {
     plant(None);
     for seed in 3..9 {
@@ -135,6 +150,11 @@ fn finds_a_watch_that_hides_a_gap() {
 #[test]
 fn finds_votes_of_a_replica_that_forgot() {
     is_found_as(Bug::VoteAfterLettingGo, 300, &["one leader", "I1", "I2", "I5"]);
+}
+
+#[test]
+fn finds_a_lease_kept_in_doubt() {
+    is_found_as(Bug::LeaseKeptInDoubt, 1, &["I2"]);
 }
 
 #[test]
