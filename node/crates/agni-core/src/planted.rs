@@ -19,6 +19,10 @@ pub enum Bug {
     ExpiryWithoutProof,
     /// Time in which the process was stopped counts against leases.
     StallCountsAgainstLeases,
+    /// A replica counts as new as its leader says before it has applied so far.
+    AgeBeforeApply,
+    /// A write is applied whatever revision it demanded.
+    RevisionNotCompared,
     /// A replica that began with a snapshot claims to know every event, so that a watch which moves
     /// to it skips those before.
     WatchSkipsOnFailover,

@@ -55,6 +55,11 @@ impl SimClock {
         self.stands.store(true, Relaxed);
     }
 
+    /// How long it stood, all in all, in microseconds.
+    pub fn stood_us(&self) -> u64 {
+        self.stood_us.load(Relaxed)
+    }
+
     /// The machine goes on. Its wall clock is set, its time since boot never.
     pub fn go_on(&self) {
         if self.stands.swap(false, Relaxed) {

@@ -1,7 +1,7 @@
 //! A cluster, its clients and its misfortunes on one time line.
 
 use crate::check::{Checked, Checker, Violation};
-use crate::clients::{Clients, Mood, Request};
+use crate::clients::{Clients, Mood, Request, Way};
 use crate::clock::SimClock;
 use crate::faults::Fault;
 use crate::membership::Operator;
@@ -129,6 +129,12 @@ pub struct Summary {
     pub reads: u64,
     /// Of these, those under the clock-bound lease.
     pub lease_reads: u64,
+    /// Reads that were answered with their age.
+    pub stale_reads: u64,
+    /// Removals and patches that were acknowledged.
+    pub demands: u64,
+    /// Writes whose demands were not met.
+    pub demands_refused: u64,
     /// Renewals that were acknowledged.
     pub renewals: u64,
     /// Records that ran out.
@@ -310,6 +316,7 @@ impl World {
                 break;
             }
             self.now_us = item.at_us;
+            self.checker.now_us = item.at_us;
             for node in &self.nodes {
                 node.clock.set(self.now_us);
             }
@@ -563,7 +570,7 @@ impl World {
         let request = self.clients.next(client, self.now_us, self.mood, floor);
         let pause_us = self.clients.pause_us(client);
         self.plan(pause_us, What::Client(client));
-        let Some(Request { node, ticket, partition, work, lease_read }) = request else {
+        let Some(Request { node, ticket, partition, work, way }) = request else {
             return Ok(());
         };
         if self.scenario.trace {
@@ -573,8 +580,10 @@ impl World {
             self.clients.refused(ticket, 0, self.now_us);
             return Ok(());
         }
-        if lease_read && self.lease_read(node, ticket)? {
-            return Ok(());
+        match way {
+            Way::Stale => return self.stale_read(node, ticket),
+            Way::Lease if self.lease_read(node, ticket)? => return Ok(()),
+            Way::Lease | Way::Driver => {}
         }
         let mut turn = Turn::default();
         let submission = Submission { ticket, partition, work };
@@ -595,6 +604,30 @@ impl World {
         self.summary.lease_reads += 1;
         self.answer(node, ticket, Answer::Readable)?;
         Ok(true)
+    }
+
+    /// Reads what a node has, if it knows how old that is at most.
+    fn stale_read(&mut self, node: usize, ticket: Ticket) -> Checked {
+        let partition = self.clients.partition_of(ticket);
+        let machine = &self.nodes[node];
+        let now_us = machine.clock.boot_us();
+        let cell = machine.life.as_ref().map(|life| &life.cells[partition]);
+        let Some(cell) = cell.filter(|_| !machine.paused) else { return Ok(()) };
+        cell.age_is_used.store(true, Relaxed);
+        let age_us = match cell.read_as_leader(now_us) {
+            Some(_) => Some(0),
+            None => cell.age_us(now_us),
+        };
+        let Some(age_us) = age_us.filter(|_| cell.is_held.load(Relaxed)) else {
+            self.clients.refused(ticket, 0, self.now_us);
+            return Ok(());
+        };
+        // As its clock counts; of the time in which that stood it knows nothing.
+        let most_us = age_us + age_us * 2 * self.drift_ppm_max / 1_000_000 + 1_000;
+        let complete_us = self.now_us.saturating_sub(most_us + machine.clock.stood_us());
+        let floor = self.checker.floor_at(partition, complete_us);
+        self.clients.is_as_old_as(ticket, complete_us, floor);
+        self.answer(node, ticket, Answer::Readable)
     }
 
     fn answer(&mut self, node: usize, ticket: Ticket, answer: Answer) -> Checked {
