@@ -44,6 +44,7 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     "health_listen": st.sampled_from(["", "0.0.0.0:7402"]),
     "log_level": st.sampled_from(["debug", "info", "warn", "error", "off"]),
     "access_log": st.booleans(),
+    "lease_reads": st.booleans(),
     "mass_expiry_guard": st.booleans(),
     "runtimes": st.integers(0, 64),
     "max_connections": st.integers(1, 1_000_000),

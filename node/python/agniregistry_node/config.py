@@ -268,6 +268,14 @@ class NodeConfig:
         danger="0 leaves a full disk no room for deletes and snapshots.",
         check=between(0, 1024 * GIB),
     )
+    lease_reads: bool = setting(
+        True,
+        "Whether a leader answers reads and renewals by itself for up to 810 ms after a quorum has "
+        "confirmed it; false asks a quorum each time, many at once.",
+        danger="It trusts that no two nodes' clocks differ by more than 10 % over a second, and "
+        "that the time since boot goes on while a machine is paused. Set it to false on every node "
+        "where that is not so, or a read may miss what another leader has acknowledged.",
+    )
     mass_expiry_guard: bool = setting(
         True,
         "Whether many leases of one region that run out together are kept as SUSPECT at first.",

@@ -36,6 +36,12 @@ pub const CLOCK_DRIFT_PERCENT: u64 = 10;
 /// quorum elects another one before.
 pub const LEASE_US: u64 =
     (ELECTION_TICKS as u64 - 1) * TICK_MS * 1000 * (100 - CLOCK_DRIFT_PERCENT) / 100;
+/// A driver that was away for longer may have been stopped together with its clock: the clock-bound
+/// lease is void then.
+pub const DOUBTFUL_GAP_US: u64 = LEASE_US / 2;
+/// How far the wall clock may part from the time since boot between two turns of the driver, in
+/// milliseconds: more is a jump, and one of the two was wrong about the time in between.
+pub const WALL_JUMP_MS: u64 = 50;
 /// A driver that was away for longer was stopped, not busy: leases don't count the rest of it.
 pub const STALL_US: u64 = 500_000;
 /// Reads, renewals and expiries of one partition that wait for a quorum round.

@@ -71,6 +71,10 @@ pub struct EngineMetrics {
     pub expiry_spared: AtomicU64,
     /// Time in which the driver stood still, beyond what is usual; leases don't count it.
     pub stalled_us: AtomicU64,
+    /// Clock-bound leases given up because time was doubtful.
+    pub leases_voided: AtomicU64,
+    /// Quorum rounds begun.
+    pub rounds: AtomicU64,
     /// Snapshots taken.
     pub snapshots: AtomicU64,
     /// Snapshots that failed.

@@ -8,6 +8,8 @@ pub enum Bug {
     PromiseBeforeSync,
     /// The clock-bound lease outlives a transfer of leadership.
     LeaseKeptOnTransfer,
+    /// The clock-bound lease outlives a suspension in which the clock stood still.
+    LeaseKeptInDoubt,
     /// A leader shows what it has applied, though more is committed and seen elsewhere.
     LeaseReadBeforeApply,
     /// A write is acknowledged when it is proposed.
@@ -17,6 +19,10 @@ pub enum Bug {
     ExpiryWithoutProof,
     /// Time in which the process was stopped counts against leases.
     StallCountsAgainstLeases,
+    /// A replica counts as new as its leader says before it has applied so far.
+    AgeBeforeApply,
+    /// A write is applied whatever revision it demanded.
+    RevisionNotCompared,
     /// A replica that began with a snapshot claims to know every event, so that a watch which moves
     /// to it skips those before.
     WatchSkipsOnFailover,
@@ -24,6 +30,8 @@ pub enum Bug {
     WatchGapAtCompaction,
     /// A replica votes without regard to what it had before it let go of its group.
     VoteAfterLettingGo,
+    /// Ticks that a voter missed before it heard its leader count towards the next election.
+    OldTicksCount,
     /// A leader that takes over counts leases on, though it knows nothing of their renewals.
     TakeoverWithoutGrace,
 }

@@ -27,6 +27,10 @@ fn settings() -> RecoverySettings {
     }
 }
 
+fn group_settings(started_us: u64, tail: TailLimits) -> GroupSettings {
+    GroupSettings { partition: 0, node_id: 2, seed: 1, started_us, lease_reads: true, tail }
+}
+
 fn members() -> ReplicaSet {
     ReplicaSet { voters: vec![1, 2, 3], ..ReplicaSet::default() }
 }
@@ -92,8 +96,7 @@ fn answer(tail: LogTail, log_term: u64, index: u64) -> Option<bool> {
     let applied = tail.last();
     let cell = Arc::new(PartitionCell::new(Store::new(0)));
     let tail_limits = TailLimits::default();
-    let settings =
-        GroupSettings { partition: 0, node_id: 2, seed: 1, started_us, tail: tail_limits };
+    let settings = group_settings(started_us, tail_limits);
     let mut group = Group::new(settings, tail, applied, Snapshots::default(), cell).unwrap();
     let mut message = Message { to: 2, from: 1, term: 9, log_term, index, ..Message::default() };
     message.set_msg_type(MessageType::MsgRequestVote);
@@ -128,11 +131,10 @@ fn it_does_not_stand_before_it_is_back_where_it_was() {
     for (floor, stands) in [((0, 0), true), ((1, 5), true), ((1, 9), false)] {
         let cell = Arc::new(PartitionCell::new(Store::new(0)));
         let limits = TailLimits::default();
-        let settings =
-            GroupSettings { partition: 0, node_id: 2, seed: 1, started_us: 0, tail: limits };
+        let settings = group_settings(0, limits);
         let mut group =
             Group::new(settings, tail(5, floor), 5, Snapshots::default(), cell).unwrap();
-        (0..3 * ELECTION_TICKS).for_each(|_| group.tick(0));
+        (0..3 * ELECTION_TICKS as u64).for_each(|tick| group.tick(tick * TICK_MS * 1000));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut turn = Turn::default();
         group.advance(&mut turn, &EngineMetrics::default(), &LeaseClock::new(clock));

@@ -48,6 +48,7 @@ pub struct Settings {
     wal_segment_bytes: u64,
     snapshot_wal_bytes: u64,
     disk_reserve_bytes: u64,
+    lease_reads: bool,
     mass_expiry_guard: bool,
 }
 
@@ -62,6 +63,7 @@ impl Settings {
         config.engine.wal_segment_bytes = self.wal_segment_bytes;
         config.engine.snapshot_wal_bytes = self.snapshot_wal_bytes;
         config.engine.disk_reserve_bytes = self.disk_reserve_bytes;
+        config.engine.lease_reads = self.lease_reads;
         config.engine.mass_expiry_guard = self.mass_expiry_guard;
         config.cluster = (!self.name.is_empty()).then(|| ClusterConfig {
             name: self.name,

@@ -67,6 +67,16 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Time in which the process stood still; leases don't count it.",
     ),
+    (
+        "agni_leases_voided_total",
+        Kind::Counter,
+        "Leases of leaders given up because the node stood still or its wall clock jumped.",
+    ),
+    (
+        "agni_quorum_rounds_total",
+        Kind::Counter,
+        "Rounds in which a leader asked a quorum whether it still leads.",
+    ),
     ("agni_snapshots_total", Kind::Counter, "Snapshots taken."),
     ("agni_snapshots_failed_total", Kind::Counter, "Snapshots that failed."),
     ("agni_backups_total", Kind::Counter, "Backups streamed to their end."),

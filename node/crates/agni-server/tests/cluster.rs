@@ -20,6 +20,7 @@ struct Cluster {
     seeds: Vec<String>,
     ports: Vec<String>,
     servers: Vec<Option<Server>>,
+    lease_reads: bool,
 }
 
 /// A port that was free a moment ago.
@@ -31,10 +32,14 @@ fn free_address() -> String {
 impl Cluster {
     /// Founds a cluster of so many.
     fn found(count: usize) -> Cluster {
+        Cluster::found_with(count, true)
+    }
+
+    fn found_with(count: usize, lease_reads: bool) -> Cluster {
         let directory = tempfile::tempdir().expect("directory");
         let seeds: Vec<String> = (0..count).map(|_| free_address()).collect();
         let ports = seeds.clone();
-        let mut cluster = Cluster { directory, seeds, ports, servers: Vec::new() };
+        let mut cluster = Cluster { directory, seeds, ports, servers: Vec::new(), lease_reads };
         let configs: Vec<_> = (0..count).map(|index| cluster.config(index)).collect();
         let starting: Vec<_> = configs
             .into_iter()
@@ -55,6 +60,7 @@ impl Cluster {
     fn config(&self, index: usize) -> ServerConfig {
         let mut config = support::config(&self.directory);
         config.engine.data_dir = self.data_dir(index);
+        config.engine.lease_reads = self.lease_reads;
         config.runtimes = 1;
         config.cluster = Some(ClusterConfig {
             name: format!("n{index}"),
@@ -153,6 +159,16 @@ impl Cluster {
         }
     }
 
+    /// A counter, of all nodes together.
+    fn count(&self, metric: &str) -> u64 {
+        let count = |index| {
+            let (_, _, text) = support::http_raw(self.address(index), "GET", "/metrics", "", "");
+            let line = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+            line.and_then(|value| value.parse::<u64>().ok()).expect("a number")
+        };
+        (0..self.servers.len()).map(count).sum()
+    }
+
     /// What a node holds itself, without asking anybody.
     fn records(&self, index: usize) -> u64 {
         let (_, status) = self.http(index, "GET", "/v1/status", "");
@@ -228,6 +244,37 @@ fn a_wiped_node_comes_back_as_a_new_member_in_its_old_place() {
     cluster.stop(0);
     cluster.register(2, "after");
     assert_eq!(cluster.names(1, "").len(), 21);
+}
+
+#[test]
+fn without_lease_reads_a_quorum_is_asked_for_each_read_and_renewal() {
+    const READS: u64 = 40;
+    const RENEWALS: u64 = 20;
+    for lease_reads in [true, false] {
+        let cluster = Cluster::found_with(3, lease_reads);
+        let body = json!({
+            "name": "g", "region": "eu", "gateway_ip": "10.0.0.1", "gateway_port": 1,
+            "ttl_ms": 60_000
+        });
+        let (status, made) = cluster.http(0, "POST", "/v1/gateways", &body.to_string());
+        assert!(matches!(status, 200 | 201), "{made}");
+        let renewal = json!({ "lease_ids": [made["lease_id"]] }).to_string();
+        let before = cluster.count("agni_quorum_rounds_total");
+        for _ in 0..READS {
+            let (status, one) = cluster.http(1, "GET", "/v1/gateways/g?consistency=leader", "");
+            assert_eq!((status, &one["region"]), (200, &json!("eu")));
+        }
+        for _ in 0..RENEWALS {
+            let (status, renewed) = cluster.http(2, "POST", "/v1/leases/renew", &renewal);
+            assert_eq!((status, &renewed["renewed"]), (200, &json!(1)), "{renewed}");
+        }
+        let rounds = cluster.count("agni_quorum_rounds_total") - before;
+        match lease_reads {
+            // They came one after the other, so none of them shared a round.
+            false => assert!(rounds >= READS + RENEWALS, "{rounds} rounds"),
+            true => assert!(rounds < READS + RENEWALS, "{rounds} rounds"),
+        }
+    }
 }
 
 /// Flips a bit in the middle of what a log says.

@@ -27,6 +27,15 @@ impl Applied {
     }
 }
 
+/// A change that was acknowledged.
+#[derive(Debug)]
+pub struct Changed {
+    /// What was applied.
+    pub now: Applied,
+    /// The change of the same key before it, with its revision.
+    pub before: Option<(u64, Applied)>,
+}
+
 /// A broken promise.
 #[derive(Debug, Clone)]
 pub struct Violation {
@@ -46,10 +55,21 @@ struct History {
     log: Vec<Applied>,
     /// The newest revision that somebody has been told of.
     told_revision: u64,
+    /// When it became the newest, in microseconds of the world's time.
+    told: Vec<(u64, u64)>,
     /// Who led in which term.
     leaders: BTreeMap<u64, u64>,
     /// The terms of applied entries, as far as a node stood at them for a while.
     terms: BTreeMap<u64, u64>,
+}
+
+impl History {
+    fn tell(&mut self, revision: u64, now_us: u64) {
+        if revision > self.told_revision {
+            self.told_revision = revision;
+            self.told.push((now_us, revision));
+        }
+    }
 }
 
 /// A lease whose owner takes care, or doesn't.
@@ -69,6 +89,8 @@ pub type Records = BTreeMap<Bytes, Bytes>;
 /// All checks of a run.
 pub struct Checker {
     partitions: Vec<History>,
+    /// The world's time, in microseconds.
+    pub now_us: u64,
     promises: HashMap<Bytes, Promise>,
     /// The system group's states by version, as the first node that had them has them.
     system: BTreeMap<u64, Arc<SystemState>>,
@@ -82,7 +104,7 @@ impl Checker {
     /// Nothing has been seen yet. The system group stands behind the partitions.
     pub fn new(partitions: u32) -> Self {
         let partitions = (0..=partitions).map(|_| History::default()).collect();
-        Checker { partitions, promises: HashMap::new(), system: BTreeMap::new() }
+        Checker { partitions, now_us: 0, promises: HashMap::new(), system: BTreeMap::new() }
     }
 
     /// Election safety: at most one leader a term.
@@ -182,15 +204,21 @@ impl Checker {
         self.partitions[partition].told_revision
     }
 
-    /// A write was acknowledged at this revision.
-    pub fn wrote(
+    /// The newest revision that somebody had been told of at this time.
+    pub fn floor_at(&self, partition: usize, at_us: u64) -> u64 {
+        let told = &self.partitions[partition].told;
+        let later = told.partition_point(|(told_us, _)| *told_us <= at_us);
+        told[..later].last().map_or(0, |(_, revision)| *revision)
+    }
+
+    /// A change was acknowledged at this revision.
+    pub fn changed(
         &mut self,
         partition: usize,
         floor: u64,
         revision: u64,
         key: &Bytes,
-        spec: &[u8],
-    ) -> Checked {
+    ) -> Result<Changed, Violation> {
         let history = &mut self.partitions[partition];
         if revision <= floor {
             return Err(violation(
@@ -210,9 +238,7 @@ impl Checker {
                 ),
             ));
         };
-        let holds = applied.key == *key
-            && applied.record.as_ref().is_some_and(|record| contains(record, spec));
-        if !holds {
+        if applied.key != *key {
             return Err(violation(
                 "I1",
                 format!(
@@ -221,11 +247,40 @@ impl Checker {
                 ),
             ));
         }
-        history.told_revision = history.told_revision.max(revision);
-        Ok(())
+        let mut earlier = history.log[..revision as usize - 1].iter().enumerate().rev();
+        let before = earlier.find(|(_, applied)| applied.key == *key);
+        let before = before.map(|(position, applied)| (position as u64 + 1, applied.clone()));
+        let now = applied.clone();
+        history.tell(revision, self.now_us);
+        Ok(Changed { now, before })
     }
 
-    /// A linearizable read of a key saw this revision of the partition and this record.
+    /// A whole record was acknowledged at this revision.
+    pub fn wrote(
+        &mut self,
+        partition: usize,
+        floor: u64,
+        revision: u64,
+        key: &Bytes,
+        spec: &[u8],
+    ) -> Result<Changed, Violation> {
+        let changed = self.changed(partition, floor, revision, key)?;
+        let record = changed.now.record.as_ref();
+        match record.is_some_and(|record| contains(record, spec)) {
+            true => Ok(changed),
+            false => Err(violation(
+                "I1",
+                format!(
+                    "partition {partition} revision {revision} was acknowledged for {key:?}, but \
+                     holds {:?}",
+                    changed.now
+                ),
+            )),
+        }
+    }
+
+    /// A read of a key saw this revision of the partition and this record. It must have seen
+    /// `floor` at least.
     pub fn read(
         &mut self,
         partition: usize,
@@ -240,7 +295,7 @@ impl Checker {
                 "I2",
                 format!(
                     "partition {partition}: a read saw revision {revision}, but {floor} was known \
-                     before it began"
+                     before it began, or before the age it told"
                 ),
             ));
         }
@@ -256,7 +311,7 @@ impl Checker {
                 ),
             ));
         }
-        history.told_revision = history.told_revision.max(revision);
+        history.tell(revision, self.now_us);
         Ok(())
     }
 
@@ -343,7 +398,7 @@ impl Checker {
         if known.is_none_or(|known| *known != Applied::of(event)) {
             return told("I13 ordered", "which nobody has applied like this");
         }
-        history.told_revision = history.told_revision.max(event.revision);
+        history.tell(event.revision, self.now_us);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! that stop.
 
 use crate::check::{Checked, Checker, Violation};
+use crate::demands::{Demand, Hearsay};
 use crate::random::Random;
 use crate::world::Summary;
 use agni_core::key::KeyRef;
@@ -18,8 +19,6 @@ const TTL_MS: i64 = 4_000;
 /// A dead record is gone that long after its promise ended, at the latest: twice its time to live
 /// and a failover, and the mass-expiry guard's patience.
 pub const ZOMBIE_US: u64 = 2 * TTL_MS as u64 * 1000 + 3_000_000;
-/// What the clocks may differ over a lease.
-const DRIFT_US: u64 = TTL_MS as u64 * 1000 / 50;
 /// A client that waits longer asks somebody else.
 const PATIENCE_US: u64 = 400_000;
 const KEYS: u64 = 6;
@@ -35,8 +34,19 @@ pub struct Request {
     pub partition: u32,
     /// What it is asked.
     pub work: Work,
-    /// Whether it may be read at once under the clock-bound lease.
-    pub lease_read: bool,
+    /// How it may be answered.
+    pub way: Way,
+}
+
+/// Who may answer a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The driver.
+    Driver,
+    /// The node at once, under the clock-bound lease; else the driver.
+    Lease,
+    /// Any node at once, with the age of what it shows.
+    Stale,
 }
 
 /// What the world is like.
@@ -83,7 +93,8 @@ struct Asked {
     client: usize,
     partition: usize,
     key: String,
-    spec: Vec<u8>,
+    demand: Demand,
+    way: Way,
     floor: u64,
     called_us: u64,
 }
@@ -96,8 +107,11 @@ pub struct Clients {
     partitions: usize,
     clients: Vec<Client>,
     asked: BTreeMap<Ticket, Asked>,
+    hearsay: Hearsay,
     next_ticket: Ticket,
     last_write_us: Vec<u64>,
+    /// What the clocks may differ over a lease, in microseconds.
+    drift_us: u64,
 }
 
 fn canonical(key: &str) -> KeyRef<'_> {
@@ -110,7 +124,7 @@ fn key_bytes(key: &str) -> Bytes {
 
 impl Clients {
     /// As many as make a run interesting.
-    pub fn new(random: Random, nodes: usize, partitions: u32) -> Self {
+    pub fn new(random: Random, nodes: usize, partitions: u32, drift_ppm_max: u64) -> Self {
         use Kindness::{Keeper, Quitter, Wanderer, Worker};
         let kinds = [Worker, Worker, Worker, Wanderer, Keeper, Keeper, Quitter, Quitter];
         let partitions = partitions as usize;
@@ -131,8 +145,11 @@ impl Clients {
             partitions,
             clients: kinds.into_iter().enumerate().map(client).collect(),
             asked: BTreeMap::new(),
+            hearsay: Hearsay::default(),
             next_ticket: 0,
             last_write_us: vec![0; partitions],
+            // A tenth of a percent of the time to live is rounded away.
+            drift_us: TTL_MS as u64 * (drift_ppm_max + 1_000) / 1_000,
         }
     }
 
@@ -185,36 +202,38 @@ impl Clients {
         }
         self.next_ticket += 1;
         let ticket = self.next_ticket;
-        let (key, partition, work, lease_read) = match self.clients[client].kindness {
+        let (key, partition, work, way) = match self.clients[client].kindness {
             Kindness::Worker | Kindness::Wanderer => self.work(ticket),
             Kindness::Keeper => self.keep(client, ticket),
             Kindness::Quitter => self.keep_for_a_while(client, ticket, mood == Mood::Faulty)?,
         };
-        let spec = match &work {
-            Work::Write(Command { operation: Some(Operation::Put(put)), .. }) => put.spec.to_vec(),
-            _ => Vec::new(),
-        };
-        let floor = floor(partition);
-        let asked = Asked { client, partition, key, spec, floor, called_us: now_us };
+        let (demand, floor) = (Demand::of(&work), floor(partition));
+        let asked = Asked { client, partition, key, demand, way, floor, called_us: now_us };
         self.asked.insert(ticket, asked);
         self.clients[client].busy = Some((ticket, now_us));
         let node = match self.clients[client].kindness {
+            _ if way == Way::Stale => self.random.below(self.nodes as u64) as usize,
             Kindness::Wanderer => self.random.below(self.nodes as u64) as usize,
             _ => self.clients[client].leaders[partition],
         };
-        Some(Request { node, ticket, partition: partition as u32, work, lease_read })
+        Some(Request { node, ticket, partition: partition as u32, work, way })
     }
 
-    fn work(&mut self, ticket: Ticket) -> (String, usize, Work, bool) {
+    fn work(&mut self, ticket: Ticket) -> (String, usize, Work, Way) {
         let partition = self.random.below(self.partitions as u64) as usize;
         let key = format!("p{partition}-k{}", self.random.below(KEYS));
-        match self.random.below(10) {
+        match self.random.below(14) {
             0..=4 => {
                 let work = put(&key, ticket, 0);
-                (key, partition, work, false)
+                (key, partition, work, Way::Driver)
             }
-            5..=7 => (key, partition, Work::Read, true),
-            _ => (key, partition, Work::Read, false),
+            5 | 6 => {
+                let work = self.hearsay.demand(canonical(&key), &spec(ticket), &mut self.random);
+                (key, partition, work, Way::Driver)
+            }
+            7..=10 => (key, partition, Work::Read, Way::Lease),
+            11 | 12 => (key, partition, Work::Read, Way::Driver),
+            _ => (key, partition, Work::Read, Way::Stale),
         }
     }
 
@@ -222,14 +241,14 @@ impl Clients {
         format!("c{client}-{}", self.clients[client].life)
     }
 
-    fn keep(&mut self, client: usize, ticket: Ticket) -> (String, usize, Work, bool) {
+    fn keep(&mut self, client: usize, ticket: Ticket) -> (String, usize, Work, Way) {
         let key = self.lease_key(client);
         let partition = self.clients[client].partition;
         let work = match self.clients[client].lease {
             Some(lease) => Work::Renew(vec![(lease, None)]),
             None => put(&key, ticket, TTL_MS),
         };
-        (key, partition, work, false)
+        (key, partition, work, Way::Driver)
     }
 
     fn keep_for_a_while(
@@ -237,7 +256,7 @@ impl Clients {
         client: usize,
         ticket: Ticket,
         faulty: bool,
-    ) -> Option<(String, usize, Work, bool)> {
+    ) -> Option<(String, usize, Work, Way)> {
         let quits = self.clients[client].lease.is_some() && self.clients[client].renewals_left == 0;
         if quits {
             self.clients[client].life += 1;
@@ -280,6 +299,15 @@ impl Clients {
         }
     }
 
+    /// A request is answered by what was complete at this time at least, and what had been told by
+    /// then.
+    pub fn is_as_old_as(&mut self, ticket: Ticket, complete_us: u64, floor: u64) {
+        if let Some(asked) = self.asked.get_mut(&ticket) {
+            asked.called_us = asked.called_us.min(complete_us);
+            asked.floor = asked.floor.min(floor);
+        }
+    }
+
     /// An answer has come. `seen` is the node, its store at this moment, and its time.
     pub fn answered(
         &mut self,
@@ -301,6 +329,12 @@ impl Clients {
         let Some(asked) = self.asked.remove(&ticket) else { return Ok(()) };
         self.done(asked.client, ticket);
         let (node, store, now_ms) = seen;
+        if asked.way == Way::Stale {
+            summary.stale_reads += 1;
+            return self
+                .read(&asked, store, now_ms, now_us, checker)
+                .map_err(|violation| Violation { invariant: "I3", message: violation.message });
+        }
         self.clients[asked.client].leaders[asked.partition] = node;
         self.clients[asked.client].misses = 0;
         match answer {
@@ -308,6 +342,20 @@ impl Clients {
                 summary.writes += 1;
                 self.last_write_us[asked.partition] = now_us;
                 self.wrote(&asked, revision, lease_id, now_us, checker)
+            }
+            Answer::Written { outcome: Outcome::Patched { revision }, .. }
+            | Answer::Written { outcome: Outcome::Deleted { revision, existed: true }, .. } => {
+                summary.demands += 1;
+                self.demanded(&asked, revision, checker)
+            }
+            Answer::Written { outcome: Outcome::Deleted { .. }, .. } => {
+                self.hearsay.saw(&asked.key, None);
+                Ok(())
+            }
+            Answer::Written { outcome: Outcome::Refused(refusal), .. } => {
+                summary.demands_refused += 1;
+                self.hearsay.refused(&asked.key, &refusal);
+                Ok(())
             }
             Answer::Readable => {
                 summary.reads += 1;
@@ -322,6 +370,13 @@ impl Clients {
         }
     }
 
+    fn demanded(&mut self, asked: &Asked, revision: u64, checker: &mut Checker) -> Checked {
+        let key = key_bytes(&asked.key);
+        let changed = checker.changed(asked.partition, asked.floor, revision, &key)?;
+        self.hearsay.saw(&asked.key, changed.now.record.as_deref());
+        asked.demand.check(&changed)
+    }
+
     fn wrote(
         &mut self,
         asked: &Asked,
@@ -331,7 +386,10 @@ impl Clients {
         checker: &mut Checker,
     ) -> Checked {
         let key = key_bytes(&asked.key);
-        checker.wrote(asked.partition, asked.floor, revision, &key, &asked.spec)?;
+        let spec = &asked.demand.spec;
+        let changed = checker.wrote(asked.partition, asked.floor, revision, &key, spec)?;
+        self.hearsay.saw(&asked.key, changed.now.record.as_deref());
+        asked.demand.check(&changed)?;
         // A late answer may be about an earlier record of this client.
         let is_current = asked.key == self.lease_key(asked.client);
         let client = &mut self.clients[asked.client];
@@ -350,7 +408,7 @@ impl Clients {
 
     fn promise(&self, asked: &Asked, now_us: u64, checker: &mut Checker) {
         let is_kept = self.clients[asked.client].kindness == Kindness::Keeper;
-        let until_us = asked.called_us + TTL_MS as u64 * 1000 - DRIFT_US;
+        let until_us = asked.called_us + TTL_MS as u64 * 1000 - self.drift_us;
         checker.promised(&key_bytes(&asked.key), now_us, until_us, is_kept);
     }
 
@@ -395,6 +453,9 @@ impl Clients {
         }
         let view = store.get(&canonical(&asked.key), now_ms);
         let record = view.as_ref().map(|view| view.record);
+        if asked.way != Way::Stale {
+            self.hearsay.saw(&asked.key, record.map(|record| &record[..]));
+        }
         let key = key_bytes(&asked.key);
         checker.read(asked.partition, asked.floor, store.revision(), &key, record)
     }
@@ -412,8 +473,13 @@ impl Clients {
     }
 }
 
+fn spec(value: u64) -> Spec {
+    let (region, owner) = ("eu".to_owned(), format!("owner-{value}-"));
+    Spec { region, owner, ..Spec::default() }
+}
+
 fn put(key: &str, value: u64, ttl_ms: i64) -> Work {
-    let spec = Spec { owner: format!("owner-{value}-"), ..Spec::default() };
+    let spec = spec(value);
     let put = Put {
         key: Some(canonical(key).to_message()),
         spec: spec.encode_to_vec().into(),

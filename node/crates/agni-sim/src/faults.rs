@@ -37,6 +37,13 @@ pub enum Fault {
     /// A leader loses one voter from sight; when that one asks the other for its vote, the other
     /// has just restarted, and both are out of the leader's sight.
     Desertion,
+    /// A leader and as few voters as make a quorum with it stand still together, for `for_us`; the
+    /// others are out of its sight. It wakes up first and begins a round. Those voters wake up to
+    /// it, confirm it, and hear no more of this leader.
+    Awakening { for_us: u64, later_us: u64 },
+    /// A leader's machine is suspended, and its time since boot with it; its wall clock is set when
+    /// it goes on. The others are out of its sight by then, and elect another leader.
+    Suspend { for_us: u64 },
 }
 
 impl Fault {
@@ -46,7 +53,7 @@ impl Fault {
         let random = &mut world.random;
         let node = random.below(count) as usize;
         let other = (node + 1 + random.below(count - 1) as usize) % count as usize;
-        match random.below(27) {
+        match random.below(31) {
             0..=2 => Fault::Kill { node, power: random.chance(500) },
             3 => Fault::Blackout,
             4..=6 => Fault::Pause { node, for_us: random.between(100_000, 12_000_000) },
@@ -71,6 +78,11 @@ impl Fault {
             18 | 19 => Fault::FullDisk { node, for_us: random.between(500_000, 8_000_000) },
             20 | 21 => Fault::Lose { node },
             22 | 23 => Fault::Snapshot { node },
+            24 | 25 => Fault::Suspend { for_us: random.between(1_200_000, 3_000_000) },
+            26 | 27 => Fault::Awakening {
+                for_us: random.between(500_000, 1_000_000),
+                later_us: random.between(4_000, 60_000),
+            },
             _ => Fault::TransferUnheard {
                 from: node,
                 to: other,
@@ -87,10 +99,8 @@ impl Fault {
                 (0..world.nodes.len()).for_each(|node| self.kill(world, node, true));
             }
             Fault::Pause { node, for_us } => {
-                if world.nodes[node].life.is_some() {
-                    world.nodes[node].paused = true;
-                    world.plan(for_us, What::Resume(node));
-                }
+                world.pause(node);
+                world.plan(for_us, What::Resume(node));
             }
             Fault::Isolate { node, for_us } => {
                 for other in (0..world.nodes.len()).filter(|other| *other != node) {
@@ -148,6 +158,18 @@ impl Fault {
                 world.deserting = Some((leader, restarted));
                 world.plan(4_000_000, What::Heal(None));
             }
+            Fault::Suspend { for_us } => {
+                let Some(leader) = world.leader(0) else { return Ok(()) };
+                world.pause(leader);
+                world.nodes[leader].clock.stop();
+                for other in (0..world.nodes.len()).filter(|other| *other != leader) {
+                    world.network.cut(leader, other);
+                    world.network.cut(other, leader);
+                }
+                world.plan(for_us, What::Resume(leader));
+                world.plan(for_us + 1_000_000, What::Heal(None));
+            }
+            Fault::Awakening { for_us, later_us } => self.awakening(world, for_us, later_us),
             Fault::TransferUnheard { from, to, for_us } => {
                 for other in (0..world.nodes.len()).filter(|other| *other != from) {
                     world.network.cut(other, from);
@@ -157,6 +179,25 @@ impl Fault {
             }
         }
         Ok(())
+    }
+
+    fn awakening(self, world: &mut World, for_us: u64, later_us: u64) {
+        let Some(leader) = world.leader(0) else { return };
+        let count = world.nodes.len();
+        world.pause(leader);
+        world.plan(for_us, What::Resume(leader));
+        for distance in 1..count {
+            let other = (leader + distance) % count;
+            if distance <= count / 2 {
+                // Once it has confirmed what the leader has begun before.
+                world.plan(10_000, What::Pause(other));
+                world.plan(for_us + later_us, What::Awaken { leader, voter: other });
+            } else {
+                world.network.cut(leader, other);
+                world.network.cut(other, leader);
+            }
+        }
+        world.plan(for_us + 2_000_000, What::Heal(None));
     }
 
     fn kill(self, world: &mut World, node: usize, power: bool) {

@@ -4,6 +4,7 @@
 mod check;
 mod clients;
 mod clock;
+mod demands;
 mod disk;
 mod ending;
 mod faults;

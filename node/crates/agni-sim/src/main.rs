@@ -1,4 +1,5 @@
-//! `agni-sim --seed 7`, or `agni-sim --from 1 --count 10000`.
+//! `agni-sim --seed 7`, or `agni-sim --from 1 --count 10000`, with `--nodes 5`, `--trace` or
+//! `--no-lease-reads`.
 
 use agni_sim::{Scenario, run};
 use std::process::ExitCode;
@@ -15,7 +16,8 @@ fn main() -> ExitCode {
     };
     let nodes = number("--nodes").unwrap_or(3) as usize;
     let trace = std::env::args().any(|argument| argument == "--trace");
-    let scenario = Scenario { nodes, trace, ..Scenario::default() };
+    let lease_reads = !std::env::args().any(|argument| argument == "--no-lease-reads");
+    let scenario = Scenario { nodes, lease_reads, trace, ..Scenario::default() };
     let mut failed = 0;
     for seed in from..from + count {
         match run(seed, scenario.clone()) {

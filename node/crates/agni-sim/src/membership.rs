@@ -170,9 +170,7 @@ impl World {
         let newest = state.members.iter().map(|member| member.node_id).max().unwrap_or(0);
         while (self.nodes.len() as u64) < newest {
             let id = self.nodes.len() as u64 + 1;
-            let origin_us = self.operator.random.between(1_000_000, 1_000_000_000_000);
-            let drift_ppm = self.operator.random.between(0, 10_000) as i64 - 5_000;
-            let clock = SimClock::new(origin_us, drift_ppm);
+            let clock = SimClock::any(self.drift_ppm_max, &mut self.operator.random);
             clock.set(self.now_us);
             self.add_machine(SimNode::new(id, clock));
             self.plan(1_000, What::Start(id as usize - 1));

@@ -39,6 +39,8 @@ pub struct NodeSettings {
     pub partitions: u32,
     /// Of the elections.
     pub seed: u64,
+    /// Whether leaders answer under their clock-bound lease.
+    pub lease_reads: bool,
     /// What a store keeps besides its records.
     pub store: StoreLimits,
     /// How much of the log is kept for followers that lag.
@@ -226,6 +228,7 @@ impl SimNode {
                 node_id: self.id,
                 seed: settings.seed ^ (self.lives << 8),
                 started_us: self.clock.boot_us(),
+                lease_reads: settings.lease_reads,
                 tail: settings.tail,
             };
             Group::new(settings, tail, applied, files, cell)
@@ -251,6 +254,7 @@ impl SimNode {
             true => self.disk.crash(random),
             false => self.disk.keep_all(),
         }
+        self.clock.go_on();
         self.paused = false;
         self.mailbox.clear();
     }
@@ -278,6 +282,7 @@ impl SimNode {
     /// does.
     pub fn resume(&mut self, turn: &mut Turn) {
         self.paused = false;
+        self.clock.go_on();
         let Some(life) = &mut self.life else { return };
         for event in std::mem::take(&mut self.mailbox) {
             life.core.handle(event);

@@ -1,7 +1,7 @@
 //! A cluster, its clients and its misfortunes on one time line.
 
 use crate::check::{Checked, Checker, Violation};
-use crate::clients::{Clients, Mood, Request};
+use crate::clients::{Clients, Mood, Request, Way};
 use crate::clock::SimClock;
 use crate::faults::Fault;
 use crate::membership::Operator;
@@ -34,6 +34,8 @@ pub struct Scenario {
     pub faults_us: u64,
     /// How long it is observed after the last one was healed, in microseconds.
     pub healed_us: u64,
+    /// Whether leaders answer under their clock-bound lease.
+    pub lease_reads: bool,
     /// Whether each event is printed.
     pub trace: bool,
 }
@@ -45,6 +47,7 @@ impl Default for Scenario {
             partitions: 2,
             faults_us: 25_000_000,
             healed_us: 25_000_000,
+            lease_reads: true,
             trace: false,
         }
     }
@@ -75,8 +78,12 @@ pub enum What {
     Operate,
     /// A dead node starts.
     Start(usize),
+    /// A node stands still.
+    Pause(usize),
     /// A paused node goes on.
     Resume(usize),
+    /// A paused voter goes on, and hears no more of its leader.
+    Awaken { leader: usize, voter: usize },
     /// A fault begins.
     Fault,
     /// The network, or one node's disk, is well again.
@@ -122,6 +129,12 @@ pub struct Summary {
     pub reads: u64,
     /// Of these, those under the clock-bound lease.
     pub lease_reads: u64,
+    /// Reads that were answered with their age.
+    pub stale_reads: u64,
+    /// Removals and patches that were acknowledged.
+    pub demands: u64,
+    /// Writes whose demands were not met.
+    pub demands_refused: u64,
     /// Renewals that were acknowledged.
     pub renewals: u64,
     /// Records that ran out.
@@ -150,6 +163,8 @@ pub struct Summary {
 pub struct World {
     pub(crate) scenario: Scenario,
     settings: NodeSettings,
+    /// How much each node's clock gains or loses at most, in microseconds a second.
+    pub(crate) drift_ppm_max: u64,
     /// What the cluster begins with.
     founding: Arc<SystemState>,
     pub(crate) now_us: u64,
@@ -178,8 +193,13 @@ pub struct World {
 /// An append on a disk that is well.
 pub(crate) const APPEND_US: (u64, u64) = (100, 2_000);
 
+/// What a bad clock gains or loses at most, in microseconds a second: two of them part by eight
+/// percent, and the lease allows for ten.
+const DRIFT_PPM_MAX: u64 = 40_000;
+
 /// Small limits, so that in a short run logs are cut, snapshots needed and event logs outrun.
-fn settings(seed: u64, partitions: u32, random: &mut Random) -> NodeSettings {
+fn settings(seed: u64, scenario: &Scenario, random: &mut Random) -> NodeSettings {
+    let Scenario { partitions, lease_reads, .. } = *scenario;
     let entries_max = random.between(5, 200);
     let tail =
         TailLimits { entries_max, catch_up_entries_max: entries_max + random.between(30, 300) };
@@ -189,18 +209,17 @@ fn settings(seed: u64, partitions: u32, random: &mut Random) -> NodeSettings {
         ..StoreLimits::default()
     };
     let snapshot_wal_bytes = [4 << 10, 16 << 10, 64 << 10, u64::MAX][random.below(4) as usize];
-    NodeSettings { partitions, seed, store, tail, snapshot_wal_bytes }
+    NodeSettings { partitions, seed, lease_reads, store, tail, snapshot_wal_bytes }
 }
 
 impl World {
     /// The world of a seed.
     pub fn new(seed: u64, scenario: Scenario) -> Self {
         let mut random = Random::new(seed);
+        let drift_ppm_max = if random.chance(300) { DRIFT_PPM_MAX } else { DRIFT_PPM_MAX / 8 };
         let nodes = (0..scenario.nodes).map(|position| {
-            let origin_us = random.between(1_000_000, 1_000_000_000_000);
-            // One percent against each other; the lease allows for ten.
-            let drift_ppm = random.between(0, 10_000) as i64 - 5_000;
-            SimNode::new(position as u64 + 1, SimClock::new(origin_us, drift_ppm))
+            let clock = SimClock::any(drift_ppm_max, &mut random);
+            SimNode::new(position as u64 + 1, clock)
         });
         let nodes: Vec<SimNode> = nodes.collect();
         let founder = |node: &SimNode| Founder {
@@ -209,12 +228,13 @@ impl World {
             ..Founder::default()
         };
         let founders: Vec<Founder> = nodes.iter().map(founder).collect();
-        let settings = settings(seed, scenario.partitions, &mut random);
+        let settings = settings(seed, &scenario, &mut random);
         let is_restless = random.chance(600);
         let replication = scenario.nodes as u32;
         let founding = system::found(CLUSTER_ID, scenario.partitions, replication, &founders);
         World {
             settings,
+            drift_ppm_max,
             founding: Arc::new(founding),
             now_us: 0,
             order: 0,
@@ -224,7 +244,12 @@ impl World {
             network: Network::default(),
             travel: random.fork(),
             checker: Checker::new(scenario.partitions),
-            clients: Clients::new(random.fork(), scenario.nodes, scenario.partitions),
+            clients: Clients::new(
+                random.fork(),
+                scenario.nodes,
+                scenario.partitions,
+                drift_ppm_max,
+            ),
             watchers: Watchers::new(random.fork(), scenario.partitions),
             operator: Operator::new(random.fork(), is_restless),
             summary: Summary::default(),
@@ -291,6 +316,7 @@ impl World {
                 break;
             }
             self.now_us = item.at_us;
+            self.checker.now_us = item.at_us;
             for node in &self.nodes {
                 node.clock.set(self.now_us);
             }
@@ -375,6 +401,14 @@ impl World {
             }
             What::Client(client) => self.client(client),
             What::Start(node) => self.start(node),
+            What::Pause(node) => {
+                self.pause(node);
+                Ok(())
+            }
+            What::Awaken { leader, voter } => {
+                self.network.cut(leader, voter);
+                self.happen(What::Resume(voter))
+            }
             What::Resume(node) => {
                 if self.nodes[node].paused {
                     self.nodes[node].resume(&mut turn);
@@ -522,6 +556,11 @@ impl World {
         self.watchers.look(watch, &store, &mut self.checker)
     }
 
+    /// A process is stopped, if there is one.
+    pub(crate) fn pause(&mut self, node: usize) {
+        self.nodes[node].paused |= self.nodes[node].life.is_some();
+    }
+
     pub(crate) fn kill(&mut self, node: usize, power: bool) {
         self.nodes[node].kill(power, &mut self.random);
     }
@@ -531,7 +570,7 @@ impl World {
         let request = self.clients.next(client, self.now_us, self.mood, floor);
         let pause_us = self.clients.pause_us(client);
         self.plan(pause_us, What::Client(client));
-        let Some(Request { node, ticket, partition, work, lease_read }) = request else {
+        let Some(Request { node, ticket, partition, work, way }) = request else {
             return Ok(());
         };
         if self.scenario.trace {
@@ -541,8 +580,10 @@ impl World {
             self.clients.refused(ticket, 0, self.now_us);
             return Ok(());
         }
-        if lease_read && self.lease_read(node, ticket)? {
-            return Ok(());
+        match way {
+            Way::Stale => return self.stale_read(node, ticket),
+            Way::Lease if self.lease_read(node, ticket)? => return Ok(()),
+            Way::Lease | Way::Driver => {}
         }
         let mut turn = Turn::default();
         let submission = Submission { ticket, partition, work };
@@ -563,6 +604,30 @@ impl World {
         self.summary.lease_reads += 1;
         self.answer(node, ticket, Answer::Readable)?;
         Ok(true)
+    }
+
+    /// Reads what a node has, if it knows how old that is at most.
+    fn stale_read(&mut self, node: usize, ticket: Ticket) -> Checked {
+        let partition = self.clients.partition_of(ticket);
+        let machine = &self.nodes[node];
+        let now_us = machine.clock.boot_us();
+        let cell = machine.life.as_ref().map(|life| &life.cells[partition]);
+        let Some(cell) = cell.filter(|_| !machine.paused) else { return Ok(()) };
+        cell.age_is_used.store(true, Relaxed);
+        let age_us = match cell.read_as_leader(now_us) {
+            Some(_) => Some(0),
+            None => cell.age_us(now_us),
+        };
+        let Some(age_us) = age_us.filter(|_| cell.is_held.load(Relaxed)) else {
+            self.clients.refused(ticket, 0, self.now_us);
+            return Ok(());
+        };
+        // As its clock counts; of the time in which that stood it knows nothing.
+        let most_us = age_us + age_us * 2 * self.drift_ppm_max / 1_000_000 + 1_000;
+        let complete_us = self.now_us.saturating_sub(most_us + machine.clock.stood_us());
+        let floor = self.checker.floor_at(partition, complete_us);
+        self.clients.is_as_old_as(ticket, complete_us, floor);
+        self.answer(node, ticket, Answer::Readable)
     }
 
     fn answer(&mut self, node: usize, ticket: Ticket, answer: Answer) -> Checked {

@@ -12,6 +12,9 @@ const HUNT_SEEDS: u64 = 2_000;
 #[derive(Default)]
 struct Seen {
     lease_reads: u64,
+    stale_reads: u64,
+    demands: u64,
+    demands_refused: u64,
     transfers: u64,
     lost: u64,
     differences: u64,
@@ -29,6 +32,9 @@ fn half_of_the_seeds(odd: u64) {
             Ok(summary) => {
                 assert!(summary.writes > 50 && summary.reads > 50, "seed {seed}: {summary:?}");
                 seen.lease_reads += summary.lease_reads;
+                seen.stale_reads += summary.stale_reads;
+                seen.demands += summary.demands;
+                seen.demands_refused += summary.demands_refused;
                 seen.transfers += summary.transfers;
                 seen.lost += summary.lost;
                 seen.differences += summary.differences;
@@ -41,7 +47,10 @@ fn half_of_the_seeds(odd: u64) {
             ),
         }
     }
-    let Seen { lease_reads, transfers, lost, differences, watched, full } = seen;
+    let Seen { lease_reads, transfers, lost, differences, watched, full, .. } = seen;
+    assert!(seen.stale_reads > SEEDS * 5, "few read stale data: {}", seen.stale_reads);
+    assert!(seen.demands > SEEDS * 5, "few demand anything: {}", seen.demands);
+    assert!(seen.demands_refused > SEEDS * 2, "few are refused: {}", seen.demands_refused);
     assert!(lease_reads > SEEDS * 5, "the lease is hardly used: {lease_reads}");
     assert!(transfers > SEEDS, "snapshots hardly travel: {transfers}");
     assert!(lost > SEEDS / 50, "machines are hardly lost: {lost}");
@@ -58,6 +67,21 @@ fn no_odd_seed_breaks_a_promise() {
 #[test]
 fn no_even_seed_breaks_a_promise() {
     half_of_the_seeds(0);
+}
+
+#[test]
+fn without_lease_reads_nobody_relies_on_a_clock() {
+    let scenario = Scenario { lease_reads: false, ..Scenario::default() };
+    // What would break a promise of the lease breaks none: there is no lease.
+    for bug in [None, Some(Bug::LeaseKeptInDoubt), Some(Bug::OldTicksCount)] {
+        plant(bug);
+        for seed in 1..=SEEDS / 20 {
+            let summary = run(seed, scenario.clone())
+                .unwrap_or_else(|v| panic!("{bug:?}, seed {seed}: {}: {}", v.invariant, v.message));
+            assert!(summary.reads > 50 && summary.renewals > 20, "seed {seed}: {summary:?}");
+            assert_eq!(summary.lease_reads, 0, "seed {seed}: {summary:?}");
+        }
+    }
 }
 
 #[test]
@@ -135,6 +159,26 @@ fn finds_a_watch_that_hides_a_gap() {
 #[test]
 fn finds_votes_of_a_replica_that_forgot() {
     is_found_as(Bug::VoteAfterLettingGo, 300, &["one leader", "I1", "I2", "I5"]);
+}
+
+#[test]
+fn finds_a_lease_kept_in_doubt() {
+    is_found_as(Bug::LeaseKeptInDoubt, 1, &["I2", "I6"]);
+}
+
+#[test]
+fn finds_old_ticks_that_count() {
+    is_found_as(Bug::OldTicksCount, 1, &["I2"]);
+}
+
+#[test]
+fn finds_an_age_told_too_early() {
+    is_found_as(Bug::AgeBeforeApply, 1, &["I3"]);
+}
+
+#[test]
+fn finds_a_revision_that_is_not_compared() {
+    is_found_as(Bug::RevisionNotCompared, 1, &["I4"]);
 }
 
 #[test]

@@ -35,6 +35,9 @@ pub struct EngineConfig {
     pub wal_segment_bytes: u64,
     /// Submissions that may wait for the driver.
     pub queue_limit: usize,
+    /// Whether a leader answers reads and renewals under its clock-bound lease; without, each takes
+    /// a quorum round.
+    pub lease_reads: bool,
     /// Whether many leases of one region that fall due together are held as SUSPECT.
     pub mass_expiry_guard: bool,
 }
@@ -50,6 +53,7 @@ impl Default for EngineConfig {
             disk_reserve_bytes: limits::DISK_RESERVE_BYTES_DEFAULT,
             wal_segment_bytes: limits::WAL_SEGMENT_BYTES_DEFAULT,
             queue_limit: limits::INBOX_SUBMISSIONS_MAX,
+            lease_reads: true,
             mass_expiry_guard: true,
         }
     }

@@ -69,7 +69,8 @@ impl Driver {
             let now_us = clock.boot_us();
             self.shared.driver_at_us.store(now_us, Relaxed);
             // Messages first, then ticks: after a pause the other way round would start
-            // elections that what waits in the inbox makes needless.
+            // elections that what waits in the inbox makes needless. What these ticks may count
+            // for behind such a message, each group decides.
             self.take(&mut mail, now_us);
             if now_us >= next_tick_us {
                 let ticks = 1 + (now_us - next_tick_us) / (limits::TICK_MS * 1000);

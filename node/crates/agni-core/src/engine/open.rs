@@ -65,6 +65,7 @@ pub fn open(config: &EngineConfig, clock: &Arc<dyn Clock>) -> Result<Opened, Sta
             node_id: meta.node_id,
             seed: meta.salt,
             started_us: clock.boot_us(),
+            lease_reads: config.lease_reads,
             tail: TailLimits::default(),
         };
         let group = Group::new(settings, tail, applied, snapshots, cell);

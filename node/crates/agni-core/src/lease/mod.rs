@@ -9,7 +9,7 @@ mod guard;
 mod table;
 mod wheel;
 
-pub use clock::LeaseClock;
+pub use clock::{Gap, LeaseClock};
 pub use guard::LeaseSettings;
 pub(crate) use table::{LeaseTable, Liveness, Load};
 pub use wheel::TICK_MS;

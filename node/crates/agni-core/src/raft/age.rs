@@ -3,6 +3,7 @@
 //! its state is no older than the question.
 
 use crate::limits;
+use crate::planted::{Bug, is_planted};
 use crate::raft::group::Group;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -61,7 +62,11 @@ impl Group {
 
     /// Something was applied: the state may be as new now as the leader's was.
     pub(super) fn note_age(&mut self) {
-        if let Some((_, asked_us)) = self.complete_at.take_if(|(index, _)| *index <= self.applied) {
+        let is_reached =
+            |index: u64, applied: u64| index <= applied || is_planted(Bug::AgeBeforeApply);
+        let applied = self.applied;
+        let reached = self.complete_at.take_if(|(index, _)| is_reached(*index, applied));
+        if let Some((_, asked_us)) = reached {
             self.cell.complete_at_us.fetch_max(asked_us, Relaxed);
         }
     }

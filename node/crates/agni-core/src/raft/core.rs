@@ -1,7 +1,7 @@
 //! All partitions of a node as one state machine: `handle(event)` fills `Effects`. It reads no
 //! file and starts no thread; time comes from an injected clock.
 
-use crate::lease::LeaseClock;
+use crate::lease::{Gap, LeaseClock};
 use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::planted::{Bug, is_planted};
@@ -158,7 +158,15 @@ impl Core {
 
     /// Takes what happened. Effects come from `finish`, after all events of a turn.
     pub fn handle(&mut self, event: Event) {
-        self.metrics.stalled_us.fetch_add(self.clock.turn(), Relaxed);
+        let Gap { stalled_us, is_doubtful } = self.clock.turn();
+        self.metrics.stalled_us.fetch_add(stalled_us, Relaxed);
+        if is_doubtful && !is_planted(Bug::LeaseKeptInDoubt) {
+            let now_us = self.clock.boot_us();
+            for group in &mut self.groups {
+                let voided = u64::from(group.void_lease(now_us));
+                self.metrics.leases_voided.fetch_add(voided, Relaxed);
+            }
+        }
         match event {
             Event::Work(work) => {
                 let unix_ms = self.clock.unix_ms();

@@ -86,6 +86,8 @@ pub struct GroupSettings {
     pub seed: u64,
     /// The time, in microseconds since boot.
     pub started_us: u64,
+    /// Whether a quorum round grants a clock-bound lease.
+    pub lease_reads: bool,
     /// How much of the log is kept in memory.
     pub tail: TailLimits,
 }
@@ -120,14 +122,17 @@ pub struct Group {
     /// The term in which a transfer was begun: a delayed message may still make somebody else
     /// campaign, whatever this node has been promised.
     pub(super) lease_void_term: u64,
-    /// Readies are numbered on over all Raft nodes that this group had: what stands before the
-    /// present one's numbers, and its newest.
+    pub(super) lease_reads: bool,
+    /// Rounds that began before this moment grant no clock-bound lease, in microseconds since boot.
+    pub(super) lease_from_us: u64,
     /// The last moment at which this node didn't lead, in microseconds since boot.
     pub(super) led_since_us: u64,
     /// When this follower asked the leader how far everything was complete.
     pub(super) age_asked_us: u64,
     /// The index that answers it, and when it was asked; until that index is applied.
     pub(super) complete_at: Option<(u64, u64)>,
+    /// Readies are numbered on over all Raft nodes that this group had: what stands before the
+    /// present one's numbers, and its newest.
     pub(super) ready_base: u64,
     pub(super) ready_newest: u64,
     /// Readies that must be durable before this group may promise anything.
@@ -192,7 +197,8 @@ impl Group {
         snapshots: Snapshots,
         cell: Arc<PartitionCell>,
     ) -> raft::Result<Self> {
-        let GroupSettings { partition, node_id, seed, started_us, tail: tail_limits } = settings;
+        let GroupSettings { partition, node_id, seed, started_us, lease_reads, tail: tail_limits } =
+            settings;
         let alone = tail.newest() >= tail.floor() && is_alone(tail.conf_state(), node_id);
         let mut node = raft_node(node_id, applied, tail)?;
         let seed = seed ^ (node_id << 32) ^ u64::from(partition);
@@ -226,6 +232,8 @@ impl Group {
             elections,
             led_term: 0,
             lease_void_term: 0,
+            lease_reads,
+            lease_from_us: 0,
             led_since_us: started_us,
             age_asked_us: 0,
             complete_at: None,
@@ -348,15 +356,30 @@ impl Group {
             self.led_since_us = now_us;
         }
         let may_stand = self.may_stand();
-        self.elections.tick(&mut self.node, may_stand);
+        self.elections.tick(&mut self.node, may_stand, now_us);
         self.ask_age(now_us);
         self.note_followers(now_us);
         let remaining_us = self.cell.leads_until_us.load(Relaxed).saturating_sub(now_us);
         let low = remaining_us < limits::LEASE_US * 2 / 3;
-        if low && self.is_current() && self.cell.lease_is_used.swap(false, Relaxed) {
+        if low
+            && self.lease_reads
+            && self.is_current()
+            && self.cell.lease_is_used.swap(false, Relaxed)
+        {
             // Where the queue is full there will be a round anyway.
             let _ = self.rounds.ask(Claim::Lease);
         }
+    }
+
+    /// More time may have passed than the clock says. A quorum must confirm anew that this node
+    /// leads; whoever waits for it gets its answer a round later. Says whether there was a lease.
+    pub fn void_lease(&mut self, now_us: u64) -> bool {
+        self.lease_from_us = now_us;
+        // Who leads alone counts on no clock.
+        if self.cell.leads_alone() {
+            return false;
+        }
+        self.cell.leads_until_us.swap(0, Relaxed) > now_us
     }
 
     /// A message of another replica. What can't be meant for this node is passed over.
@@ -376,7 +399,7 @@ impl Group {
         self.heard_us.insert(message.from, now_us);
         // An error means that the message is out of date or from somebody unknown.
         let _ = self.node.step(message);
-        self.elections.settle(&mut self.node);
+        self.elections.stepped(&mut self.node, now_us);
     }
 
     /// Messages to this node did not arrive.

@@ -82,6 +82,7 @@ impl Group {
         let Some(context) = self.rounds.begin(self.node_id, self.node.raft.term, now_us) else {
             return;
         };
+        metrics.rounds.fetch_add(1, Relaxed);
         if self.is_alone() {
             let claims = self.rounds.confirmed(&context).map_or_else(Vec::new, |c| c.claims);
             self.resolve(claims, self.applied, turn, metrics, clock);
@@ -95,7 +96,9 @@ impl Group {
     fn prolong_lease(&mut self, started_us: u64) {
         let transferring =
             self.node.raft.lead_transferee.is_some() && !is_planted(Bug::LeaseKeptOnTransfer);
-        if self.leads() && !transferring && self.lease_void_term != self.node.raft.term {
+        // A round that was under way when time became doubtful grants nothing.
+        let may_grant = self.lease_reads && started_us >= self.lease_from_us && !transferring;
+        if self.leads() && may_grant && self.lease_void_term != self.node.raft.term {
             let until_us = started_us + limits::LEASE_US;
             self.cell.leads_until_us.fetch_max(until_us, Relaxed);
         }

@@ -199,7 +199,7 @@ impl Group {
         self.heard_us.insert(message.from, now_us);
         self.arrived = Some(arrived);
         let _ = self.node.step(message);
-        self.elections.settle(&mut self.node);
+        self.elections.stepped(&mut self.node, now_us);
     }
 
     /// Replaces everything by the snapshot that Raft has taken.

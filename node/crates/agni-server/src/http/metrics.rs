@@ -148,6 +148,8 @@ fn engine(text: &mut Text, metrics: &EngineMetrics) {
         ("agni_renewals_lost_total", &metrics.renewals_lost),
         ("agni_expired_total", &metrics.expired),
         ("agni_expiry_spared_total", &metrics.expiry_spared),
+        ("agni_leases_voided_total", &metrics.leases_voided),
+        ("agni_quorum_rounds_total", &metrics.rounds),
         ("agni_snapshots_total", &metrics.snapshots),
         ("agni_snapshots_failed_total", &metrics.snapshots_failed),
     ];
