@@ -289,13 +289,16 @@ class ClusterLab:
         self.takeovers.append(Takeover(began_ns, time.monotonic_ns()))
 
     def caught_up(self) -> bool:
-        """Whether all nodes have applied the same."""
+        """Whether all nodes have applied as much, and hold the same then."""
         seen = []
         for name in self.names:
             status = self.get(name, "/v1/status")
             if status is None:
                 return False
-            seen.append([(p["partition"], p["revision"]) for p in status["partitions"]])
+            seen.append([
+                (p["partition"], p["revision"], p["applied_index"], p["state_hash"])
+                for p in status["partitions"]
+            ])
         return all(each == seen[0] for each in seen)
 
     def judge(self, load: Load, title: str) -> tuple[Run, list[Violation]]:

@@ -45,6 +45,7 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     "log_level": st.sampled_from(["debug", "info", "warn", "error", "off"]),
     "access_log": st.booleans(),
     "mass_expiry_guard": st.booleans(),
+    "state_check_ms": st.integers(0, 86_400_000),
     "runtimes": st.integers(0, 64),
     "max_connections": st.integers(1, 1_000_000),
     "max_concurrent_streams": st.integers(1, 65_536),

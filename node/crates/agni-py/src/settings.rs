@@ -49,6 +49,7 @@ pub struct Settings {
     snapshot_wal_bytes: u64,
     disk_reserve_bytes: u64,
     mass_expiry_guard: bool,
+    state_check_ms: u64,
 }
 
 impl Settings {
@@ -63,6 +64,7 @@ impl Settings {
         config.engine.snapshot_wal_bytes = self.snapshot_wal_bytes;
         config.engine.disk_reserve_bytes = self.disk_reserve_bytes;
         config.engine.mass_expiry_guard = self.mass_expiry_guard;
+        config.engine.state_check_ms = self.state_check_ms;
         config.cluster = (!self.name.is_empty()).then(|| ClusterConfig {
             name: self.name,
             listen: self.peer_listen,

@@ -136,6 +136,21 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("agni_commit_index", Kind::Gauge, "Newest committed log index, by partition."),
     ("agni_applied_index", Kind::Gauge, "Newest applied log index, by partition."),
     (
+        "agni_state_mismatches_total",
+        Kind::Counter,
+        "Comparisons in which another replica held something else than this one, by partition.",
+    ),
+    (
+        "agni_state_checked_index",
+        Kind::Gauge,
+        "Newest log index at which this replica was compared with another one, by partition.",
+    ),
+    (
+        "agni_state_suspect",
+        Kind::Gauge,
+        "1 where this replica differs from another one and may be wrong, else 0, by partition.",
+    ),
+    (
         "agni_replica_lag_entries",
         Kind::Gauge,
         "Log entries that another replica lacks, by partition and its node, as the leader knows.",

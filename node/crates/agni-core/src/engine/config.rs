@@ -37,6 +37,8 @@ pub struct EngineConfig {
     pub queue_limit: usize,
     /// Whether many leases of one region that fall due together are held as SUSPECT.
     pub mass_expiry_guard: bool,
+    /// Time between two comparisons of the replicas' states, in milliseconds; 0 for none.
+    pub state_check_ms: u64,
 }
 
 impl Default for EngineConfig {
@@ -51,6 +53,7 @@ impl Default for EngineConfig {
             wal_segment_bytes: limits::WAL_SEGMENT_BYTES_DEFAULT,
             queue_limit: limits::INBOX_SUBMISSIONS_MAX,
             mass_expiry_guard: true,
+            state_check_ms: limits::STATE_CHECK_MS_DEFAULT,
         }
     }
 }

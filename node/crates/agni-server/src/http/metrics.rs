@@ -279,6 +279,20 @@ fn state(text: &mut Text, node: &Node) {
             text.value(name, &labels, read(partition, me) as f64);
         }
     }
+    type Compare = fn(&PartitionState) -> u64;
+    let compared: [(&str, Compare); 3] = [
+        ("agni_state_mismatches_total", |p| p.state_mismatches),
+        ("agni_state_checked_index", |p| p.state_checked_index),
+        ("agni_state_suspect", |p| u64::from(p.is_suspect)),
+    ];
+    for (name, read) in compared {
+        text.head(name);
+        for partition in &status.partitions {
+            let labels = format!("{{partition=\"{}\"}}", partition.partition);
+            text.value(name, &labels, read(partition) as f64);
+        }
+        text.value(name, "{partition=\"system\"}", read(&status.system) as f64);
+    }
     type Look = fn(&Follower) -> u64;
     let gauges: [(&str, Look); 2] = [
         ("agni_replica_lag_entries", |follower| follower.behind),
