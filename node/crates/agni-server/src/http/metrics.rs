@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::metrics::{BackupMetrics, Kind, METRICS, PeerMetrics, ServerMetrics};
 use crate::node::Node;
 use crate::ops::cluster::build_profile;
+use crate::peer::queue::Depth;
 use crate::process;
 use crate::status::{Code, code_word};
 use crate::tls::{Reason, Tls, TlsMetrics};
@@ -229,6 +230,17 @@ fn peers(text: &mut Text, metrics: &PeerMetrics) {
     for (node_id, is_connected) in &*metrics.connected.lock() {
         let labels = format!("{{node_id=\"{node_id}\"}}");
         text.value("agni_peer_connected", &labels, f64::from(u8::from(*is_connected)));
+    }
+    type Look = fn(&Depth) -> usize;
+    let depths: [(&str, Look); 2] = [
+        ("agni_peer_queue_messages", |depth| depth.messages.load(Relaxed)),
+        ("agni_peer_queue_bytes", |depth| depth.bytes.load(Relaxed)),
+    ];
+    for (name, look) in depths {
+        text.head(name);
+        for (node_id, depth) in &*metrics.queues.lock() {
+            text.value(name, &format!("{{node_id=\"{node_id}\"}}"), look(depth) as f64);
+        }
     }
     let counters = [
         ("agni_peer_messages_sent_total", &metrics.sent),
