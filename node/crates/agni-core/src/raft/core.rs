@@ -246,7 +246,9 @@ impl Core {
         }
         self.state_check_ticks = 0;
         let unix_ms = self.clock.unix_ms();
-        self.groups.iter_mut().for_each(|group| group.check_state(unix_ms));
+        for group in &mut self.groups {
+            group.check_state(&mut self.turn, unix_ms);
+        }
     }
 
     /// The group with this number, if there is one.

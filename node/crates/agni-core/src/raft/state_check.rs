@@ -10,6 +10,9 @@
 //! - Where no majority agrees (of two, of three while one is away) nobody is replaced: it can't be
 //!   told who is wrong, and the copy that is thrown away could be the good one.
 //!
+//! Where nothing has changed since the last comparison there is no other one, unless a replica says
+//! that nothing is known of it: it does so after a start, and after its state was replaced.
+//!
 //! From the moment that it differs from another one until this is settled, a follower is suspect:
 //! it doesn't stand for election, isn't handed the leadership, and nobody reads there. A leader
 //! goes on, because nobody could say that another one would be better.
@@ -96,6 +99,8 @@ pub(super) struct StateChecks {
     claims: BTreeMap<u64, u64>,
     /// The revision at a place that a leader has spoken of: nothing newer, nothing to compare.
     settled_revision: Option<u64>,
+    /// This replica's state was compared, or a comparison was asked for.
+    is_known: bool,
     /// This node owes the others its own claim.
     owes_claim: bool,
     is_suspect: bool,
@@ -135,12 +140,17 @@ impl StateChecks {
             self.claims.clear();
             self.owes_claim = false;
         }
+        if claim.index == 0 && !claim.is_place {
+            self.settled_revision = None;
+            self.is_known |= claim.node_id == me;
+        }
         if claim.index == 0 || claim.index < self.compared {
             return None;
         }
         let was_disputed = self.is_disputed();
         self.claims.insert(claim.node_id, claim.hash);
         let place = self.place(claim.index)?;
+        self.is_known = true;
         if claim.is_place {
             self.settled_revision = Some(place.revision);
         }
@@ -167,9 +177,13 @@ fn claim_command(claim: StateClaim, term: u64, unix_ms: i64) -> Command {
 }
 
 impl Group {
-    /// Makes the next entry a place of comparison and says what the state was at the last one, if
-    /// this node leads others and anything has changed since.
-    pub fn check_state(&mut self, unix_ms: i64) {
+    /// It is time for a comparison. A leader of others makes its next entry a place of comparison and
+    /// says what its state was at the last one, if anything has changed since. A follower asks for
+    /// one if nothing is known of it.
+    pub fn check_state(&mut self, turn: &mut Turn, unix_ms: i64) {
+        if !self.leads() && !self.is_blank() && !self.checks.is_known {
+            self.tell_leader((0, 0), turn, unix_ms);
+        }
         let has_others = self.replicas_count() > 1 && self.is_current();
         if !has_others || self.node.raft.lead_transferee.is_some() {
             return;
@@ -180,15 +194,15 @@ impl Group {
             return;
         }
         let last = checks.places.back().map_or((0, 0), |place| (place.index, place.hash));
-        // What can't be proposed now is at the next time.
-        let _ = self.claim(last, true, unix_ms);
+        // What can't be proposed now is proposed the next time.
+        self.claim(last, true, unix_ms);
     }
 
-    fn claim(&mut self, (index, hash): (u64, u64), is_place: bool, unix_ms: i64) -> Option<()> {
+    fn claim(&mut self, (index, hash): (u64, u64), is_place: bool, unix_ms: i64) {
         let form = STATE_HASH_FORM;
         let claim = StateClaim { form, node_id: self.node_id, index, hash, is_place };
         let command = claim_command(claim, self.node.raft.term, unix_ms);
-        self.propose(None, command).ok()
+        let _ = self.propose(None, command);
     }
 
     /// An entry with a claim is applied; the state is that after it.
@@ -260,10 +274,15 @@ impl Group {
         let Some(Place { index, hash, .. }) = self.checks.place(self.checks.compared) else {
             return;
         };
-        if self.leads() {
-            let _ = self.claim((index, hash), false, unix_ms);
-            return;
+        match self.leads() {
+            true => self.claim((index, hash), false, unix_ms),
+            false => self.tell_leader((index, hash), turn, unix_ms),
         }
+    }
+
+    /// Has the leader write down a claim of this follower. One that is lost is made up for at the
+    /// next place.
+    fn tell_leader(&self, (index, hash): (u64, u64), turn: &mut Turn, unix_ms: i64) {
         let to = self.node.raft.leader_id;
         if to == raft::INVALID_ID {
             return;
@@ -275,7 +294,6 @@ impl Group {
         message.set_msg_type(MessageType::MsgPropose);
         let data = command.encode_to_vec().into();
         message.set_entries(vec![Entry { data, ..Entry::default() }].into());
-        // One that is lost is made up for at the next place.
         let partition = self.partition;
         turn.messages.push(PeerMessage { partition, message, sender_is_unfit: false });
     }
