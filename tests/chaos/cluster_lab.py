@@ -148,6 +148,17 @@ class ClusterLab:
             except (urllib.error.URLError, OSError, ValueError):
                 return None
 
+    def ask(self, name: str, path: str, body: Any = None) -> tuple[int, Any, Mapping[str, str]]:
+        """A node's answer over HTTP, whatever it is: status, what it says, and its headers."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://{self.address(name)}{path}", data)
+        with self.hosts.entered(CONTROL):
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    return answer.status, json.load(answer), answer.headers
+            except urllib.error.HTTPError as error:
+                return error.code, json.load(error), error.headers
+
     def wait_ready(self, names: Sequence[str] = ()) -> None:
         """Waits until these nodes, or all, serve."""
         for name in names or self.names:
@@ -318,13 +329,18 @@ class ClusterLab:
         self.takeovers.append(Takeover(began_ns, time.monotonic_ns()))
 
     def caught_up(self) -> bool:
-        """Whether all nodes have applied the same."""
+        """Whether all nodes have applied as much, and hold the same then."""
         seen = []
         for name in self.names:
             status = self.get(name, "/v1/status")
             if status is None:
                 return False
-            seen.append([(p["partition"], p["revision"]) for p in status["partitions"]])
+            seen.append(
+                [
+                    (p["partition"], p["revision"], p["applied_index"], p["state_hash"])
+                    for p in status["partitions"]
+                ]
+            )
         return all(each == seen[0] for each in seen)
 
     def judge(self, load: Load, title: str) -> tuple[Run, list[Violation]]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_lab import ClusterLab
@@ -31,6 +32,8 @@ RECORDS = 1_000_000 if IS_LONG else 20_000
 WHOLE_S = 300.0
 CUTS_EACH = 10 if IS_LONG else 1
 PARTITIONS = 4
+# Until a node without a majority must have refused what needs one.
+REFUSED_S = 2.5
 
 
 @pytest.fixture
@@ -108,6 +111,11 @@ def test_a_leader_that_is_cut_off(cluster: ClusterLab, cut: str) -> None:
     assert run.writes > 200
 
 
+def gateway(name: str, port: int = 1) -> dict[str, Any]:
+    """What is asked for one."""
+    return {"name": name, "region": "eu", "gateway_ip": "10.0.0.1", "gateway_port": port}
+
+
 def test_a_minority_refuses_clearly_and_its_stale_reads_say_how_old_they_are(
     cluster: ClusterLab,
 ) -> None:
@@ -115,12 +123,39 @@ def test_a_minority_refuses_clearly_and_its_stale_reads_say_how_old_they_are(
     load.more(100)
     victim = cluster.busiest()
 
+    # One for each partition at least, so that some were led here and some elsewhere.
+    names = [f"cut-{number}" for number in range(8 * PARTITIONS)]
+    for name in names:
+        assert cluster.ask(victim, "/v1/gateways", gateway(name))[0] == 201
+
+    def refusal(path: str, body: Any = None) -> str:
+        began = time.monotonic()
+        status, answer, _ = cluster.ask(victim, path, body)
+        took = time.monotonic() - began
+        assert status == 503, answer
+        assert took < REFUSED_S, f"{path} was refused after {took:.1f} s"
+        return str(answer["error"]["reason"])
+
     def look() -> None:
+        cut = time.monotonic()
+        # At first it may still believe that it leads, or that somebody else can be reached.
+        assert refusal(f"/v1/gateways/{names[0]}") == "NO_LEADER"
+        assert refusal("/v1/gateways", gateway(names[0], port=2)) in {
+            "NO_LEADER",
+            "OUTCOME_UNKNOWN",
+        }
         load.more(300)
-        refused = cluster.get(victim, "/v1/gateways?page_size=1")
-        assert refused is None, "a linearizable list without a majority"
-        seen = cluster.get(victim, "/v1/gateways?page_size=1&consistency=stale")
-        assert "instances" in (seen or {})
+        time.sleep(max(0.0, cut + REFUSED_S - time.monotonic()))
+        for name in names[:3]:
+            assert refusal(f"/v1/gateways/{name}") == "NO_LEADER"
+            assert refusal("/v1/gateways", gateway(name, port=3)) == "NO_LEADER"
+        assert refusal("/v1/gateways?page_size=1") == "NO_LEADER"
+        for name in names:
+            before_ms = (time.monotonic() - cut) * 1_000
+            status, _, headers = cluster.ask(victim, f"/v1/gateways/{name}?consistency=stale")
+            assert status == 200
+            assert int(headers["x-agni-age-ms"]) >= before_ms - 1_000
+        assert cluster.ask(victim, "/v1/gateways?page_size=1&consistency=stale")[0] == 200
 
     cluster.fault(lambda: cluster.network.cut(isolated(victim, cluster.names)), look)
     _, violations = cluster.judge(load, "minority")

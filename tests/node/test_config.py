@@ -46,6 +46,7 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     "access_log": st.booleans(),
     "lease_reads": st.booleans(),
     "mass_expiry_guard": st.booleans(),
+    "state_check_ms": st.integers(0, 86_400_000),
     "runtimes": st.integers(0, 64),
     "max_connections": st.integers(1, 1_000_000),
     "max_concurrent_streams": st.integers(1, 65_536),

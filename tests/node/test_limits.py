@@ -15,6 +15,7 @@ DEFAULTS = {
     "partitions": "PARTITIONS_DEFAULT",
     "queue_limit": "INBOX_SUBMISSIONS_MAX",
     "snapshot_wal_bytes": "SNAPSHOT_WAL_BYTES_DEFAULT",
+    "state_check_ms": "STATE_CHECK_MS_DEFAULT",
     "wal_segment_bytes": "WAL_SEGMENT_BYTES_DEFAULT",
     "disk_reserve_bytes": "DISK_RESERVE_BYTES_DEFAULT",
     "max_connections": "CONNECTIONS_DEFAULT",

@@ -281,6 +281,13 @@ class NodeConfig:
         "Whether many leases of one region that run out together are kept as SUSPECT at first.",
         danger="Without it, a network fault between a region and this node deletes the region.",
     )
+    state_check_ms: int = setting(
+        10_000,
+        "Time between two comparisons of what the replicas of a partition hold; 0 for none.",
+        unit="milliseconds",
+        danger="With 0, a replica that holds something else than the others serves it unnoticed.",
+        check=between(0, 86_400_000),
+    )
     drain_timeout_ms: int = setting(
         10_000,
         "Time that requests under way get when the node is asked to stop.",

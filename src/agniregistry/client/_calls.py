@@ -354,6 +354,8 @@ def _read_status(data: bytes) -> t.ClusterStatus:
                 leases=item.leases,
                 snapshot_index=item.snapshot_index,
                 suspect_domains=item.suspect_domains,
+                state_hash=item.state_hash,
+                is_suspect=item.is_suspect,
             )
             for item in response.partitions
         ),

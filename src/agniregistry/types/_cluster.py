@@ -30,6 +30,11 @@ class PartitionStatus:
     """The log index of the newest snapshot; 0 without one."""
     suspect_domains: int = 0
     """How many regions are being spared by the mass-expiry guard."""
+    state_hash: str = ""
+    """The hash of what is replicated, as of `applied_index`: the same on every replica that has
+    applied as much."""
+    is_suspect: bool = False
+    """Whether another replica holds something else, and this one may be wrong."""
 
 
 @dataclass(frozen=True, slots=True)

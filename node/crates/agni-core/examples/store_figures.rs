@@ -102,7 +102,8 @@ fn expire_all(stores: &mut [Store], now_ms: u64) {
                 break;
             }
             removed += leases.len();
-            let operation = Some(Operation::Expire(Expire { proposer_term: 1, leases }));
+            let operation =
+                Some(Operation::Expire(Expire { proposer_term: 1, leases, claim: None }));
             let command = Command { operation, proposed_unix_ms: 0 };
             store.apply(store.applied().0 + 1, 1, &command, now_ms);
             longest = longest.max(processor_time() - taking);

@@ -6,6 +6,11 @@ pub fn abort(message: &str, error: &dyn std::fmt::Display) -> ! {
     std::process::abort()
 }
 
+/// Says what somebody must look at.
+pub fn error(message: &str, error: &dyn std::fmt::Display) {
+    line("error", message, error);
+}
+
 /// Says what went wrong without harm.
 pub fn warn(message: &str, error: &dyn std::fmt::Display) {
     line("warn", message, error);

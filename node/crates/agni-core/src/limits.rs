@@ -80,6 +80,8 @@ pub const SNAPSHOT_WAL_BYTES_DEFAULT: u64 = 256 << 20;
 pub const SNAPSHOT_BLOCK_BYTES_MAX: usize = 256 << 10;
 /// Snapshots kept of each partition: the newest, and one to fall back to.
 pub const SNAPSHOTS_KEPT: usize = 2;
+/// Time between two comparisons of the states of a partition's replicas, in milliseconds.
+pub const STATE_CHECK_MS_DEFAULT: u64 = 10_000;
 /// Snapshots that may wait to be taken because somebody asked.
 pub const SNAPSHOT_REQUESTS_MAX: usize = 64;
 

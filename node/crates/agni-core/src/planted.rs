@@ -34,6 +34,10 @@ pub enum Bug {
     OldTicksCount,
     /// A leader that takes over counts leases on, though it knows nothing of their renewals.
     TakeoverWithoutGrace,
+    /// A replica that began with a snapshot doesn't know what was removed before.
+    SnapshotForgetsRemovals,
+    /// One node comes to another state than the others, once in each group, and nobody sees it.
+    StateDiverges,
 }
 
 #[cfg(feature = "planted-bugs")]

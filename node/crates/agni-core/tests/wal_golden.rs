@@ -45,7 +45,8 @@ fn put() -> Vec<u8> {
 
 fn expire() -> Vec<u8> {
     let lease = ExpiredLease { slot: 0, lease_id: 3 << 53 | 1, incarnation: 9, revision: 1 };
-    let operation = Some(Operation::Expire(Expire { proposer_term: 2, leases: vec![lease] }));
+    let operation =
+        Some(Operation::Expire(Expire { proposer_term: 2, leases: vec![lease], claim: None }));
     Command { proposed_unix_ms: 1_700_000_030_000, operation }.encode_to_vec()
 }
 

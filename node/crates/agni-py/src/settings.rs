@@ -50,6 +50,7 @@ pub struct Settings {
     disk_reserve_bytes: u64,
     lease_reads: bool,
     mass_expiry_guard: bool,
+    state_check_ms: u64,
 }
 
 impl Settings {
@@ -65,6 +66,7 @@ impl Settings {
         config.engine.disk_reserve_bytes = self.disk_reserve_bytes;
         config.engine.lease_reads = self.lease_reads;
         config.engine.mass_expiry_guard = self.mass_expiry_guard;
+        config.engine.state_check_ms = self.state_check_ms;
         config.cluster = (!self.name.is_empty()).then(|| ClusterConfig {
             name: self.name,
             listen: self.peer_listen,

@@ -186,6 +186,8 @@ pub const PEER_MEMBERS_CHECK_MS: u64 = 100;
 pub const SILENCE_BEFORE_ASKING_MS: u64 = 3_000;
 /// Turns of the driver whose messages may wait for one node.
 pub const PEER_QUEUE_TURNS_MAX: usize = 4_096;
+/// Bytes of messages that may wait for one node.
+pub const PEER_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Batches that may wait for one connection.
 pub const PEER_BATCHES_READY_MAX: usize = 2;
 /// Raft messages of one batch.
@@ -199,7 +201,7 @@ pub const PEER_MESSAGE_BYTES_MAX: usize = 64 << 20;
 pub const PEER_BACKOFF_MS_MIN: u64 = 50;
 /// Most time before a connection is tried again, in milliseconds.
 pub const PEER_BACKOFF_MS_MAX: u64 = 2_000;
-/// How often a request to join may be carried on to another node.
+/// How often a node that asks to join is sent on to another one.
 pub const JOIN_HOPS_MAX: u32 = 3;
 /// Time between two attempts to found or to join a cluster, in milliseconds.
 pub const GATHER_PAUSE_MS: u64 = 200;
@@ -221,8 +223,12 @@ pub const DRIVER_SILENT_MS_MAX: u64 = 10_000;
 pub const NODE_NAME_BYTES_MAX: usize = 63;
 /// Nodes that may be answered although they are not known yet.
 pub const PEER_GUESTS_MAX: usize = 64;
-/// Time that a request waits for a partition to have a leader that can be reached, in milliseconds.
-pub const ROUTE_WAIT_MS_MAX: u64 = 3_000;
+/// Time that a request waits for a partition to have a leader that can be reached, in milliseconds: a
+/// minority refuses within 2 s, and an election takes no more than 1.6 s.
+pub const ROUTE_WAIT_MS_MAX: u64 = 1_900;
+/// What a write gets at least for its answer once it is on its way to a leader, in milliseconds: when
+/// that is over, nobody knows what came of it.
+pub const ROUTE_WRITE_MS_MIN: u64 = 500;
 /// First pause before a partition's leader is looked for again, in milliseconds; it doubles.
 pub const ROUTE_PAUSE_MS_MIN: u64 = 5;
 /// Longest such pause, in milliseconds.
@@ -240,8 +246,8 @@ pub const REMOTE_EVENTS_MAX: usize = 8_192;
 /// Their bytes.
 pub const REMOTE_EVENTS_BYTES_MAX: usize = 4 << 20;
 /// Time that another node waits for a change before it answers that there is none, in milliseconds;
-/// well below `PEER_ANSWER_MS_MAX`.
-pub const REMOTE_WAIT_MS: u64 = 1_500;
+/// well below `ROUTE_WAIT_MS_MAX`.
+pub const REMOTE_WAIT_MS: u64 = 1_000;
 /// Pause before another node is asked again, in milliseconds.
 pub const REMOTE_PAUSE_MS: u64 = 100;
 /// Connections of other nodes that may wait to be served after their handshake.

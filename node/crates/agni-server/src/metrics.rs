@@ -2,6 +2,7 @@
 //! it, and `http::metrics` tells it to Prometheus.
 
 use crate::call::Call;
+use crate::peer::queue::Depth;
 use crate::status::Code;
 use agni_core::metrics::Histogram;
 use parking_lot::Mutex;
@@ -146,6 +147,21 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("agni_commit_index", Kind::Gauge, "Newest committed log index, by partition."),
     ("agni_applied_index", Kind::Gauge, "Newest applied log index, by partition."),
     (
+        "agni_state_mismatches_total",
+        Kind::Counter,
+        "Comparisons in which another replica held something else than this one, by partition.",
+    ),
+    (
+        "agni_state_checked_index",
+        Kind::Gauge,
+        "Newest log index at which this replica was compared with another one, by partition.",
+    ),
+    (
+        "agni_state_suspect",
+        Kind::Gauge,
+        "1 where this replica differs from another one and may be wrong, else 0, by partition.",
+    ),
+    (
         "agni_replica_lag_entries",
         Kind::Gauge,
         "Log entries that another replica lacks, by partition and its node, as the leader knows.",
@@ -184,6 +200,12 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Kind::Gauge,
         "1 while there is a connection to another node, by its node id.",
     ),
+    (
+        "agni_peer_queue_messages",
+        Kind::Gauge,
+        "Raft messages that wait for another node, by its node id.",
+    ),
+    ("agni_peer_queue_bytes", Kind::Gauge, "Bytes of these, by node id."),
     ("agni_peer_messages_sent_total", Kind::Counter, "Raft messages sent to other nodes."),
     ("agni_peer_messages_received_total", Kind::Counter, "Raft messages of other nodes taken."),
     (
@@ -243,6 +265,8 @@ pub struct PeerMetrics {
     pub snapshot_bytes_received: AtomicU64,
     /// The other nodes, and whether there is a connection to each.
     pub connected: Mutex<BTreeMap<u64, bool>>,
+    /// The other nodes, and what waits for each.
+    pub queues: Mutex<BTreeMap<u64, Arc<Depth>>>,
 }
 
 /// What is counted of backups.

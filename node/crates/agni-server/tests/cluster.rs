@@ -2,14 +2,21 @@
 
 mod support;
 
+use agni_core::env::RealDisk;
 use agni_core::proto::api::{self, WatchPhase};
+use agni_core::proto::node::SnapshotFooter;
+use agni_core::snapshot::{self, SnapshotItem, SnapshotWriter};
 use agni_server::peer::ClusterConfig;
 use agni_server::services::registry_service_client::RegistryServiceClient;
 use agni_server::{Server, ServerConfig};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Long enough for an election on a busy machine.
@@ -20,8 +27,11 @@ struct Cluster {
     seeds: Vec<String>,
     ports: Vec<String>,
     servers: Vec<Option<Server>>,
-    lease_reads: bool,
+    /// What a test wants to be different, by node.
+    tune: Tune,
 }
+
+type Tune = Box<dyn Fn(usize, &mut ServerConfig) + Send>;
 
 /// A port that was free a moment ago.
 fn free_address() -> String {
@@ -32,14 +42,14 @@ fn free_address() -> String {
 impl Cluster {
     /// Founds a cluster of so many.
     fn found(count: usize) -> Cluster {
-        Cluster::found_with(count, true)
+        Cluster::found_with(count, Box::new(|_, _| ()))
     }
 
-    fn found_with(count: usize, lease_reads: bool) -> Cluster {
+    fn found_with(count: usize, tune: Tune) -> Cluster {
         let directory = tempfile::tempdir().expect("directory");
         let seeds: Vec<String> = (0..count).map(|_| free_address()).collect();
         let ports = seeds.clone();
-        let mut cluster = Cluster { directory, seeds, ports, servers: Vec::new(), lease_reads };
+        let mut cluster = Cluster { directory, seeds, ports, servers: Vec::new(), tune };
         let configs: Vec<_> = (0..count).map(|index| cluster.config(index)).collect();
         let starting: Vec<_> = configs
             .into_iter()
@@ -60,14 +70,15 @@ impl Cluster {
     fn config(&self, index: usize) -> ServerConfig {
         let mut config = support::config(&self.directory);
         config.engine.data_dir = self.data_dir(index);
-        config.engine.lease_reads = self.lease_reads;
         config.runtimes = 1;
+        config.engine.state_check_ms = 200;
         config.cluster = Some(ClusterConfig {
             name: format!("n{index}"),
             listen: self.ports[index].clone(),
             seeds: self.seeds.clone(),
             ..ClusterConfig::default()
         });
+        (self.tune)(index, &mut config);
         config
     }
 
@@ -169,6 +180,20 @@ impl Cluster {
         (0..self.servers.len()).map(count).sum()
     }
 
+    /// The sum of a metric's values on a node.
+    fn metric(&self, index: usize, name: &str) -> f64 {
+        let (_, _, page) = support::http_raw(self.address(index), "GET", "/metrics", "", "");
+        let values = page.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// What each partition of a node is at, and the hash of its state there.
+    fn states(&self, index: usize) -> Vec<(Value, Value)> {
+        let (_, status) = self.http(index, "GET", "/v1/status", "");
+        let partitions = status["partitions"].as_array().expect("partitions");
+        partitions.iter().map(|p| (p["applied_index"].clone(), p["state_hash"].clone())).collect()
+    }
+
     /// What a node holds itself, without asking anybody.
     fn records(&self, index: usize) -> u64 {
         let (_, status) = self.http(index, "GET", "/v1/status", "");
@@ -251,7 +276,10 @@ fn without_lease_reads_a_quorum_is_asked_for_each_read_and_renewal() {
     const READS: u64 = 40;
     const RENEWALS: u64 = 20;
     for lease_reads in [true, false] {
-        let cluster = Cluster::found_with(3, lease_reads);
+        let cluster = Cluster::found_with(
+            3,
+            Box::new(move |_, config| config.engine.lease_reads = lease_reads),
+        );
         let body = json!({
             "name": "g", "region": "eu", "gateway_ip": "10.0.0.1", "gateway_port": 1,
             "ttl_ms": 60_000
@@ -374,6 +402,7 @@ fn a_node_joins_and_serves_what_it_does_not_hold() {
 fn without_a_majority_only_stale_reads_go_on_and_say_how_old_they_are() {
     let mut cluster = Cluster::found(3);
     cluster.register(0, "g");
+    cluster.wait_until("the last node has it", |cluster| cluster.records(2) == 1);
     let age = |cluster: &Cluster| -> Option<u64> {
         let path = "/v1/gateways/g?consistency=stale";
         let (status, head, _) = support::http_raw(cluster.address(2), "GET", path, "", "");
@@ -467,4 +496,174 @@ async fn a_watch_shows_what_its_node_does_not_hold_and_goes_on_elsewhere() {
         assert_eq!(seen.names.iter().cloned().collect::<BTreeSet<_>>(), expected);
         assert_eq!(seen.names.len(), 5, "none twice");
     }
+}
+
+/// Takes the first record out of each snapshot of a directory; the files stay as valid as they were.
+/// Answers how many it took.
+fn forget_a_record_each(dir: &Path) -> u64 {
+    let mut taken = 0;
+    for files in snapshot::list(dir).expect("snapshots").into_values() {
+        let path = dir.join(&files[0].file);
+        let (mut header, mut blocks) = (None, Vec::new());
+        let mut visit = |item: SnapshotItem| {
+            match item {
+                SnapshotItem::Header(found) => header = Some(found),
+                SnapshotItem::Block(block) => blocks.push(block),
+            }
+            Ok(())
+        };
+        snapshot::read(&path, &mut visit).expect("valid");
+        let header = header.expect("a header");
+        let mut writer = SnapshotWriter::create(RealDisk::shared(), dir, &header).expect("a file");
+        let mut footer = SnapshotFooter::default();
+        for (position, mut block) in blocks.into_iter().enumerate() {
+            if position == 0 && !block.records.is_empty() {
+                block.records.remove(0);
+                taken += 1;
+            }
+            footer.records += block.records.len() as u64;
+            footer.tombstones += block.tombstones.len() as u64;
+            writer.write_block(&block).expect("a block");
+        }
+        writer.finish(&footer).expect("the end");
+    }
+    taken
+}
+
+#[test]
+fn a_replica_that_holds_something_else_is_found_and_replaced() {
+    let mut cluster = Cluster::found(3);
+    let names: Vec<String> = (0..60).map(|number| format!("g{number:02}")).collect();
+    names.iter().for_each(|name| cluster.register(0, name));
+    cluster.wait_until("node 2 has all", |cluster| cluster.records(2) == 60);
+    let (status, taken) = cluster.http(2, "POST", "/v1/snapshots", "{}");
+    assert_eq!(status, 200, "{taken}");
+    cluster.stop(2);
+    let lost = forget_a_record_each(&cluster.data_dir(2).join("snapshots"));
+    assert!(lost > 1);
+    cluster.start(2);
+    // Nothing is wrong with its files, so only the others can tell.
+    cluster.wait_until("it is found", |cluster| {
+        cluster.register(0, "h");
+        cluster.metric(2, "agni_state_mismatches_total") >= lost as f64
+    });
+    cluster.wait_until("it is replaced", |cluster| {
+        let all = cluster.states(0);
+        all == cluster.states(1) && all == cluster.states(2)
+    });
+    for index in 0..3 {
+        assert_eq!(cluster.metric(index, "agni_state_suspect"), 0.0, "node {index}");
+    }
+    assert!(cluster.metric(0, "agni_state_checked_index") > 0.0);
+    let stale = cluster.names(2, "&consistency=stale");
+    assert!(names.iter().all(|name| stale.contains(name)));
+}
+
+/// Carries connections on to `to`, and breaks each that has brought so many bytes there. Answers
+/// where it listens, and how many it has broken.
+fn breaking_way(to: String, bytes_max: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address").to_string();
+    let broken = Arc::new(AtomicUsize::new(0));
+    let count = broken.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(&to) else { continue };
+            let (mut from, mut into) = (client.try_clone().expect("clone"), server);
+            let mut back = into.try_clone().expect("clone");
+            let mut client = client;
+            let count = count.clone();
+            std::thread::spawn(move || {
+                let (mut buffer, mut carried) = ([0; 16 << 10], 0);
+                while let Ok(read @ 1..) = from.read(&mut buffer) {
+                    carried += read;
+                    if carried > bytes_max {
+                        count.fetch_add(1, Relaxed);
+                        break;
+                    }
+                    if into.write_all(&buffer[..read]).is_err() {
+                        break;
+                    }
+                }
+                let _ = from.shutdown(Shutdown::Both);
+                let _ = into.shutdown(Shutdown::Both);
+            });
+            std::thread::spawn(move || std::io::copy(&mut back, &mut client));
+        }
+    });
+    (address, broken)
+}
+
+/// Text that doesn't pack well.
+fn noise(state: &mut u64, length: usize) -> String {
+    let letters = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let mut letter = || letters[agni_core::random::next(state) as usize % letters.len()] as char;
+    (0..length).map(|_| letter()).collect()
+}
+
+#[test]
+fn a_snapshot_that_breaks_at_each_piece_goes_on_where_it_broke() {
+    const PIECE: usize = 256 << 10;
+    const RATE: u64 = 1 << 20;
+    let ports: Arc<parking_lot::Mutex<String>> = Arc::default();
+    let way = ports.clone();
+    let tune = move |index: usize, config: &mut ServerConfig| {
+        config.engine.partitions = 1;
+        config.engine.state_check_ms = 0;
+        if let Some(cluster) = &mut config.cluster {
+            cluster.snapshot_bytes_per_s = RATE;
+            if index == 2 {
+                way.lock().clone_into(&mut cluster.address);
+            }
+        }
+    };
+    let mut cluster = Cluster::found_with(3, Box::new(tune));
+    let mut state = 7;
+    for number in 0..700 {
+        let labels: Vec<String> =
+            (0..12).map(|n| format!("\"l{n}\":\"{}\"", noise(&mut state, 200))).collect();
+        let body = format!(
+            "{{\"name\":\"g{number}\",\"region\":\"eu\",\"gateway_ip\":\"10.0.0.1\",\
+             \"gateway_port\":1,\"labels\":{{{}}}}}",
+            labels.join(",")
+        );
+        let (status, answer) = cluster.http(0, "POST", "/v1/gateways", &body);
+        assert!(matches!(status, 200 | 201), "{answer}");
+    }
+    cluster.stop(2);
+    std::fs::remove_dir_all(cluster.data_dir(2)).expect("wipe");
+    // A piece and a half pass each time; what else goes this way is little.
+    let (address, broken) = breaking_way(cluster.ports[2].clone(), PIECE * 3 / 2);
+    *ports.lock() = address;
+    // Whoever was stopped may have led.
+    cluster.register(0, "last");
+    let term = |cluster: &Cluster| cluster.metric(0, "agni_term");
+    let (before, seen) = (term(&cluster), Cell::new(0.0));
+    let begun = Instant::now();
+    cluster.start(2);
+    cluster.wait_until("it holds everything again", |cluster| {
+        let now = term(cluster);
+        let is_whole = cluster.records(2) == 701;
+        if !is_whole {
+            // Once it is, it may be given the leadership.
+            seen.set(now);
+        }
+        is_whole
+    });
+    let took = begun.elapsed();
+    let files = snapshot::list(&cluster.data_dir(2).join("snapshots")).expect("snapshots");
+    let path = cluster.data_dir(2).join("snapshots").join(&files[&0][0].file);
+    let bytes = std::fs::metadata(path).expect("a file").len();
+    assert!(bytes > 4 * PIECE as u64, "{bytes} bytes are too few to break often");
+    assert!(broken.load(Relaxed) as u64 >= bytes / (PIECE as u64 * 2), "{broken:?} breaks");
+    // From the beginning each time it would never have come to an end.
+    let metric = "agni_peer_snapshot_bytes_received_total";
+    let (_, _, page) = support::http_raw(cluster.address(2), "GET", "/metrics", "", "");
+    let received = page.lines().find_map(|line| line.strip_prefix(metric)?.trim().parse().ok());
+    let received: f64 = received.expect("a figure");
+    // The system group's came, too; nothing that had arrived was sent again.
+    assert!(received <= bytes as f64 + PIECE as f64, "{received} of {bytes} bytes");
+    let least = Duration::from_secs_f64((bytes - PIECE as u64) as f64 / RATE as f64);
+    assert!(took >= least, "{bytes} bytes in {took:?} are too many a second");
+    assert_eq!(seen.get(), before, "heartbeats were late");
 }

@@ -59,8 +59,9 @@ struct History {
     told: Vec<(u64, u64)>,
     /// Who led in which term.
     leaders: BTreeMap<u64, u64>,
-    /// The terms of applied entries, as far as a node stood at them for a while.
-    terms: BTreeMap<u64, u64>,
+    /// The terms of applied entries and the hashes of the states behind them, as far as a node
+    /// stood at them for a while.
+    places: BTreeMap<u64, (u64, u64)>,
 }
 
 impl History {
@@ -123,20 +124,38 @@ impl Checker {
         }
     }
 
-    /// Log matching, of what is applied: an index has the same term everywhere.
-    pub fn stands_at(&mut self, partition: usize, node: u64, store: &Store) -> Checked {
+    /// Log matching, of what is applied: an index has the same term everywhere. And the same state
+    /// behind it, unless states may differ for a while.
+    pub fn stands_at(
+        &mut self,
+        partition: usize,
+        node: u64,
+        store: &Store,
+        may_differ: bool,
+    ) -> Checked {
         let (index, term) = store.applied();
-        let first = *self.partitions[partition].terms.entry(index).or_insert(term);
-        match first == term {
-            true => Ok(()),
-            false => Err(violation(
+        let hash = store.state_hash();
+        let (first, first_hash) =
+            *self.partitions[partition].places.entry(index).or_insert((term, hash));
+        if first != term {
+            return Err(violation(
                 "log matching",
                 format!(
                     "group {partition} entry {index} is of term {term} on node {node}, \
                      but was of {first}"
                 ),
-            )),
+            ));
         }
+        if hash == first_hash || may_differ || index == 0 {
+            return Ok(());
+        }
+        Err(violation(
+            "I12",
+            format!(
+                "group {partition} after entry {index}: the state has hash {hash:016x} on node \
+                 {node}, but had {first_hash:016x}"
+            ),
+        ))
     }
 
     /// State machine safety: every node applies the same changes at the same revisions.

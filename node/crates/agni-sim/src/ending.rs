@@ -80,7 +80,29 @@ impl World {
             let what = format!("terms {:?} became {:?}", self.settled_terms, self.terms());
             return failed("I27 undisturbed", what);
         }
+        self.check_equal()?;
         self.watchers.check_end(&self.settled, &self.checker)
+    }
+
+    /// Replicas that have applied as much hold the same, whatever went wrong before.
+    fn check_equal(&self) -> Checked {
+        for group in 0..=self.scenario.partitions as usize {
+            let mut seen = std::collections::BTreeMap::new();
+            for life in self.nodes.iter().filter_map(|node| node.life.as_ref()) {
+                let store = life.cells[group].store.read();
+                let hash = store.state_hash();
+                let index = store.applied().0;
+                let first = *seen.entry(index).or_insert(hash);
+                if index > 0 && first != hash {
+                    let message = format!(
+                        "group {group} after entry {index}: {first:016x} and {hash:016x}{}",
+                        self.describe(group)
+                    );
+                    return Err(Violation { invariant: "I12", message });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// How a group does everywhere, for people.

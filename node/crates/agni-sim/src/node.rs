@@ -15,6 +15,7 @@ use agni_core::raft::group::{Group, GroupSettings, Snapshots};
 use agni_core::raft::log_tail::TailLimits;
 use agni_core::raft::recovery::{RecoveredGroup, RecoverySettings};
 use agni_core::raft::restart::{NodeRecovery, group_numbers};
+use agni_core::raft::state_check::StateNotice;
 use agni_core::raft::work::{Answer, PeerMessage, SnapshotTransfer, Submission, Ticket};
 use agni_core::store::StoreLimits;
 use agni_core::wal::{
@@ -47,6 +48,8 @@ pub struct NodeSettings {
     pub tail: TailLimits,
     /// Bytes of log that start a round of snapshots.
     pub snapshot_wal_bytes: u64,
+    /// Time between two comparisons of the replicas' states, in milliseconds.
+    pub state_check_ms: u64,
 }
 
 /// How an append ended.
@@ -73,6 +76,8 @@ pub struct Turn {
     pub work_begun: bool,
     /// Snapshots to be sent.
     pub transfers: Vec<SnapshotTransfer>,
+    /// What came of comparisons of states.
+    pub notices: Vec<StateNotice>,
 }
 
 /// A node that runs.
@@ -174,6 +179,7 @@ impl SimNode {
             node_id: self.id,
             cluster_id: CLUSTER_ID,
             snapshot_wal_bytes: settings.snapshot_wal_bytes,
+            state_check_ms: settings.state_check_ms,
         };
         let lease_clock = Arc::new(LeaseClock::new(self.clock.clone()));
         let metrics = Arc::new(EngineMetrics::default());
@@ -402,6 +408,7 @@ impl Life {
         let mut effects = Effects::default();
         self.core.finish(&mut effects);
         turn.transfers.append(&mut effects.transfers);
+        turn.notices.append(&mut effects.notices);
         effects.forget.drain(..).for_each(|partition| self.worker.forget(partition));
         if let Some(job) = effects.snapshot.take() {
             self.worker.start(job);

@@ -14,6 +14,7 @@ use agni_core::clock::Clock as _;
 use agni_core::proto::node::SystemState;
 use agni_core::raft::core::Event;
 use agni_core::raft::log_tail::TailLimits;
+use agni_core::raft::state_check::StateNotice;
 use agni_core::raft::work::{Answer, PeerMessage, Submission, Ticket, Work};
 use agni_core::store::StoreLimits;
 use agni_core::system::{self, Founder, SYSTEM_PARTITION};
@@ -36,6 +37,11 @@ pub struct Scenario {
     pub healed_us: u64,
     /// Whether leaders answer under their clock-bound lease.
     pub lease_reads: bool,
+    /// Time between two comparisons of the replicas' states, in milliseconds, 0 for none; drawn
+    /// where nothing is said.
+    pub state_check_ms: Option<u64>,
+    /// Whether replicas may differ for a while, if only they are equal at the end.
+    pub may_differ: bool,
     /// Whether each event is printed.
     pub trace: bool,
 }
@@ -48,6 +54,8 @@ impl Default for Scenario {
             faults_us: 25_000_000,
             healed_us: 25_000_000,
             lease_reads: true,
+            state_check_ms: None,
+            may_differ: false,
             trace: false,
         }
     }
@@ -157,6 +165,8 @@ pub struct Summary {
     pub differences: u64,
     /// Appends that a full disk refused.
     pub full: u64,
+    /// Replicas that were found to be wrong and replaced.
+    pub replaced: u64,
 }
 
 /// The whole world of a run.
@@ -209,7 +219,9 @@ fn settings(seed: u64, scenario: &Scenario, random: &mut Random) -> NodeSettings
         ..StoreLimits::default()
     };
     let snapshot_wal_bytes = [4 << 10, 16 << 10, 64 << 10, u64::MAX][random.below(4) as usize];
-    NodeSettings { partitions, seed, lease_reads, store, tail, snapshot_wal_bytes }
+    // Of the seed itself, so that what is drawn after it stays what it was.
+    let state_check_ms = scenario.state_check_ms.unwrap_or(500 + seed % 2_500);
+    NodeSettings { partitions, seed, lease_reads, store, tail, snapshot_wal_bytes, state_check_ms }
 }
 
 impl World {
@@ -441,6 +453,7 @@ impl World {
                 self.plan(in_us, What::Deliver { from: node, to, message: message.clone() });
             }
         }
+        self.notice(node, turn.notices)?;
         if turn.append_begun {
             let in_us = self.travel.between(APPEND_US.0, self.append_us_max[node] + 1);
             let life = self.nodes[node].lives;
@@ -458,6 +471,22 @@ impl World {
         Ok(())
     }
 
+    /// A node says what came of a comparison of states: they must not differ.
+    fn notice(&mut self, node: usize, notices: Vec<StateNotice>) -> Checked {
+        for notice in notices {
+            if self.scenario.trace {
+                eprintln!("{} node {node}: {notice:?}", self.now_us);
+            }
+            let is_replaced = matches!(notice, StateNotice::IsReplaced { .. });
+            self.summary.replaced += u64::from(is_replaced);
+            if !self.scenario.may_differ {
+                let message = format!("node {} says: {notice:?}", self.nodes[node].id);
+                return Err(Violation { invariant: "I12", message });
+            }
+        }
+        Ok(())
+    }
+
     /// The snapshot thread of a node has something to do.
     pub(crate) fn plan_work(&mut self, node: usize) {
         let in_us = self.travel.between(200, 10_000);
@@ -471,7 +500,7 @@ impl World {
         for (partition, cell) in life.cells.iter().enumerate() {
             self.checker.leader(partition, id, cell)?;
             let store = cell.store.read();
-            self.checker.stands_at(partition, id, &store)?;
+            self.checker.stands_at(partition, id, &store, self.scenario.may_differ)?;
             let term = cell.term.load(Relaxed);
             self.summary.term_max = self.summary.term_max.max(term);
             if partition == self.scenario.partitions as usize {

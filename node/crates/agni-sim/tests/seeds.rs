@@ -185,3 +185,34 @@ fn finds_a_revision_that_is_not_compared() {
 fn finds_a_takeover_without_grace() {
     is_found_as(Bug::TakeoverWithoutGrace, 1, &["I6", "I28"]);
 }
+
+#[test]
+fn finds_a_snapshot_that_forgets_removals() {
+    is_found_as(Bug::SnapshotForgetsRemovals, 1, &["I12", "I13", "I16", "I23"]);
+}
+
+#[test]
+fn finds_a_state_that_diverges() {
+    is_found_as(Bug::StateDiverges, 1, &["I12"]);
+}
+
+/// Replicas that come to another state are found by their own comparison, and hold at the end what
+/// all others do: whether they led or followed then.
+#[test]
+fn a_replica_that_differs_is_replaced() {
+    plant(Some(Bug::StateDiverges));
+    let scenario = Scenario { may_differ: true, ..Scenario::default() };
+    let mut replaced = 0;
+    for seed in 1..=60 {
+        match run(seed, scenario.clone()) {
+            Ok(summary) => replaced += summary.replaced,
+            Err(violation) => {
+                panic!("seed {seed}: {}: {}", violation.invariant, violation.message)
+            }
+        }
+    }
+    assert!(replaced > 60, "replicas are hardly replaced: {replaced}");
+    let blind = Scenario { state_check_ms: Some(0), ..scenario };
+    let found = (1..=60).any(|seed| run(seed, blind.clone()).is_err_and(|v| v.invariant == "I12"));
+    assert!(found, "without a comparison they would differ at the end");
+}

@@ -80,6 +80,8 @@ class PartitionStatus(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     SNAPSHOT_INDEX_FIELD_NUMBER: _builtins.int
     SUSPECT_DOMAINS_FIELD_NUMBER: _builtins.int
+    STATE_HASH_FIELD_NUMBER: _builtins.int
+    IS_SUSPECT_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     """Which partition."""
     term: _builtins.int
@@ -100,6 +102,12 @@ class PartitionStatus(_message.Message):
     """The log index of the newest snapshot; 0 without one."""
     suspect_domains: _builtins.int
     """How many regions are being spared by the mass-expiry guard."""
+    state_hash: _builtins.str
+    """The hash of what is replicated, as of `applied_index`: 16 hexadecimal digits, the same on every
+    replica that has applied as much.
+    """
+    is_suspect: _builtins.bool
+    """Whether another replica holds something else, and this one may be wrong: nobody reads it here."""
     def __init__(
         self,
         *,
@@ -113,10 +121,12 @@ class PartitionStatus(_message.Message):
         leases: _builtins.int = ...,
         snapshot_index: _builtins.int = ...,
         suspect_domains: _builtins.int = ...,
+        state_hash: _builtins.str = ...,
+        is_suspect: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commit_index", b"commit_index", "leader_id", b"leader_id", "leases", b"leases", "partition", b"partition", "records", b"records", "revision", b"revision", "snapshot_index", b"snapshot_index", "suspect_domains", b"suspect_domains", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commit_index", b"commit_index", "is_suspect", b"is_suspect", "leader_id", b"leader_id", "leases", b"leases", "partition", b"partition", "records", b"records", "revision", b"revision", "snapshot_index", b"snapshot_index", "state_hash", b"state_hash", "suspect_domains", b"suspect_domains", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

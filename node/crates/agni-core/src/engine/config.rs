@@ -40,6 +40,8 @@ pub struct EngineConfig {
     pub lease_reads: bool,
     /// Whether many leases of one region that fall due together are held as SUSPECT.
     pub mass_expiry_guard: bool,
+    /// Time between two comparisons of the replicas' states, in milliseconds; 0 for none.
+    pub state_check_ms: u64,
 }
 
 impl Default for EngineConfig {
@@ -55,6 +57,7 @@ impl Default for EngineConfig {
             queue_limit: limits::INBOX_SUBMISSIONS_MAX,
             lease_reads: true,
             mass_expiry_guard: true,
+            state_check_ms: limits::STATE_CHECK_MS_DEFAULT,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::fatal::AbortOnPanic;
 use crate::lease::LeaseSettings;
 use crate::limits;
 use crate::raft::core::{Core, CoreSettings, Effects, Event};
+use crate::raft::state_check::StateNotice;
 use crate::raft::work::{Answer, Deliver, Refuse};
 use crate::system::SYSTEM_PARTITION;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub fn spawn(
         node_id: opened.meta.node_id,
         cluster_id: opened.meta.cluster_id,
         snapshot_wal_bytes: config.snapshot_wal_bytes,
+        state_check_ms: config.state_check_ms,
     };
     let clock = shared.lease_clock.clone();
     let core = Core::new(settings, opened.groups, clock, shared.metrics.clone());
@@ -46,6 +48,21 @@ pub fn spawn(
         Driver { core, shared, deliver, peers, log, snapshots, effects }.run();
     })?;
     Ok(vec![driver, log_thread, snapshot_thread])
+}
+
+/// Says what came of a comparison of states.
+fn tell_notice(notice: &StateNotice) {
+    match notice {
+        StateNotice::Differs { .. } => {
+            crate::fatal::error("two replicas hold different states", notice);
+        }
+        StateNotice::IsWrong { .. } => {
+            crate::fatal::error("the state of this replica is wrong: it will be replaced", notice);
+        }
+        StateNotice::IsReplaced { .. } => {
+            crate::fatal::warn("the state of this replica was replaced", notice);
+        }
+    }
 }
 
 struct Driver {
@@ -167,6 +184,9 @@ impl Driver {
         if !self.effects.changed.is_empty() {
             self.deliver.changed(&self.effects.changed);
             self.effects.changed.clear();
+        }
+        for notice in self.effects.notices.drain(..) {
+            tell_notice(&notice);
         }
         if let Some(job) = self.effects.snapshot.take() {
             self.snapshots.start(job);

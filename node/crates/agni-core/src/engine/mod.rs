@@ -98,6 +98,14 @@ pub struct PartitionState {
     pub memory_bytes: u64,
     /// The other replicas, where this node leads.
     pub followers: Vec<Follower>,
+    /// The hash of what is replicated, as of `applied_index`.
+    pub state_hash: u64,
+    /// Whether that differs from another replica's, and may be wrong.
+    pub is_suspect: bool,
+    /// The newest index at which it was compared with another replica's.
+    pub state_checked_index: u64,
+    /// How often another one's was different.
+    pub state_mismatches: u64,
 }
 
 /// How the node does.
@@ -115,6 +123,8 @@ pub struct EngineStatus {
     pub waiting: usize,
     /// The partitions.
     pub partitions: Vec<PartitionState>,
+    /// The system group.
+    pub system: PartitionState,
 }
 
 /// A running engine; cheap to clone.
@@ -337,9 +347,12 @@ impl Engine {
         self.shared.cell(partition).map_or_else(Vec::new, |cell| cell.voters.lock().clone())
     }
 
-    /// Whether this node holds a replica of a group.
+    /// Whether this node holds a replica of a group that may be read: one whose state is in doubt
+    /// counts as none.
     pub fn holds(&self, partition: u32) -> bool {
-        self.shared.cell(partition).is_some_and(|cell| cell.is_held.load(Relaxed))
+        let readable =
+            |cell: &PartitionCell| cell.is_held.load(Relaxed) && !cell.is_suspect.load(Relaxed);
+        self.shared.cell(partition).is_some_and(|cell| readable(cell))
     }
 
     /// Time since boot in milliseconds.
@@ -362,6 +375,7 @@ impl Engine {
             uptime_ms: self.now_ms() - self.shared.started_ms,
             waiting: self.shared.inbox.waiting(),
             partitions,
+            system: partition_state((SYSTEM_PARTITION as usize, &self.shared.system)),
         }
     }
 
@@ -417,6 +431,10 @@ fn partition_state((partition, cell): (usize, &Arc<PartitionCell>)) -> Partition
         suspect_domains: store.suspect_domains(),
         memory_bytes: store.memory_bytes() as u64,
         followers: cell.followers.lock().clone(),
+        state_hash: store.state_hash(),
+        is_suspect: cell.is_suspect.load(Relaxed),
+        state_checked_index: cell.state_checked_index.load(Relaxed),
+        state_mismatches: cell.state_mismatches.load(Relaxed),
     }
 }
 

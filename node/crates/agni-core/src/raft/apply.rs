@@ -6,7 +6,7 @@ use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::planted::{Bug, is_planted};
 use crate::proto::api::Capacity;
-use crate::proto::node::Command;
+use crate::proto::node::{Command, Expire, command::Operation};
 use crate::raft::group::{Group, Turn, Waiting};
 use crate::raft::rounds::{Claim, Confirmed};
 use crate::raft::work::{Answer, Refuse};
@@ -45,6 +45,7 @@ impl Group {
         drop(store);
         self.node.advance_apply_to(self.applied);
         self.compact();
+        self.speak_of_state(turn, clock.unix_ms());
         while let Some((index, ticket)) = self.confirmed_reads.front().copied() {
             if index > self.applied {
                 break;
@@ -124,6 +125,12 @@ impl Group {
             },
         };
         let outcome = store.apply(entry.index, entry.term, &command, now_ms);
+        if is_planted(Bug::StateDiverges) && (entry.index, self.node_id) == (40, 2) {
+            store.diverge();
+        }
+        if let Some(Operation::Expire(Expire { claim: Some(claim), .. })) = &command.operation {
+            self.heard_claim(claim, entry.index, store, turn);
+        }
         if let Outcome::Expired { removed, spared } = &outcome {
             metrics.expired.fetch_add(u64::from(*removed), Relaxed);
             metrics.expiry_spared.fetch_add(u64::from(*spared), Relaxed);

@@ -49,6 +49,12 @@ pub struct PartitionCell {
     pub voters: Mutex<Vec<u64>>,
     /// The other replicas where this node leads, looked at once a tick; empty elsewhere.
     pub followers: Mutex<Vec<Follower>>,
+    /// Whether this replica's state differs from another one's, and may be the wrong one.
+    pub is_suspect: AtomicBool,
+    /// The newest index at which this replica's state was compared with another one's.
+    pub state_checked_index: AtomicU64,
+    /// How often another one's was different.
+    pub state_mismatches: AtomicU64,
 }
 
 impl PartitionCell {
@@ -68,6 +74,9 @@ impl PartitionCell {
             lease_is_used: AtomicBool::new(false),
             voters: Mutex::default(),
             followers: Mutex::default(),
+            is_suspect: AtomicBool::new(false),
+            state_checked_index: AtomicU64::new(0),
+            state_mismatches: AtomicU64::new(0),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::raft::fitness::Fitness;
 use crate::raft::group::{ArrivedSnapshot, Group, Turn};
 use crate::raft::rounds::Claim;
 use crate::raft::snapshots::{SnapshotDone, SnapshotJob, SnapshotQueue};
+use crate::raft::state_check::StateNotice;
 use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer, Submission, Ticket, Work};
 use crate::system::SYSTEM_PARTITION;
 use crate::wal::{Batch, DiskState};
@@ -82,6 +83,8 @@ pub struct Effects {
     pub answers: Vec<(Ticket, Answer)>,
     /// These partitions have new revisions.
     pub changed: Vec<u32>,
+    /// Say this of the comparison of states.
+    pub notices: Vec<StateNotice>,
     /// Write this snapshot, then report it.
     pub snapshot: Option<SnapshotJob>,
     /// Send these snapshots, then report each.
@@ -100,6 +103,8 @@ pub struct CoreSettings {
     pub cluster_id: [u8; 16],
     /// Bytes of log that start a round of snapshots.
     pub snapshot_wal_bytes: u64,
+    /// Time between two comparisons of the replicas' states, in milliseconds; 0 for none.
+    pub state_check_ms: u64,
 }
 
 /// All groups of a node.
@@ -120,6 +125,8 @@ pub struct Core {
     release_due: bool,
     /// Ticks since the groups' members were looked at.
     pub(super) membership_ticks: u64,
+    /// Ticks since the replicas' states were compared.
+    state_check_ticks: u64,
     /// The node is about to stop, and leads nothing that another one can lead.
     pub(super) is_leaving: bool,
 }
@@ -152,6 +159,7 @@ impl Core {
             snapshots: SnapshotQueue::default(),
             release_due: false,
             membership_ticks: 0,
+            state_check_ticks: 0,
             is_leaving: false,
         }
     }
@@ -188,6 +196,7 @@ impl Core {
                     self.membership_ticks = 0;
                     self.look_at_members();
                 }
+                self.check_states(ticks);
             }
             Event::ExpiryScan => self.scan_expiry(),
             Event::Appended { batch, bytes } => self.appended(batch, bytes),
@@ -224,6 +233,7 @@ impl Core {
         effects.messages.append(&mut self.turn.messages);
         effects.answers.append(&mut self.turn.answers);
         effects.changed.append(&mut self.turn.changed);
+        effects.notices.append(&mut self.turn.notices);
         effects.transfers.append(&mut self.turn.transfers);
         effects.forget.append(&mut self.turn.forget);
         effects.append = self.take_append(false);
@@ -231,6 +241,21 @@ impl Core {
         if std::mem::take(&mut self.release_due) {
             effects.release =
                 Some(self.groups.iter().map(|g| (g.partition(), g.keep_from())).collect());
+        }
+    }
+
+    /// Has the groups that are led here compare their replicas, when it is time. A full disk has no
+    /// room for what can wait.
+    fn check_states(&mut self, ticks: u64) {
+        self.state_check_ticks += ticks;
+        let is_due = self.state_check_ticks * limits::TICK_MS >= self.settings.state_check_ms;
+        if self.settings.state_check_ms == 0 || !is_due || !self.fitness.has_room() {
+            return;
+        }
+        self.state_check_ticks = 0;
+        let unix_ms = self.clock.unix_ms();
+        for group in &mut self.groups {
+            group.check_state(&mut self.turn, unix_ms);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::raft::election::Elections;
 use crate::raft::log_tail::{LogTail, TailLimits};
 use crate::raft::replicas;
 use crate::raft::rounds::{Claim, Rounds};
+use crate::raft::state_check::{StateChecks, StateNotice};
 use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer, Ticket};
 use crate::store::{Outcome, Store};
 use crate::wal::{Batch, DISCARD_INDEX};
@@ -43,6 +44,8 @@ pub struct Turn {
     pub answers: Vec<(Ticket, Answer)>,
     /// Partitions with new revisions.
     pub changed: Vec<u32>,
+    /// What people should hear of the comparison of states.
+    pub notices: Vec<StateNotice>,
 }
 
 /// A proposal on its way: found again by (term, index), never by its order alone, because a new
@@ -152,6 +155,8 @@ pub struct Group {
     pub(super) replicas_index: u64,
     /// When each other replica was last heard, in microseconds since boot.
     pub(super) heard_us: BTreeMap<u64, u64>,
+    /// Whether the replicas hold the same.
+    pub(super) checks: StateChecks,
 }
 
 fn raft_config(node_id: u64, applied: u64) -> Config {
@@ -248,6 +253,7 @@ impl Group {
             installing: None,
             replicas_index: applied,
             heard_us: BTreeMap::new(),
+            checks: StateChecks::default(),
         })
     }
 
@@ -358,6 +364,7 @@ impl Group {
         let may_stand = self.may_stand();
         self.elections.tick(&mut self.node, may_stand, now_us);
         self.ask_age(now_us);
+        self.replace_wrong_state();
         self.note_followers(now_us);
         let remaining_us = self.cell.leads_until_us.load(Relaxed).saturating_sub(now_us);
         let low = remaining_us < limits::LEASE_US * 2 / 3;
@@ -388,8 +395,8 @@ impl Group {
         let kind = message.get_msg_type();
         let is_vote = matches!(kind, MsgRequestVote | MsgRequestPreVote);
         // The library would take a proposal from anybody.
-        let foreign =
-            kind == MsgPropose && !is_planted(Bug::ExpiryWithoutProof) && !self.is_report(&message);
+        let may_propose = || self.is_report(&message) || self.is_claim(&message);
+        let foreign = kind == MsgPropose && !is_planted(Bug::ExpiryWithoutProof) && !may_propose();
         // A snapshot comes as a file, by way of `arrived`.
         let unfit = message.to != self.node_id || foreign || kind == MsgSnapshot;
         let too_early = is_vote && !self.elections.may_vote(now_us);
@@ -445,7 +452,7 @@ impl Group {
     /// that it comes up again.
     pub fn expire(&mut self, leases: Vec<ExpiredLease>, unix_ms: i64) {
         let proposer_term = self.node.raft.term;
-        let operation = Operation::Expire(Expire { proposer_term, leases });
+        let operation = Operation::Expire(Expire { proposer_term, leases, claim: None });
         let command = Command { proposed_unix_ms: unix_ms, operation: Some(operation) };
         if is_planted(Bug::ExpiryWithoutProof) {
             let _ = self.node.propose(Vec::new(), command.encode_to_vec());
@@ -462,6 +469,9 @@ impl Group {
         self.check_leader()?;
         if to == self.node_id || !self.node.store().voters().contains(&to) {
             return Err(Refuse::NotVoter);
+        }
+        if !self.is_trusted(to) {
+            return Err(Refuse::Unfit);
         }
         if !is_planted(Bug::LeaseKeptOnTransfer) {
             self.lease_void_term = self.node.raft.term;

@@ -21,4 +21,5 @@ pub mod replicas;
 pub mod restart;
 mod rounds;
 pub mod snapshots;
+pub mod state_check;
 pub mod work;

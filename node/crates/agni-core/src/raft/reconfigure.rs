@@ -122,7 +122,10 @@ impl Group {
             return;
         }
         let voters = self.node.store().voters();
-        let fit = |peer: &&Peer| peer.is_alive && voters.contains(&peer.id) && may_lead(peer.id);
+        let fit = |peer: &&Peer| {
+            let may = may_lead(peer.id) && self.is_trusted(peer.id);
+            peer.is_alive && voters.contains(&peer.id) && may
+        };
         let peers = self.peers(now_us);
         let best = peers.iter().filter(fit).max_by_key(|peer| (peer.matched, peer.id));
         let best = best.map(|peer| peer.id);
@@ -233,6 +236,7 @@ impl Group {
         store.grant_all(now_ms);
         *self.cell.store.write() = store;
         self.applied = index;
+        self.forget_checks(Some(index), turn);
         // What lies before it can't be reached from the snapshot that was there until now.
         self.snapshots = (index, index);
         self.snapshot_file = Some(file);
@@ -275,9 +279,11 @@ impl Group {
     /// may have begun with an older state. Until it has caught up with itself it must not elect
     /// anybody: a quorum of the members of that time would forget what they had acknowledged. Nor
     /// before a snapshot that replaced its log is durable: the library would look for entries
-    /// that are no longer there.
+    /// that are no longer there. Nor while its state is in doubt, if anybody else could stand.
     pub(super) fn may_stand(&self) -> bool {
-        self.installing.is_none() && self.newest_entry() >= self.node.store().floor()
+        let is_sound = !self.is_suspect() || self.is_alone();
+        let has_all = self.newest_entry() >= self.node.store().floor();
+        self.installing.is_none() && is_sound && has_all
     }
 
     /// Whether a message can ask this node for something that it must not give: its vote for a log
@@ -335,6 +341,7 @@ impl Group {
         self.snapshot_file = None;
         self.replicas_index = 0;
         (self.arrived, self.installing) = (None, None);
+        self.forget_checks(None, turn);
         self.heard_us.clear();
         let cell = &self.cell;
         for figure in [&cell.snapshot_index, &cell.leader, &cell.commit, &cell.leads_until_us] {

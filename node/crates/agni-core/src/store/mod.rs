@@ -15,6 +15,7 @@ mod patch;
 mod record;
 mod slots;
 mod snapshot;
+mod state_hash;
 #[cfg(test)]
 mod tests;
 mod tombstones;
@@ -36,6 +37,7 @@ pub use filter::CompiledFilter;
 pub use list::{ListPage, ListPosition, PageExpired};
 pub use record::key_bytes_of;
 pub use snapshot::{RestoreError, SnapshotCursor};
+pub use state_hash::STATE_HASH_FORM;
 
 use events::EventLog;
 use index::Index;

@@ -6,8 +6,9 @@
 use bytes::Bytes;
 use hashbrown::HashTable;
 use roaring::RoaringBitmap;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::record;
+use super::{record, state_hash};
 use crate::key::KeyRef;
 
 /// One cache line. The key's hash is kept, so that neither a search nor a growing table touches the
@@ -27,6 +28,13 @@ pub(crate) struct Slots {
     vacant: RoaringBitmap,
     table: HashTable<u32>,
     record_bytes: usize,
+    /// The sum of what each record adds to the state's hash.
+    content: u64,
+}
+
+/// What the record in a slot adds to the state's hash.
+fn share(slot: u32, record: &[u8]) -> u64 {
+    state_hash::mix(xxh3_64(record), u64::from(slot))
 }
 
 /// Spreads a key's hash for the table, which tells its entries apart by the top bits: those are the
@@ -44,6 +52,11 @@ impl Slots {
     /// One more than the highest slot ever used.
     pub(crate) fn end(&self) -> u32 {
         self.slots.len() as u32
+    }
+
+    /// What the records add to the state's hash, whichever way they came here.
+    pub(crate) fn content(&self) -> u64 {
+        self.content
     }
 
     /// The slot of a key.
@@ -91,6 +104,7 @@ impl Slots {
             self.slots.resize(index + 1, Slot::default());
         }
         self.record_bytes += record.len();
+        self.content = self.content.wrapping_add(share(slot, &record));
         let hash = match self.slots[index].record.is_empty() {
             true => spread(key.hash()),
             false => self.slots[index].hash,
@@ -105,6 +119,7 @@ impl Slots {
             return None;
         }
         self.record_bytes -= old.len();
+        self.content = self.content.wrapping_sub(share(slot, &old));
         Some(old)
     }
 
@@ -118,7 +133,13 @@ impl Slots {
         self.vacant.insert(slot);
         let old = std::mem::take(&mut self.slots[index]).record;
         self.record_bytes -= old.len();
+        self.content = self.content.wrapping_sub(share(slot, &old));
         old
+    }
+
+    /// Makes it the content of another state.
+    pub(crate) fn diverge(&mut self) {
+        self.content = self.content.wrapping_add(1);
     }
 
     /// Bytes on the heap, roughly: with the allocator's and the reference count's overhead.

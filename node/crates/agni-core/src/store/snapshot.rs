@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::Store;
 use super::record::{self, SpecParts};
 use super::tombstones::Tombstone;
+use crate::planted::{Bug, is_planted};
 use crate::proto::node::{
     ReplicaSet, SnapshotBlock, SnapshotFooter, SnapshotHeader, SnapshotRecord, SnapshotTombstone,
     SystemState,
@@ -188,6 +189,9 @@ impl Store {
         }
         if let Some(system) = block.system {
             self.system = Some(Arc::new(system));
+        }
+        if is_planted(Bug::SnapshotForgetsRemovals) {
+            return Ok(());
         }
         for SnapshotTombstone { revision, key, expired } in block.tombstones {
             self.tombstones.push(Tombstone { revision, key: key.as_ref().into(), expired });

@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::state_hash;
 
 /// One removal.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,16 +15,25 @@ pub(crate) struct Tombstone {
     pub expired: bool,
 }
 
+impl Tombstone {
+    /// What it adds to the state's hash.
+    fn share(&self) -> u64 {
+        state_hash::mix(xxh3_64(&self.key), self.revision << 1 | u64::from(self.expired))
+    }
+}
+
 /// The newest removals, ordered by revision, bounded in number.
 pub(crate) struct Tombstones {
     entries: VecDeque<Tombstone>,
     compacted: u64,
     count_max: usize,
+    /// The sum of what each of them adds to the state's hash.
+    content: u64,
 }
 
 impl Tombstones {
     pub(crate) fn new(count_max: usize) -> Tombstones {
-        Tombstones { entries: VecDeque::new(), compacted: 0, count_max }
+        Tombstones { entries: VecDeque::new(), compacted: 0, count_max, content: 0 }
     }
 
     /// Removals at or below this revision are no longer known one by one.
@@ -34,11 +46,18 @@ impl Tombstones {
     }
 
     pub(crate) fn push(&mut self, tombstone: Tombstone) {
+        self.content = self.content.wrapping_add(tombstone.share());
         self.entries.push_back(tombstone);
         while self.entries.len() > self.count_max {
             let Some(oldest) = self.entries.pop_front() else { break };
             self.compacted = oldest.revision;
+            self.content = self.content.wrapping_sub(oldest.share());
         }
+    }
+
+    /// What they add to the state's hash.
+    pub(crate) fn content(&self) -> u64 {
+        self.content
     }
 
     /// Those after a revision, oldest first.

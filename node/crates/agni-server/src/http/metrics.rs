@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::metrics::{BackupMetrics, Kind, METRICS, PeerMetrics, ServerMetrics};
 use crate::node::Node;
 use crate::ops::cluster::build_profile;
+use crate::peer::queue::Depth;
 use crate::process;
 use crate::status::{Code, code_word};
 use crate::tls::{Reason, Tls, TlsMetrics};
@@ -232,6 +233,17 @@ fn peers(text: &mut Text, metrics: &PeerMetrics) {
         let labels = format!("{{node_id=\"{node_id}\"}}");
         text.value("agni_peer_connected", &labels, f64::from(u8::from(*is_connected)));
     }
+    type Look = fn(&Depth) -> usize;
+    let depths: [(&str, Look); 2] = [
+        ("agni_peer_queue_messages", |depth| depth.messages.load(Relaxed)),
+        ("agni_peer_queue_bytes", |depth| depth.bytes.load(Relaxed)),
+    ];
+    for (name, look) in depths {
+        text.head(name);
+        for (node_id, depth) in &*metrics.queues.lock() {
+            text.value(name, &format!("{{node_id=\"{node_id}\"}}"), look(depth) as f64);
+        }
+    }
     let counters = [
         ("agni_peer_messages_sent_total", &metrics.sent),
         ("agni_peer_messages_received_total", &metrics.received),
@@ -280,6 +292,20 @@ fn state(text: &mut Text, node: &Node) {
             let labels = format!("{{partition=\"{}\"}}", partition.partition);
             text.value(name, &labels, read(partition, me) as f64);
         }
+    }
+    type Compare = fn(&PartitionState) -> u64;
+    let compared: [(&str, Compare); 3] = [
+        ("agni_state_mismatches_total", |p| p.state_mismatches),
+        ("agni_state_checked_index", |p| p.state_checked_index),
+        ("agni_state_suspect", |p| u64::from(p.is_suspect)),
+    ];
+    for (name, read) in compared {
+        text.head(name);
+        for partition in &status.partitions {
+            let labels = format!("{{partition=\"{}\"}}", partition.partition);
+            text.value(name, &labels, read(partition) as f64);
+        }
+        text.value(name, "{partition=\"system\"}", read(&status.system) as f64);
     }
     type Look = fn(&Follower) -> u64;
     let gauges: [(&str, Look); 2] = [

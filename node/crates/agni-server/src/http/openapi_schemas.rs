@@ -285,8 +285,15 @@ fn cluster() -> Vec<(&'static str, Value)> {
         "leases",
         "snapshot_index",
         "suspect_domains",
+        "state_hash",
+        "is_suspect",
     ];
-    let schema = |name: &str| if name == "leader_id" { node_id() } else { unsigned() };
+    let schema = |name: &str| match name {
+        "leader_id" => node_id(),
+        "state_hash" => json!({ "type": "string" }),
+        "is_suspect" => boolean(),
+        _ => unsigned(),
+    };
     let partition: Vec<(&str, Value)> = partition.iter().map(|n| (*n, schema(n))).collect();
     let status = [
         ("cluster_id", text()),

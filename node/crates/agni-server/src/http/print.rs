@@ -221,6 +221,8 @@ pub fn status(status: &api::StatusResponse) -> Value {
             "leases": p.leases,
             "snapshot_index": p.snapshot_index,
             "suspect_domains": p.suspect_domains,
+            "state_hash": p.state_hash,
+            "is_suspect": p.is_suspect,
         })
     };
     json!({

@@ -30,6 +30,8 @@ pub fn status(node: &Node) -> api::StatusResponse {
         leases: p.leases,
         snapshot_index: p.snapshot_index,
         suspect_domains: p.suspect_domains,
+        state_hash: format!("{:016x}", p.state_hash),
+        is_suspect: p.is_suspect,
     });
     let files = node.tls.as_ref().map(|tls| tls.files()).unwrap_or_default();
     api::StatusResponse {

@@ -81,7 +81,7 @@ fn leave(face: &Face, engine: &Engine) {
     log::write(Level::Error, "this node was removed from the cluster", &fields);
 }
 
-/// Tells the first member that listens, beginning with itself: any takes it to the leader.
+/// Tells the leader, by way of the first member that says who that is, itself before all others.
 async fn tell(face: &Face, engine: &Engine, state: &SystemState) -> Result<(), ()> {
     let others = system::present(state).filter(|member| member.node_id != engine.node_id());
     let others = others.map(|member| member.peer_address.as_str());

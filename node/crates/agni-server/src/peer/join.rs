@@ -1,5 +1,6 @@
-//! Letting a node in: any member takes the request to the leader of the system group, who writes
-//! it down for all.
+//! Letting a node in: the leader of the system group writes it down for all. Any other member says
+//! who leads, and the node asks there itself: whoever lets it in sees its certificate, and no member
+//! can speak for another node.
 
 use super::face::Face;
 use super::links::Links;
@@ -23,19 +24,24 @@ use tonic::{Code, Status};
 pub async fn ask(face: &Face, address: &str) -> Result<Seed, String> {
     let known = face.engine().map(Engine::cluster_id).or(face.config.cluster_id);
     let cluster_id = known.map(Vec::from).unwrap_or_default();
-    let request =
-        JoinRequest { member: Some(face.member()), hops: 0, cluster_id: cluster_id.into() };
-    let JoinResponse { node_id, state } = carry(face, address, request).await?;
-    let state = state.ok_or("the answer lacks the cluster's state")?;
-    Ok(Seed { node_id, is_founding: false, state })
+    let request = JoinRequest { member: Some(face.member()), cluster_id: cluster_id.into() };
+    let mut address = address.to_owned();
+    for _ in 0..=limits::JOIN_HOPS_MAX {
+        let mut client = face.client(&address, None).await?;
+        let answer = crate::dial::answer(client.join(request.clone())).await?.into_inner();
+        let JoinResponse { node_id, state, leader_address } = answer;
+        if let Some(state) = state {
+            return Ok(Seed { node_id, is_founding: false, state });
+        }
+        if leader_address.is_empty() {
+            return Err("the answer lacks the cluster's state".to_owned());
+        }
+        address = leader_address;
+    }
+    Err("nobody leads the system group for certain, try again".to_owned())
 }
 
-async fn carry(face: &Face, address: &str, request: JoinRequest) -> Result<JoinResponse, String> {
-    let mut client = face.client(address, None).await?;
-    Ok(crate::dial::answer(client.join(request)).await?.into_inner())
-}
-
-/// Lets a node in, or has the leader do it.
+/// Lets a node in, or says who can.
 ///
 /// # Errors
 /// As the one who asks should see it.
@@ -51,16 +57,10 @@ pub async fn admit(
     }
     let leader = engine.leader_of(SYSTEM_PARTITION);
     if leader != engine.node_id() {
-        if request.hops >= limits::JOIN_HOPS_MAX {
-            return Err(Status::unavailable(
-                "nobody leads the system group for certain, try again",
-            ));
-        }
         let address = links.address(leader).ok_or_else(|| {
             Status::unavailable("nobody leads the system group at present, try again")
         })?;
-        let request = JoinRequest { hops: request.hops + 1, ..request };
-        return carry(face, &address, request).await.map_err(Status::unavailable);
+        return Ok(JoinResponse { leader_address: address, ..JoinResponse::default() });
     }
     let member = request.member.ok_or_else(|| Status::invalid_argument("member is missing"))?;
     keep_the_living(face, engine, &member).await?;
@@ -82,7 +82,7 @@ pub async fn admit(
         write(SystemOperation::UpdateMember(update)).await?;
     }
     let state = engine.system_state().as_ref().clone();
-    Ok(JoinResponse { node_id, state: Some(state) })
+    Ok(JoinResponse { node_id, state: Some(state), leader_address: String::new() })
 }
 
 /// A member of the same name is replaced only when its data is gone: two nodes that were given one

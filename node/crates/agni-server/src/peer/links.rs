@@ -3,6 +3,7 @@
 
 use super::convert;
 use super::face::Face;
+use super::queue::{Batch, Queue, Waiting, queue};
 use super::send_snapshot::{self, Sending};
 use crate::dial::{Way, dial};
 use crate::limits;
@@ -19,19 +20,16 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-/// A message on its way; a batch of one turn of the driver.
-type Batch = Vec<PeerMessage>;
-
 struct Link {
     address: String,
     name: Option<String>,
-    queue: Sender<Batch>,
+    queue: Queue,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -143,21 +141,22 @@ impl Links {
             if !stays {
                 link.task.abort();
                 self.metrics.connected.lock().remove(id);
+                self.metrics.queues.lock().remove(id);
             }
             stays
         });
         for (id, (address, name)) in wanted {
             links.entry(id).or_insert_with(|| {
                 self.metrics.connected.lock().insert(id, false);
-                let (queue, receiver) = channel(limits::PEER_QUEUE_TURNS_MAX);
+                let (queue, waiting) = queue();
+                self.metrics.queues.lock().insert(id, queue.depth().clone());
                 let runner = LinkTask {
                     node_id: id,
                     way: self.face.way(address, name),
                     own_address: self.face.config.address.clone(),
                     engine: engine.clone(),
                     metrics: self.metrics.clone(),
-                    queue: receiver,
-                    left: None,
+                    queue: waiting,
                 };
                 let task = tokio::spawn(runner.run());
                 Link { address: address.to_owned(), name: name.map(str::to_owned), queue, task }
@@ -175,7 +174,7 @@ impl Peers for Outbox {
         let links = self.0.links.read();
         for (to, batch) in sorted {
             let count = batch.len() as u64;
-            let sent = links.get(&to).is_some_and(|link| link.queue.try_send(batch).is_ok());
+            let sent = links.get(&to).is_some_and(|link| link.queue.push(batch));
             if !sent {
                 self.0.metrics.dropped.fetch_add(count, Relaxed);
                 self.0.unreachable(to);
@@ -202,9 +201,7 @@ struct LinkTask {
     own_address: String,
     engine: Engine,
     metrics: Arc<PeerMetrics>,
-    queue: Receiver<Batch>,
-    /// What found no place in the last batch.
-    left: Option<Batch>,
+    queue: Waiting,
 }
 
 impl LinkTask {
@@ -232,7 +229,7 @@ impl LinkTask {
             }
             failures = failures.saturating_add(1);
             // What waited is out of date; Raft says it anew.
-            self.drop_queue();
+            self.metrics.dropped.fetch_add(self.queue.clear(), Relaxed);
             self.engine.unreachable(self.node_id);
             tokio::time::sleep(backoff(self.node_id, failures - 1)).await;
         }
@@ -251,14 +248,6 @@ impl LinkTask {
             ("error", error.into()),
         ];
         log::write(Level::Warn, what, &fields);
-    }
-
-    fn drop_queue(&mut self) {
-        let mut dropped = self.left.take().map_or(0, |batch| batch.len() as u64);
-        while let Ok(batch) = self.queue.try_recv() {
-            dropped += batch.len() as u64;
-        }
-        self.metrics.dropped.fetch_add(dropped, Relaxed);
     }
 
     /// Sends over one call until it ends; says why.
@@ -301,39 +290,9 @@ impl LinkTask {
         }
     }
 
-    /// Everything that waits, as far as it fits into one batch.
+    /// The next batch, of what waits by then.
     async fn next(&mut self) -> RaftBatch {
-        let mut frames = Vec::new();
-        let mut bytes = 0;
-        loop {
-            let batch = match self.left.take() {
-                Some(batch) => batch,
-                None if frames.is_empty() => match self.queue.recv().await {
-                    Some(batch) => batch,
-                    // The link is being given up.
-                    None => std::future::pending().await,
-                },
-                None => match self.queue.try_recv() {
-                    Ok(batch) => batch,
-                    Err(_) => break,
-                },
-            };
-            let mut batch = batch.into_iter();
-            for message in batch.by_ref() {
-                bytes += convert::size(&message);
-                frames.push(convert::frame(message));
-                if frames.len() >= limits::PEER_BATCH_MESSAGES_MAX
-                    || bytes >= limits::PEER_BATCH_BYTES_MAX
-                {
-                    break;
-                }
-            }
-            let rest: Batch = batch.collect();
-            if !rest.is_empty() {
-                self.left = Some(rest);
-                break;
-            }
-        }
+        let frames = self.queue.next().await.into_iter().map(convert::frame).collect();
         let from = self.engine.node_id();
         let cluster_id = bytes::Bytes::copy_from_slice(&self.engine.cluster_id());
         RaftBatch { from, cluster_id, frames, peer_address: String::new() }
@@ -347,4 +306,30 @@ fn backoff(node_id: u64, failures: u32) -> Duration {
     let mut state = node_id ^ u64::from(failures) << 32 ^ u64::from(std::process::id());
     let spread = agni_core::random::next(&mut state) % (longest / 2 + 1);
     Duration::from_millis(longest - spread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_their_bound_and_nodes_do_not_stay_in_step() {
+        let bounds = |failures| {
+            let pauses = (1..50).map(|node_id| backoff(node_id, failures).as_millis() as u64);
+            let pauses: std::collections::BTreeSet<u64> = pauses.collect();
+            let (first, last) = (pauses.first().copied(), pauses.last().copied());
+            (first.unwrap_or_default(), last.unwrap_or_default(), pauses.len())
+        };
+        let mut longest_before = 0;
+        for failures in 0..6 {
+            let full = (limits::PEER_BACKOFF_MS_MIN << failures).min(limits::PEER_BACKOFF_MS_MAX);
+            let (shortest, longest, different) = bounds(failures);
+            assert!(shortest >= full / 2 && longest <= full, "{shortest}..{longest} of {full}");
+            assert!(longest > longest_before && different > 10);
+            longest_before = longest;
+        }
+        let (shortest, longest, _) = bounds(u32::MAX);
+        assert!(shortest >= limits::PEER_BACKOFF_MS_MAX / 2);
+        assert!(longest <= limits::PEER_BACKOFF_MS_MAX);
+    }
 }

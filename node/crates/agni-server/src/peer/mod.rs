@@ -13,6 +13,7 @@ mod join;
 mod links;
 mod listen;
 mod nonce;
+pub mod queue;
 mod receive_snapshot;
 mod send_snapshot;
 mod service;

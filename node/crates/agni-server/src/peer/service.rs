@@ -55,15 +55,19 @@ impl Service {
             }
             Some(member) if name.is_some_and(|name| name != member.name) => {
                 let name = name.unwrap_or_default();
-                let message = format!("{name} speaks for node {from}, which is {}", member.name);
-                if let Some(tls) = &self.face.tls {
-                    tls.refused(&Refusal::new(Reason::WrongNode, &*message), None, "node");
-                }
-                self.refuse(&message)
+                self.impostor(&format!("{name} speaks for node {from}, which is {}", member.name))
             }
             _ if from == engine.node_id() => self.refuse("the sender says that it is this node"),
             _ => Ok(()),
         }
+    }
+
+    /// A node's certificate is used to speak for another node.
+    fn impostor<T>(&self, message: &str) -> Result<T, Status> {
+        if let Some(tls) = &self.face.tls {
+            tls.refused(&Refusal::new(Reason::WrongNode, message), None, "node");
+        }
+        self.refuse(message)
     }
 
     fn refuse<T>(&self, message: &str) -> Result<T, Status> {
@@ -102,11 +106,13 @@ impl PeerService for Service {
                 self.links.guest(from, &peer_address);
             }
             let count = frames.len();
-            let messages: Vec<_> = frames
-                .into_iter()
-                .filter_map(convert::message)
-                .filter(|message| message.message.from == from)
-                .collect();
+            let mut messages: Vec<_> = frames.into_iter().filter_map(convert::message).collect();
+            if let Some(strange) = messages.iter().find(|message| message.message.from != from) {
+                let for_whom = strange.message.from;
+                // The connection stays: the rest is the sender's own.
+                let _ = self.impostor::<()>(&format!("node {from} speaks for node {for_whom}"));
+                messages.retain(|message| message.message.from == from);
+            }
             let strange = (count - messages.len()) as u64;
             let overflow = engine.receive(messages) as u64;
             self.metrics.refused.fetch_add(strange, Relaxed);
@@ -151,10 +157,10 @@ impl PeerService for Service {
         let caller = caller(&request);
         let request = request.into_inner();
         let wanted = request.member.as_ref().map(|member| member.name.as_str());
-        // Whoever carries it on has looked at the certificate of the one that it came from.
         let name = self.name_of(&caller)?;
-        if request.hops == 0 && name.is_some() && name != wanted {
-            return self.refuse("a node may only join under the name in its certificate");
+        if name.is_some() && name != wanted {
+            let (name, wanted) = (name.unwrap_or_default(), wanted.unwrap_or_default());
+            return self.impostor(&format!("{name} asks to join as {wanted}"));
         }
         let answer = join::admit(&self.face, engine, &self.links, request).await?;
         Ok(Response::new(answer))

@@ -86,6 +86,7 @@ pub fn renew(node: &Node, partition: u32, leases: Vec<(u64, Option<Capacity>)>) 
 /// Work on its way to a partition's leader.
 pub struct Going {
     partition: u32,
+    begun: Instant,
     pending: Option<runtime::Pending>,
     /// What this node refuses before it has begun can be tried elsewhere, so it is kept.
     kept: Option<Asked>,
@@ -93,13 +94,18 @@ pub struct Going {
 
 impl Going {
     fn here(partition: u32, work: Work, kept: Option<Asked>) -> Self {
-        Going { partition, pending: Some(runtime::ask(partition, work)), kept }
+        Going {
+            partition,
+            begun: Instant::now(),
+            pending: Some(runtime::ask(partition, work)),
+            kept,
+        }
     }
 
     fn maybe_here(partition: u32, first: Option<Work>, kept: Asked) -> Self {
         match first {
             Some(work) => Going::here(partition, work, Some(kept)),
-            None => Going { partition, pending: None, kept: Some(kept) },
+            None => Going { partition, begun: Instant::now(), pending: None, kept: Some(kept) },
         }
     }
 
@@ -115,7 +121,7 @@ impl Going {
             }
         }
         let Some(work) = self.kept else { return Err(RpcError::outcome_unknown()) };
-        match ask(node, self.partition, work).await? {
+        match ask_since(node, self.partition, work, self.begun).await? {
             Done::Engine(answer) => Ok(answer),
             Done::Read(_) => Err(unexpected()),
         }
@@ -127,16 +133,34 @@ impl Going {
 /// # Errors
 /// When no leader could be reached, or the outcome isn't known.
 pub async fn ask(node: &Node, partition: u32, work: Asked) -> Result<Done, RpcError> {
-    let begun = Instant::now();
+    ask_since(node, partition, work, Instant::now()).await
+}
+
+/// The same for somebody who has waited since `begun`.
+async fn ask_since(
+    node: &Node,
+    partition: u32,
+    work: Asked,
+    begun: Instant,
+) -> Result<Done, RpcError> {
+    let longest = Duration::from_millis(limits::ROUTE_WAIT_MS_MAX);
     let repeatable = !matches!(work, Asked::Write(_));
     let mut pause = Duration::from_millis(limits::ROUTE_PAUSE_MS_MIN);
     let (mut redirects, mut turn) = (0, 0_usize);
     loop {
+        let left = longest.saturating_sub(begun.elapsed());
+        if left.is_zero() || node.is_stopping() {
+            return Err(RpcError::no_leader(partition, begun.elapsed().as_millis() as u64));
+        }
+        let limit = match repeatable {
+            true => left,
+            false => left.max(Duration::from_millis(limits::ROUTE_WRITE_MS_MIN)),
+        };
         let target = target(node, partition, turn);
         let attempt = match target {
             None => Err(Failure::Refused(Refuse::NotLeader { leader: 0 })),
             Some(id) if id == node.engine.node_id() => here(node, partition, &work).await,
-            Some(id) => elsewhere(node, id, partition, &work).await,
+            Some(id) => elsewhere(node, id, partition, &work, limit).await,
         };
         let failure = match attempt {
             Ok(done) => {
@@ -169,12 +193,8 @@ pub async fn ask(node: &Node, partition: u32, work: Asked) -> Result<Done, RpcEr
             | Failure::Unreachable { .. } => node.hints.set(partition, 0),
             Failure::Refused(refuse) => return Err(RpcError::refused(refuse)),
         }
-        let waited_ms = begun.elapsed().as_millis() as u64;
-        if waited_ms >= limits::ROUTE_WAIT_MS_MAX || node.is_stopping() {
-            return Err(RpcError::no_leader(partition, waited_ms));
-        }
         (redirects, turn) = (0, turn + 1);
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(pause.min(longest.saturating_sub(begun.elapsed()))).await;
         pause = (pause * 2).min(Duration::from_millis(limits::ROUTE_PAUSE_MS_MAX));
     }
 }
@@ -193,9 +213,15 @@ fn target(node: &Node, partition: u32, turn: usize) -> Option<u64> {
     others.get(turn % others.len().max(1)).copied()
 }
 
-async fn elsewhere(node: &Node, id: u64, partition: u32, work: &Asked) -> Result<Done, Failure> {
+async fn elsewhere(
+    node: &Node,
+    id: u64,
+    partition: u32,
+    work: &Asked,
+    limit: Duration,
+) -> Result<Done, Failure> {
     node.metrics.forwarded.fetch_add(1, Relaxed);
-    let answer = remote::ask(node, id, partition, work).await;
+    let answer = remote::ask(node, id, partition, work, limit).await;
     if answer.is_err() {
         node.metrics.forward_failures.fetch_add(1, Relaxed);
     }

@@ -2,7 +2,7 @@
 //! that leads the partition and put to its store there.
 
 use super::changes::{Difference, Events};
-use super::{Done, ask, goes_elsewhere, leader};
+use super::{Done, ask_since, goes_elsewhere, leader};
 use crate::limits;
 use crate::node::Node;
 use crate::runtime;
@@ -22,6 +22,7 @@ use agni_core::store::{
 };
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// A question to one partition.
 pub trait Question {
@@ -80,6 +81,7 @@ pub async fn read<Q: Question>(
     freshness: Freshness,
     question: &Q,
 ) -> Result<(ReadPoint, Q::Answer), RpcError> {
+    let begun = Instant::now();
     match here(node, partition, freshness, question).await {
         Ok(answer) => Ok(answer),
         Err(refuse) if goes_elsewhere(node, refuse) => {
@@ -94,7 +96,7 @@ pub async fn read<Q: Question>(
                 at_least,
                 query: Some(question.query()),
             };
-            match ask(node, partition, Asked::Read(query)).await? {
+            match ask_since(node, partition, Asked::Read(query), begun).await? {
                 Done::Read(done) => {
                     let (revision, term, age_ms) = (done.revision, done.term, done.age_ms);
                     Ok((ReadPoint { revision, term, age_ms }, Q::told(done)))

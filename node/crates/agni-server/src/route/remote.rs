@@ -59,18 +59,23 @@ pub fn client(node: &Node, node_id: u64) -> Result<NodeServiceClient<Channel>, F
         .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX))
 }
 
-/// Asks a node to do work on a partition.
+/// Asks a node to do work on a partition, and waits for its answer no longer than `limit`.
 ///
 /// # Errors
 /// When it refuses, or can't be reached.
-pub async fn ask(node: &Node, node_id: u64, partition: u32, work: &Asked) -> Result<Done, Failure> {
+pub async fn ask(
+    node: &Node,
+    node_id: u64,
+    partition: u32,
+    work: &Asked,
+    limit: Duration,
+) -> Result<Done, Failure> {
     let mut client = client(node, node_id)?;
     let request = AskRequest {
         cluster_id: Bytes::copy_from_slice(&node.engine.cluster_id()),
         partition,
         work: Some(work.clone()),
     };
-    let limit = Duration::from_millis(limits::PEER_ANSWER_MS_MAX);
     match tokio::time::timeout(limit, client.ask(request)).await {
         Ok(Ok(response)) => match response.into_inner().answer.and_then(heard) {
             Some(Ok(done)) => Ok(done),

@@ -63,7 +63,7 @@ fn a_repeat_is_not_acknowledged_while_the_removal_is_in_flight_but_a_change_save
     let leases = driver.store.take_due(driver.now, 10);
     assert_eq!(driver.put("a", "eu", 1_000), Outcome::Refused(Refusal::Expiring));
     assert!(matches!(driver.put("b", "us", 1_000), Outcome::Put { created: false, .. }));
-    let outcome = driver.apply(Operation::Expire(Expire { proposer_term: 1, leases }));
+    let outcome = driver.apply(Operation::Expire(Expire { proposer_term: 1, leases, claim: None }));
     assert_eq!(outcome, Outcome::Expired { removed: 1, spared: 1 });
     assert!(driver.get("a").is_none() && driver.get("b").is_some());
     driver.now += 2_000;
@@ -87,15 +87,19 @@ fn an_expiry_of_another_term_or_of_an_earlier_life_removes_nothing() {
     driver.put("a", "eu", 1_000);
     driver.now += 1_100;
     let leases = driver.store.take_due(driver.now, 10);
-    let old = Expire { proposer_term: 2, leases: leases.clone() };
+    let old = Expire { proposer_term: 2, leases: leases.clone(), claim: None };
     assert_eq!(driver.apply(Operation::Expire(old)), Outcome::Expired { removed: 0, spared: 1 });
     driver.delete("a");
     driver.put("a", "eu", 1_000);
-    let late = Expire { proposer_term: 1, leases };
+    let late = Expire { proposer_term: 1, leases, claim: None };
     assert_eq!(driver.apply(Operation::Expire(late)), Outcome::Expired { removed: 0, spared: 1 });
     assert!(driver.get("a").is_some());
     let wild = ExpiredLease { slot: u32::MAX, ..ExpiredLease::default() };
-    let outcome = driver.apply(Operation::Expire(Expire { proposer_term: 1, leases: vec![wild] }));
+    let outcome = driver.apply(Operation::Expire(Expire {
+        proposer_term: 1,
+        leases: vec![wild],
+        claim: None,
+    }));
     assert_eq!(outcome, Outcome::Expired { removed: 0, spared: 1 });
 }
 

@@ -62,7 +62,7 @@ impl Driver {
         if leases.is_empty() {
             return 0;
         }
-        match self.apply(Operation::Expire(Expire { proposer_term: 1, leases })) {
+        match self.apply(Operation::Expire(Expire { proposer_term: 1, leases, claim: None })) {
             Outcome::Expired { removed, .. } => removed,
             other => panic!("{other:?}"),
         }

@@ -273,8 +273,11 @@ fn take(driver: &mut Driver, model: &mut Model, step: &Step) -> (Outcome, Outcom
             };
             let wanted = model.expire(&name, term, &lease);
             (
-                driver
-                    .apply(Operation::Expire(Expire { proposer_term: term, leases: vec![lease] })),
+                driver.apply(Operation::Expire(Expire {
+                    proposer_term: term,
+                    leases: vec![lease],
+                    claim: None,
+                })),
                 wanted,
             )
         }
@@ -478,5 +481,6 @@ proptest! {
             prop_assert_eq!(driver.store.slots.get(slot), copy.store.slots.get(slot));
         }
         prop_assert_eq!(driver.store.compacted_revision(), copy.store.compacted_revision());
+        prop_assert_eq!(driver.store.state_hash(), copy.store.state_hash());
     }
 }
