@@ -3,6 +3,7 @@
 use super::seed::Seed;
 use crate::error::StartError;
 use crate::limits;
+use crate::store::StoreLimits;
 use crate::system::Founder;
 use std::path::PathBuf;
 
@@ -37,6 +38,8 @@ pub struct EngineConfig {
     pub queue_limit: usize,
     /// Whether many leases of one region that fall due together are held as SUSPECT.
     pub mass_expiry_guard: bool,
+    /// How much of the past each partition keeps for those who watch.
+    pub store: StoreLimits,
 }
 
 impl Default for EngineConfig {
@@ -51,6 +54,7 @@ impl Default for EngineConfig {
             wal_segment_bytes: limits::WAL_SEGMENT_BYTES_DEFAULT,
             queue_limit: limits::INBOX_SUBMISSIONS_MAX,
             mass_expiry_guard: true,
+            store: StoreLimits::default(),
         }
     }
 }
