@@ -211,6 +211,10 @@ pub const SEEDS_MAX: usize = 16;
 pub const DAMAGED_KEPT_MAX: usize = 2;
 /// Pause after a connection that can't be accepted, in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 20;
+/// Time between two looks at whether the node is ready, for gRPC's health service, in milliseconds.
+pub const HEALTH_LOOK_MS: u64 = 250;
+/// Bytes of a `tracestate` that is passed on.
+pub const TRACE_STATE_BYTES_MAX: usize = 512;
 /// Connections that the health port serves at the same time.
 pub const HEALTH_CONNECTIONS_MAX: usize = 16;
 /// Time for a request to the health port, and for its answer, in milliseconds.

@@ -2,6 +2,7 @@
 
 use super::convert::heard;
 use super::{Done, Failure};
+use crate::access::traced;
 use crate::dial::{Way, dial_lazily};
 use crate::limits;
 use crate::node::Node;
@@ -71,7 +72,7 @@ pub async fn ask(node: &Node, node_id: u64, partition: u32, work: &Asked) -> Res
         work: Some(work.clone()),
     };
     let limit = Duration::from_millis(limits::PEER_ANSWER_MS_MAX);
-    match tokio::time::timeout(limit, client.ask(request)).await {
+    match tokio::time::timeout(limit, client.ask(traced(request))).await {
         Ok(Ok(response)) => match response.into_inner().answer.and_then(heard) {
             Some(Ok(done)) => Ok(done),
             Some(Err(refuse)) => Err(Failure::Refused(refuse)),
