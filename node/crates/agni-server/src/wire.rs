@@ -328,7 +328,9 @@ mod tests {
             (owned(candidate.instance.as_ref().expect("one")), candidate.score.unwrap_or_default())
         };
         let found: Vec<_> = wanted.candidates.iter().map(found).collect();
-        let parts = |(instance, score): &_| CandidateParts { instance, score: *score };
+        fn parts((instance, score): &(InstanceOwned, api::Score)) -> CandidateParts<'_> {
+            CandidateParts { instance, score: *score }
+        }
         let candidates: Vec<_> = found.iter().map(parts).collect();
         let framed =
             discover_response(&headers, &candidates, wanted.exclusions.clone(), wanted.matched);
