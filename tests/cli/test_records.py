@@ -11,6 +11,7 @@ import pytest
 import yaml
 from click.testing import Result
 
+from agniregistry.errors import OutcomeUnknownError
 from agniregistry.testing import FakeClock, FakeRegistry
 
 Run = Callable[..., Result]
@@ -182,6 +183,15 @@ def test_deregistering_twice_is_not_found_unless_told_otherwise(run: Run) -> Non
     assert run("deregister", "gateway", "a.example").stdout == "gateway/a.example deregistered\n"
     assert run("deregister", "gateway", "a.example").exit_code == 3
     assert run("deregister", "gateway", "a.example", "--ignore-missing").exit_code == 0
+
+
+def test_a_removal_whose_answer_was_lost_is_no_failure(
+    run: Run, registry: FakeRegistry[FakeClock]
+) -> None:
+    registry.fail_next(OutcomeUnknownError("the answer was lost"))
+    result = run("deregister", "gateway", "a.example")
+    assert result.exit_code == 0
+    assert "an answer was lost" in result.stderr
 
 
 def test_draining_is_shown(run: Run) -> None:

@@ -100,6 +100,7 @@ def test_the_current_state_comes_first_if_asked(registry: Any, make: Any, starte
         make.put(name)
     registry.deregister(make.key("b"))
     with started(include_current=True) as watch:
+        assert not watch.resume_token, "whoever resumed here would miss the state"
         items = until(watch, t.Synced)
         make.put("d")
         (live,) = take(watch, 1)
@@ -109,6 +110,18 @@ def test_the_current_state_comes_first_if_asked(registry: Any, make: Any, starte
     assert all(change.record is not None for change in current)
     assert live.live
     assert live.key.name == "d"
+
+
+def test_a_current_state_has_a_token_only_when_it_is_whole(make: Any, started: Any) -> None:
+    for number in range(3):
+        make.put(f"n{number}")
+    with started(include_current=True) as watch:
+        while not isinstance(next(watch), t.Synced):
+            assert not watch.resume_token
+        token = watch.resume_token
+    make.put("later")
+    with started(resume_token=token) as watch:
+        assert take(watch, 1)[0].key.name == "later"
 
 
 def test_an_empty_current_state_is_complete_too(started: Any) -> None:

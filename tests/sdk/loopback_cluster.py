@@ -59,7 +59,7 @@ class ClusterNode:
         self._command += ["--listen", self.address, "--name", f"n{number}", "--zone", zone]
         self._command += ["--peer-listen", f"127.0.0.1:{peers[number]}", "--seeds", seeds]
         self._command += ["--data-dir", str(folder / f"n{number}")]
-        self._command += ["--partitions", str(PARTITIONS)]
+        self._command += ["--partitions", str(PARTITIONS), "--access-log", "true"]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

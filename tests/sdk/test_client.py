@@ -6,8 +6,11 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import pytest
 
 from agniregistry import errors
@@ -55,6 +58,90 @@ def test_a_lost_answer_is_not_a_lost_write(fake: Any, client: Client, spec: t.Sp
     first = client.put(KEY, spec, incarnation=1, expected_revision=0)
     again = client.put(KEY, spec, incarnation=1, expected_revision=0)
     assert again.revision == first.revision
+
+
+@pytest.mark.parametrize("lost", [errors.OutcomeUnknownError, errors.DeadlineExceededError])
+def test_a_removal_whose_answer_was_lost_is_not_missing(
+    fake: Any, client: Client, lost: type[errors.AgniError]
+) -> None:
+    fake.fail_next(lost("the answer was lost"))
+    again = client.deregister(KEY)
+    assert (again.existed, again.maybe_removed) == (False, True)
+    fake.fail_next(lost("the answer was lost"))
+    removal = t.DeregisterOperation(KEY)
+    (one,) = client.batch([removal])
+    assert isinstance(one, t.Deregistered)
+    assert one.maybe_removed
+    fake.fail_next(errors.OverloadedError("busy"))
+    assert not client.deregister(KEY).maybe_removed, "an attempt that was refused has done nothing"
+
+
+async def test_async_a_removal_whose_answer_was_lost(fake: Any, address: str) -> None:
+    async with AsyncClient(address) as client:
+        fake.fail_next(errors.OutcomeUnknownError("the answer was lost"))
+        assert (await client.deregister(KEY)).maybe_removed
+        assert not (await client.deregister(KEY)).maybe_removed
+
+
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Recorder(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Notes the headers of every call."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, dict[str, str]]] = []
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """As gRPC wants it."""
+        method = details.method.rpartition("/")[2]
+        self.seen.append((method, dict(details.invocation_metadata)))
+        return continuation(details)
+
+    def traces(self, method: str) -> list[tuple[str | None, str | None]]:
+        """What the calls of a method said of their trace."""
+        headers = [each for name, each in self.seen if name == method]
+        return [(each.get("traceparent"), each.get("tracestate")) for each in headers]
+
+
+@pytest.fixture
+def recorder() -> Iterator[tuple[Recorder, str]]:
+    """A server that knows no method, and where it is."""
+    noted = Recorder()
+    server = grpc.server(ThreadPoolExecutor(2), interceptors=[noted])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield noted, f"127.0.0.1:{port}"
+    server.stop(0).wait()
+
+
+def test_each_call_says_which_trace_it_is_part_of(recorder: tuple[Recorder, str]) -> None:
+    noted, address = recorder
+    current = {"traceparent": PARENT, "tracestate": "vendor=some"}
+    with Client(address, metadata=[("team", "red")], trace=lambda: current) as client:
+        with pytest.raises(errors.UnimplementedError):
+            client.get(KEY)
+        current = {}
+        with pytest.raises(errors.UnimplementedError):
+            client.get(KEY)
+        current = {"traceparent": PARENT}
+        with pytest.raises(errors.UnimplementedError):
+            next(client.watch())
+    assert noted.traces("Get") == [(PARENT, "vendor=some"), (None, None)]
+    assert noted.traces("Watch") == [(PARENT, None)]
+    assert all(headers["team"] == "red" for _, headers in noted.seen)
+
+
+async def test_async_each_call_says_which_trace_it_is_part_of(
+    recorder: tuple[Recorder, str],
+) -> None:
+    noted, address = recorder
+    async with AsyncClient(address, trace=lambda: {"traceparent": PARENT}) as client:
+        with pytest.raises(errors.UnimplementedError):
+            await client.get(KEY)
+        with pytest.raises(errors.UnimplementedError):
+            await anext(client.watch())
+    assert noted.traces("Get") == noted.traces("Watch") == [(PARENT, None)]
 
 
 def test_silence_ends_at_the_deadline() -> None:

@@ -24,7 +24,7 @@ from agniregistry.client._async_channels import AsyncFlavour
 from agniregistry.client._async_registration import AsyncRegistration, AsyncRenewer
 from agniregistry.client._async_session import AsyncSession
 from agniregistry.client._async_watch import AsyncWatch, being_cancelled
-from agniregistry.client._base import ALL, DEFAULT_TTL_MS, ClientBase
+from agniregistry.client._base import ALL, DEFAULT_TTL_MS, ClientBase, Trace, after_lost_answer
 from agniregistry.client._channels import Channels, Link
 from agniregistry.client._endpoints import Endpoint
 from agniregistry.client._renewals import LoadSource, OnEvent, entry_for
@@ -59,8 +59,9 @@ class AsyncClient(ClientBase, AsyncDataCalls):
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         zone: str = "",
+        trace: Trace | None = None,
     ) -> None:
-        super().__init__(target, timeout, retry, metadata)
+        super().__init__(target, timeout, retry, metadata, trace)
         self._flavour = flavour = AsyncFlavour()
 
         def open_channels(where: Target) -> Channels[grpc.aio.Channel]:
@@ -265,6 +266,7 @@ class AsyncClient(ClientBase, AsyncDataCalls):
     async def _call(self, call: calls.Call[T], timeout_ms: int | None) -> T:
         self._check_open()
         attempts = Attempts(self.retry, self._timeout(timeout_ms))
+        headers = self._headers()
         tried: set[Endpoint[grpc.aio.Channel]] = set()
         while True:
             way = self._router.begin(call.where, call.key, tried)
@@ -272,8 +274,10 @@ class AsyncClient(ClientBase, AsyncDataCalls):
             try:
                 limit_s = self._router.timeout_s(way, attempts)
                 method = _method(way.link, call.path)
-                data = await method(call.request, timeout=limit_s, metadata=self._metadata)
+                data = await method(call.request, timeout=limit_s, metadata=headers)
                 answer = call.answer(data)
+                if attempts.answer_lost:
+                    answer = after_lost_answer(answer)
                 self._router.learn(way, getattr(answer, "header", None))
                 return answer
             except grpc.RpcError as failure:
@@ -306,7 +310,7 @@ class AsyncClient(ClientBase, AsyncDataCalls):
     def _open_stream(self, path: str, streams: Streams[grpc.aio.Channel], request: bytes) -> Any:
         way = streams.begin()
         stream = way.link.channel.unary_stream(path, None, None)
-        call: Any = stream(request, metadata=self._metadata)
+        call: Any = stream(request, metadata=self._headers())
         call.add_done_callback(lambda _: self._router.end_stream(way))
         return call
 

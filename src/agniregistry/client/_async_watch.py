@@ -13,7 +13,7 @@ import grpc
 
 from agniregistry import types as t
 from agniregistry.client._retry import Attempts, pause_ms
-from agniregistry.client._watch_core import WatchRequest, decode_message, items_of
+from agniregistry.client._watch_core import Course, WatchRequest, decode_message
 from agniregistry.config import RetryPolicy, Timeout
 from agniregistry.errors import AgniError, ConnectionFailedError
 
@@ -40,13 +40,16 @@ class AsyncWatch:
         self._on_close = on_close
         self._closed = asyncio.Event()
         self._stream: Any = None
-        self._token = request.resume_token
+        self._course = Course(request)
         self._items = self._run()
 
     @property
     def resume_token(self) -> bytes:
-        """Resumes right after everything that was yielded so far."""
-        return self._token
+        """Resumes right after everything that was yielded so far.
+
+        Empty until the current state is whole (`Synced`), if that was asked for.
+        """
+        return self._course.token
 
     def __aiter__(self) -> AsyncIterator[t.WatchItem]:
         return self
@@ -80,19 +83,18 @@ class AsyncWatch:
         await self.aclose()
 
     async def _run(self) -> AsyncIterator[t.WatchItem]:
-        started, failures = False, 0
+        course, failures = self._course, 0
         attempts = Attempts(self._retry, self._timeout)
-        progress = self._request.progress_interval_ms is not None
         while not self._closed.is_set():
             try:
-                self._stream = self._open(self._request.resumed(self._token).encode())
+                self._stream = self._open(course.next_request())
                 async for data in self._stream:
                     message = decode_message(data)
-                    items = items_of(message, first=not started, progress=progress)
-                    started, failures = True, 0
+                    items = course.items(message)
+                    failures = 0
                     for item in items[:-1]:
                         yield item
-                    self._token = message.resume_token or self._token
+                    course.passed(message)
                     for item in items[-1:]:
                         yield item
                 error: AgniError = ConnectionFailedError("the server ended the watch")
@@ -107,7 +109,7 @@ class AsyncWatch:
             if self._closed.is_set():
                 return
             failures += 1
-            pause = self._pause_s(error, failures, None if started else attempts)
+            pause = self._pause_s(error, failures, None if course.started else attempts)
             if pause is None:
                 await self.aclose()
                 raise error

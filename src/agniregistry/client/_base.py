@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import grpc
 
@@ -46,6 +48,20 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
+Trace = Callable[[], Mapping[str, str]]
+"""Answers the headers of the trace that a call is part of: `traceparent`, `tracestate`."""
+
+
+def after_lost_answer(answer: Any) -> Any:
+    """The answer to an attempt after one whose answer was lost: what it found gone may have been
+    removed by that one."""
+    if isinstance(answer, tuple):
+        return tuple(map(after_lost_answer, answer))
+    if isinstance(answer, t.Deregistered) and not answer.existed:
+        return replace(answer, maybe_removed=True)
+    return answer
+
+
 class ClientBase:
     """Options, written once for both clients."""
 
@@ -55,6 +71,7 @@ class ClientBase:
         timeout: Timeout | None,
         retry: RetryPolicy | None,
         metadata: Sequence[tuple[str, str]],
+        trace: Trace | None,
     ) -> None:
         self.target = target if isinstance(target, str) else ",".join(target)
         """Where the registry is, as it was given."""
@@ -63,6 +80,7 @@ class ClientBase:
         self.retry = retry or RetryPolicy()
         """When and how often calls are tried again."""
         self._metadata = tuple(metadata)
+        self._trace = trace
         self._closing = False
 
     def _timeout(self, timeout_ms: int | None) -> Timeout:
@@ -70,6 +88,12 @@ class ClientBase:
         if timeout_ms is None:
             return self.timeout
         return Timeout(total_ms=timeout_ms, attempt_ms=min(timeout_ms, self.timeout.attempt_ms))
+
+    def _headers(self) -> tuple[tuple[str, str], ...]:
+        """The metadata of a call that begins."""
+        if self._trace is None:
+            return self._metadata
+        return (*self._metadata, *self._trace().items())
 
     def _error(self, failure: grpc.RpcError) -> AgniError:
         """The typed error for what gRPC raised (grpc.Call and AioRpcError read alike)."""

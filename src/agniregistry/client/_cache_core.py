@@ -37,6 +37,8 @@ class CacheState:
         """Takes what the watch yielded."""
         self.heard = now
         match item:
+            case t.Started(resume_token=b""):
+                self._begin()
             case t.Change():
                 self._change(item)
             case t.Gap():
@@ -62,6 +64,12 @@ class CacheState:
         else:
             self.records.pop(change.key, None)
             self._partitions.pop(change.key, None)
+
+    def _begin(self) -> None:
+        """The state comes as a whole: what was sent of it before a break may be gone by now."""
+        self.records.clear()
+        self._partitions.clear()
+        self._begin_difference()
 
     def _begin_difference(self) -> None:
         self.synced = False

@@ -12,7 +12,16 @@ import time
 from collections.abc import Callable
 
 from agniregistry.config import RetryPolicy, Timeout
-from agniregistry.errors import AgniError
+from agniregistry.errors import (
+    AgniError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    InternalError,
+    OutcomeUnknownError,
+)
+
+ANSWER_LOST = (ConnectionFailedError, DeadlineExceededError, InternalError, OutcomeUnknownError)
+"""After these it isn't known whether a write took place."""
 
 
 def bound_ms(policy: RetryPolicy, failures: int) -> float:
@@ -49,6 +58,8 @@ class Attempts:
         self._chance = chance
         self._deadline = clock() + timeout.total_ms / 1000
         self.failures = 0
+        self.answer_lost = False
+        """Whether an attempt may have taken place whose answer never came."""
 
     def timeout_s(self, share: float = 1.0) -> float:
         """How long the next attempt may take, in seconds: at most this share of what is left."""
@@ -61,6 +72,7 @@ class Attempts:
         only when all have failed has an attempt. It gives up early where the pause would outlast
         the deadline: waiting for a certain failure helps nobody.
         """
+        self.answer_lost |= isinstance(error, ANSWER_LOST)
         if elsewhere and error.retryable and self._policy.max_attempts > 1:
             return 0.0 if self._clock() < self._deadline else None
         self.failures += 1

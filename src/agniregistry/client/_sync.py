@@ -20,7 +20,7 @@ from agniregistry import types as t
 from agniregistry.client import _backup_calls as backups
 from agniregistry.client import _calls as calls
 from agniregistry.client._backup import Backup
-from agniregistry.client._base import ALL, DEFAULT_TTL_MS, ClientBase
+from agniregistry.client._base import ALL, DEFAULT_TTL_MS, ClientBase, Trace, after_lost_answer
 from agniregistry.client._cache import Cache
 from agniregistry.client._channels import Channels, Link, SyncFlavour
 from agniregistry.client._endpoints import Endpoint
@@ -47,7 +47,8 @@ class Client(ClientBase, DataCalls):
     for itself in place of the client's `timeout.total_ms`. With `tls` the connection is
     encrypted, both sides prove themselves, and the files may be replaced at any time. Several
     targets are given in a sequence or with commas; `zone` is where the caller runs: stale reads
-    prefer replicas there.
+    prefer replicas there. `trace` is asked with each call for headers to send along, such as
+    `traceparent`; it must be quick and not raise.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class Client(ClientBase, DataCalls):
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         zone: str = "",
+        trace: Trace | None = None,
     ) -> None:
-        super().__init__(target, timeout, retry, metadata)
+        super().__init__(target, timeout, retry, metadata, trace)
         flavour = SyncFlavour()
 
         def open_channels(where: Target) -> Channels[grpc.Channel]:
@@ -270,6 +272,7 @@ class Client(ClientBase, DataCalls):
     def _call(self, call: calls.Call[T], timeout_ms: int | None) -> T:
         self._check_open()
         attempts = Attempts(self.retry, self._timeout(timeout_ms))
+        headers = self._headers()
         tried: set[Endpoint[grpc.Channel]] = set()
         while True:
             way = self._router.begin(call.where, call.key, tried)
@@ -277,8 +280,10 @@ class Client(ClientBase, DataCalls):
             try:
                 limit_s = self._router.timeout_s(way, attempts)
                 method = _method(way.link, call.path)
-                data = method(call.request, timeout=limit_s, metadata=self._metadata)
+                data = method(call.request, timeout=limit_s, metadata=headers)
                 answer = call.answer(data)
+                if attempts.answer_lost:
+                    answer = after_lost_answer(answer)
                 self._router.learn(way, getattr(answer, "header", None))
                 return answer
             except grpc.RpcError as failure:
@@ -299,7 +304,7 @@ class Client(ClientBase, DataCalls):
     def _open_stream(self, path: str, streams: Streams[grpc.Channel], request: bytes) -> Any:
         way = streams.begin()
         stream = way.link.channel.unary_stream(path, None, None)
-        call: Any = stream(request, metadata=self._metadata)
+        call: Any = stream(request, metadata=self._headers())
         if not call.add_callback(lambda: self._router.end_stream(way)):
             self._router.end_stream(way)  # It has ended already.
         return call

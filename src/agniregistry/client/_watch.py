@@ -19,7 +19,7 @@ import grpc
 
 from agniregistry import types as t
 from agniregistry.client._retry import Attempts, pause_ms
-from agniregistry.client._watch_core import WatchRequest, decode_message, items_of
+from agniregistry.client._watch_core import Course, WatchRequest, decode_message
 from agniregistry.config import RetryPolicy, Timeout
 from agniregistry.errors import AgniError, ConnectionFailedError
 
@@ -50,13 +50,16 @@ class Watch:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._stream: Any = None
-        self._token = request.resume_token
+        self._course = Course(request)
         self._items = self._run()
 
     @property
     def resume_token(self) -> bytes:
-        """Resumes right after everything that was yielded so far."""
-        return self._token
+        """Resumes right after everything that was yielded so far.
+
+        Empty until the current state is whole (`Synced`), if that was asked for.
+        """
+        return self._course.token
 
     def __iter__(self) -> Iterator[t.WatchItem]:
         return self
@@ -90,17 +93,16 @@ class Watch:
         self.close()
 
     def _run(self) -> Iterator[t.WatchItem]:
-        started, failures = False, 0
+        course, failures = self._course, 0
         attempts = Attempts(self._retry, self._timeout)
-        progress = self._request.progress_interval_ms is not None
         while not self._closed.is_set():
             try:
                 for data in self._connect():
                     message = decode_message(data)
-                    items = items_of(message, first=not started, progress=progress)
-                    started, failures = True, 0
+                    items = course.items(message)
+                    failures = 0
                     yield from items[:-1]
-                    self._token = message.resume_token or self._token
+                    course.passed(message)
                     yield from items[-1:]
                 error: AgniError = ConnectionFailedError("the server ended the watch")
             except grpc.RpcError as failure:
@@ -110,7 +112,7 @@ class Watch:
             if self._closed.is_set():
                 return
             failures += 1
-            pause = self._pause_s(error, failures, None if started else attempts)
+            pause = self._pause_s(error, failures, None if course.started else attempts)
             if pause is None:
                 self.close()
                 raise error
@@ -128,5 +130,5 @@ class Watch:
         with self._lock:
             if self._closed.is_set():
                 return ()
-            self._stream = self._open(self._request.resumed(self._token).encode())
+            self._stream = self._open(self._course.next_request())
             return self._stream

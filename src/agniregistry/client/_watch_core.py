@@ -98,22 +98,62 @@ def request_from_wire(data: bytes) -> WatchRequest:
     )
 
 
-def items_of(message: t.WatchMessage, *, first: bool, progress: bool) -> tuple[t.WatchItem, ...]:
-    """What a watch yields for a message.
+class Course:
+    """How far a watch has come, over all its streams: what it yields, and where it resumes.
 
-    `first` is False after a resumption, whose CREATED message is no news to the reader.
+    Until the current state that was asked for is whole, there is nothing to resume from: a stream
+    that breaks before that begins the state anew, and `Started` says so. A difference that breaks
+    is told anew from its beginning.
     """
-    token = message.resume_token
-    match message.phase:
-        case t.WatchPhase.CREATED:
-            return (t.Started(token),) if first else ()
-        case t.WatchPhase.PROGRESS:
-            return (t.Progress(token),) if progress else ()
-        case t.WatchPhase.GAP:
-            return (t.Gap(token), *message.changes)
-        case t.WatchPhase.SYNCED:
-            return (*message.changes, t.Synced(token))
-        case t.WatchPhase.SYNC if message.present_complete:
-            return (*message.changes, t.Present(message.present_partition, message.present))
-        case _:
-            return message.changes
+
+    def __init__(self, request: WatchRequest) -> None:
+        self.token = request.resume_token
+        """Resumes right after everything that was yielded."""
+        self.started = False
+        """Whether a stream has ever begun."""
+        self._request = request
+        self._whole = bool(request.resume_token) or not request.include_current
+        self._gap = False
+        self._resumed = False
+
+    def next_request(self) -> bytes:
+        """What the next stream is opened with."""
+        self._resumed = self.started
+        return self._request.resumed(self.token).encode()
+
+    def items(self, message: t.WatchMessage) -> tuple[t.WatchItem, ...]:
+        """What is yielded for a message. Once that is done but for the last, call `passed`."""
+        token = message.resume_token if self._whole else b""
+        changes = message.changes
+        match message.phase:
+            case t.WatchPhase.CREATED:
+                is_news = not (self.started and self._whole)
+                self.started = True
+                return (t.Started(token),) if is_news else ()
+            case t.WatchPhase.GAP:
+                self._gap = True
+                self._resumed = False
+                return (t.Gap(token), *changes)
+            case t.WatchPhase.SYNCED:
+                self._gap = False
+                return (*changes, t.Synced(message.resume_token))
+            case t.WatchPhase.SYNC if message.present_complete:
+                return (*changes, t.Present(message.present_partition, message.present))
+            case t.WatchPhase.SYNC:
+                return changes
+        items: tuple[t.WatchItem, ...] = changes
+        if message.phase is t.WatchPhase.PROGRESS:
+            items = (t.Progress(token),) if self._request.progress_interval_ms is not None else ()
+        if self._gap and self._resumed:
+            # This node still knows each change, so that no difference follows: what the broken one
+            # has left open is closed by the changes themselves.
+            self._gap = False
+            return (t.Gap(self.token), t.Synced(self.token), *items)
+        return items
+
+    def passed(self, message: t.WatchMessage) -> None:
+        """Moves the token on; what the message held has been yielded, or is about to be."""
+        if message.phase is t.WatchPhase.SYNCED:
+            self._whole = True
+        if self._whole and message.phase is not t.WatchPhase.SYNC:
+            self.token = message.resume_token or self.token

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _TOKEN = struct.Struct(">4s16sQ")
 _MAGIC = b"FAKE"
+_PAGE_RECORDS = 500
+"""Records in a message of the current state, at most; as a node has it."""
 
 
 def make_token(cluster: bytes, revision: int) -> bytes:
@@ -65,9 +67,10 @@ class Stream:
         self._cursor = store.revision
         if request.resume_token:
             self._cursor = read_token(request.resume_token, registry.cluster_bytes, store.revision)
-        self._say(t.WatchPhase.CREATED)
         if request.include_current and not request.resume_token:
             self._send_current()
+        else:
+            self._say(t.WatchPhase.CREATED)
         self._progress_at = registry.clock.now_ms() + self._interval_ms
 
     def cancel(self) -> None:
@@ -142,21 +145,24 @@ class Stream:
         return [i.record for i in instances if matches(i.record, self._filter)]
 
     def _send_current(self) -> None:
-        changes = tuple(_as_change(record) for record in self._matching())
-        if changes:
-            self._say(t.WatchPhase.SYNC, changes)
+        """Without a token until it is whole: resuming in the middle would leave out the rest."""
+        self._ready.append(t.WatchMessage(phase=t.WatchPhase.CREATED))
+        records = self._matching()
+        for start in range(0, len(records), _PAGE_RECORDS):
+            changes = tuple(_as_change(record) for record in records[start : start + _PAGE_RECORDS])
+            self._ready.append(t.WatchMessage(phase=t.WatchPhase.SYNC, changes=changes))
         self._say(t.WatchPhase.SYNCED)
 
     def _send_difference(self) -> None:
         after = self._cursor
-        self._cursor = self._store.revision
         self._say(t.WatchPhase.GAP)
+        # Until the difference is whole, a token must lead back to its beginning.
+        self._cursor = self._store.revision
         records = self._matching()
         self._ready.append(
             t.WatchMessage(
                 phase=t.WatchPhase.SYNC,
                 changes=tuple(_as_change(r) for r in records if r.revision > after),
-                resume_token=self._token(),
                 present=tuple(r.key for r in records if r.revision <= after),
                 present_complete=True,
             )

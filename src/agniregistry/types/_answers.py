@@ -68,6 +68,8 @@ class Deregistered:
     """The revision of the removal or of the draining; 0 when there was nothing to remove."""
     header: Header = Header()
     """Where and at which revision."""
+    maybe_removed: bool = False
+    """An earlier attempt whose answer was lost may have removed what did not exist now."""
 
 
 @dataclass(frozen=True, slots=True)

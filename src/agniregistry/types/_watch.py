@@ -31,7 +31,7 @@ class WatchPhase(StrEnum):
     """What a message of a watch means."""
 
     CREATED = "created"
-    """The watch exists; carries its first token and no event."""
+    """The watch exists; carries its first token, unless the current state follows, and no event."""
     LIVE = "live"
     """Changes as they happen."""
     PROGRESS = "progress"
@@ -68,15 +68,23 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The watch exists: every later change will be seen. Sent once, first."""
+    """The watch exists: every later change will be seen. Sent once, first.
+
+    With `include_current` it has no token, and comes again whenever the state begins anew because
+    the watch broke before `Synced`: forget what was sent before.
+    """
 
     resume_token: bytes = b""
-    """Resumes right here."""
+    """Resumes right here; empty with `include_current`, whose first token is that of `Synced`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Changes were skipped; the newest state of whatever changed follows, up to `Synced`."""
+    """Changes were skipped; the newest state of whatever changed follows, up to `Synced`.
+
+    Another one before `Synced` begins the difference anew: what was said to be `Present` counts no
+    longer.
+    """
 
     resume_token: bytes = b""
     """Resumes right here."""
@@ -125,7 +133,7 @@ class WatchMessage:
     changes: tuple[Change, ...] = ()
     """The changes."""
     resume_token: bytes = b""
-    """Resumes right after this message, on any node."""
+    """Resumes right after this message, on any node; empty while a state or difference is sent."""
     present: tuple[Key, ...] = ()
     """See `Present`."""
     present_complete: bool = False

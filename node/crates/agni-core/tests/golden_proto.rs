@@ -59,6 +59,31 @@ fn what_python_wrote_is_read() {
 
     let request: api::RenewRequest = round_trip("renew_packed");
     assert_eq!(request.lease_ids, [1, (1 << 53) + 1, u64::MAX, 0]);
+
+    let request: api::BatchRequest = round_trip("batch");
+    let writes: Vec<_> = request.operations.into_iter().filter_map(|each| each.operation).collect();
+    use api::write_operation::Operation::{Deregister, Register, Update};
+    let [Register(register), Update(_), Deregister(deregister)] = &writes[..] else {
+        panic!("{writes:?}");
+    };
+    assert_eq!(register.ttl_ms, 10_000);
+    assert_eq!((deregister.drain_ms, deregister.expected_revision), (60_000, Some(0)));
+}
+
+/// Answers that agni-server writes by hand: its own tests hold them equal to these.
+#[test]
+fn answers_are_read_as_python_wrote_them() {
+    let list: api::ListResponse = round_trip("list");
+    assert_eq!(list.headers[1].age_ms, 5_000);
+    assert_eq!(list.instances[0].lease_remaining_ms, Some(-1));
+    assert_eq!(list.instances[1].lease_remaining_ms, None);
+    let discover: api::DiscoverResponse = round_trip("discover");
+    assert_eq!(discover.candidates[0].score.map(|score| score.freshness), Some(0.125));
+    assert_eq!(discover.matched, 1 << 32);
+    let live: api::WatchResponse = round_trip("watch_live");
+    assert_eq!(live.events[2].r#type(), api::EventType::Expired);
+    let sync: api::WatchResponse = round_trip("watch_present");
+    assert!(sync.present_complete && sync.resume_token.is_empty());
 }
 
 #[test]

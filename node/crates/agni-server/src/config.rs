@@ -44,6 +44,8 @@ pub struct ServerConfig {
     /// Time for a connection's first bytes, for HTTP/1 headers and for a request's message,
     /// in milliseconds.
     pub header_timeout_ms: u64,
+    /// Time that an HTTP/1 connection may rest between two requests, in milliseconds.
+    pub idle_timeout_ms: u64,
     /// Time between two HTTP/2 pings to a client, in milliseconds.
     pub ping_interval_ms: u64,
     /// Time in which a client must answer a ping, in milliseconds.
@@ -72,6 +74,7 @@ impl Default for ServerConfig {
             max_arriving_bytes: limits::ARRIVING_BYTES_MAX,
             max_watches: limits::WATCHES_DEFAULT,
             header_timeout_ms: limits::HEADER_TIMEOUT_MS_DEFAULT,
+            idle_timeout_ms: limits::IDLE_TIMEOUT_MS,
             ping_interval_ms: limits::PING_INTERVAL_MS,
             ping_timeout_ms: limits::PING_TIMEOUT_MS,
         }
@@ -94,6 +97,7 @@ impl ServerConfig {
             ("max_concurrent_streams", self.max_concurrent_streams as usize),
             ("max_watches", self.max_watches),
             ("header_timeout_ms", self.header_timeout_ms as usize),
+            ("idle_timeout_ms", self.idle_timeout_ms as usize),
             ("ping_interval_ms", self.ping_interval_ms as usize),
             ("ping_timeout_ms", self.ping_timeout_ms as usize),
         ];

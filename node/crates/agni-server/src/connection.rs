@@ -1,5 +1,6 @@
 //! One connection: which protocol it speaks, and its life until its end.
 
+use crate::heads::Heads;
 use crate::io::{Connection, Corked};
 use crate::limits;
 use crate::node::{Node, Phase};
@@ -8,8 +9,9 @@ use crate::tls::{Identity, Port};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -77,9 +79,19 @@ async fn serve_to<S: AsyncRead + AsyncWrite + Unpin>(
             drive(&node, connection, valid_for, |c| c.graceful_shutdown()).await;
         }
         false => {
+            let heads = Heads::begun();
+            let service = service_fn(|request| {
+                heads.request();
+                let answered = service.call(request);
+                async { Ok::<_, Infallible>(answered.await?.map(|body| heads.answer(body))) }
+            });
+            let io = io.telling(heads.clone());
             let connection = http1_builder(&node).serve_connection(io, service);
             let connection = corked.around(connection);
-            drive(&node, connection, valid_for, |c| c.graceful_shutdown()).await;
+            tokio::select! {
+                () = drive(&node, connection, valid_for, |c| c.graceful_shutdown()) => {}
+                () = heads.overdue(limit) => {}
+            }
         }
     }
 }
@@ -153,7 +165,8 @@ fn http1_builder(node: &Node) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(node.config.header_timeout_ms))
+        // From the end of the request before: `heads` sees to it that a head ends sooner.
+        .header_read_timeout(Duration::from_millis(node.config.idle_timeout_ms))
         .max_headers(limits::HEADERS_MAX)
         .max_buf_size(limits::HTTP1_BUFFER_BYTES);
     builder

@@ -6,6 +6,7 @@
 //! stored record may be copied, and from here the kernel takes it. Larger writes go straight from
 //! where they lie.
 
+use crate::heads::Heads;
 use crate::limits;
 use bytes::{Buf, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -29,6 +30,7 @@ type Shared<S> = Arc<parking_lot::Mutex<State<S>>>;
 pub struct Connection<S> {
     first: BytesMut,
     state: Shared<S>,
+    heads: Option<Heads>,
 }
 
 /// The end that sends what has gathered.
@@ -39,7 +41,13 @@ impl<S> Connection<S> {
     pub fn new(stream: S, first: Vec<u8>) -> (Connection<S>, Cork<S>) {
         let state = Arc::new(parking_lot::Mutex::new(State::new(stream)));
         let first = BytesMut::from(&first[..]);
-        (Connection { first, state: state.clone() }, Cork(state))
+        (Connection { first, state: state.clone(), heads: None }, Cork(state))
+    }
+
+    /// Tells when bytes come.
+    pub fn telling(mut self, heads: Heads) -> Connection<S> {
+        self.heads = Some(heads);
+        self
     }
 }
 
@@ -113,6 +121,11 @@ impl<S: AsyncRead + Unpin> Read for Connection<S> {
         };
         // SAFETY: as above.
         unsafe { buffer.advance(filled) };
+        if filled > 0
+            && let Some(heads) = &self.heads
+        {
+            heads.read();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -24,6 +24,7 @@ pub mod config;
 pub mod connection;
 mod dial;
 pub mod grpc;
+mod heads;
 mod health;
 mod hints;
 pub mod http;

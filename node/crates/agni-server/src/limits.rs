@@ -28,6 +28,9 @@ pub const HEADER_BYTES_MAX: u32 = 16 << 10;
 pub const HEADERS_MAX: usize = 64;
 /// Time for the first bytes, for headers, for a request's message, in milliseconds.
 pub const HEADER_TIMEOUT_MS_DEFAULT: u64 = 5_000;
+/// Time that an HTTP/1 connection may rest between two requests, in milliseconds: longer than what
+/// load balancers and HTTP libraries keep theirs for, so that they don't send into one that closes.
+pub const IDLE_TIMEOUT_MS: u64 = 75_000;
 /// Time between two HTTP/2 pings to a client, in milliseconds, whether it has requests open or not.
 pub const PING_INTERVAL_MS: u64 = 20_000;
 /// Time in which a client must answer a ping before its connection ends, in milliseconds.
@@ -213,6 +216,10 @@ pub const SEEDS_MAX: usize = 16;
 pub const DAMAGED_KEPT_MAX: usize = 2;
 /// Pause after a connection that can't be accepted, in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 20;
+/// Time between two looks at whether the node is ready, for gRPC's health service, in milliseconds.
+pub const HEALTH_LOOK_MS: u64 = 250;
+/// Bytes of a `tracestate` that is passed on.
+pub const TRACE_STATE_BYTES_MAX: usize = 512;
 /// Connections that the health port serves at the same time.
 pub const HEALTH_CONNECTIONS_MAX: usize = 16;
 /// Time for a request to the health port, and for its answer, in milliseconds.

@@ -28,7 +28,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (
         "agni_rpc_seconds",
         Kind::Histogram,
-        "Time of a unary call from its message to its answer, by method; HTTP and gRPC alike.",
+        "Time to a call's answer, or until a stream is open, by method; HTTP and gRPC alike.",
     ),
     ("agni_rpc_total", Kind::Counter, "Calls that ended, by method and gRPC status code."),
     ("agni_queue_seconds", Kind::Histogram, "Time that a submission waited for the driver."),

@@ -27,6 +27,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 /// Time between two looks at the connections that a drain waits for.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
@@ -374,20 +376,37 @@ impl Part {
     }
 }
 
+/// Has gRPC's health service say what /readyz says.
+async fn report(reporter: &HealthReporter, ready: bool) {
+    let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+    for service in ["", REGISTRY_SERVICE, CLUSTER_SERVICE] {
+        reporter.set_service_status(service, status).await;
+    }
+}
+
+/// The same from then on, until the node drains. Whoever watches the health hears changes alone.
+async fn follow_readiness(node: Arc<Node>, reporter: HealthReporter, mut told: bool) {
+    let mut interval = tokio::time::interval(Duration::from_millis(limits::HEALTH_LOOK_MS));
+    let mut life = node.follow();
+    while node.phase() == Phase::Serving {
+        tokio::select! {
+            _ = interval.tick() => {}
+            _ = life.wait_for(|phase| *phase != Phase::Serving) => {}
+        }
+        let ready = node.ready();
+        if ready != told {
+            report(&reporter, ready).await;
+            told = ready;
+        }
+    }
+}
+
 /// gRPC health and reflection.
 async fn standard(node: &Arc<Node>) -> axum::Router {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let serving = tonic_health::ServingStatus::Serving;
-    for service in ["", REGISTRY_SERVICE, CLUSTER_SERVICE] {
-        reporter.set_service_status(service, serving).await;
-    }
-    let mut life = node.follow();
-    tokio::spawn(async move {
-        let _ = life.wait_for(|phase| *phase != Phase::Serving).await;
-        for service in ["", REGISTRY_SERVICE, CLUSTER_SERVICE] {
-            reporter.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
-        }
-    });
+    let ready = node.ready();
+    report(&reporter, ready).await;
+    tokio::spawn(follow_readiness(node.clone(), reporter, ready));
     let mut routes = tonic::service::Routes::new(health);
     let descriptors = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
     for build in [true, false] {

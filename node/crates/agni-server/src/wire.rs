@@ -274,3 +274,66 @@ pub fn message(message: &impl Message) -> Bytes {
         message.encode_raw(b);
     })
 }
+
+/// A message of tests/golden/proto, which the Python tests hold equal to what Python writes.
+#[cfg(test)]
+pub fn golden<M: Message + Default>(name: &str) -> M {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/golden/proto");
+    let bytes = std::fs::read(format!("{folder}/{name}.bin")).expect("a golden message");
+    M::decode(&bytes[..]).expect("a whole message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts_of(header: &api::ResponseHeader) -> HeaderParts<'_> {
+        let age_ms = header.age_ms as u64;
+        let point = ReadPoint { revision: header.revision, term: header.term, age_ms };
+        HeaderParts { cluster_id: &header.cluster_id, partition: header.partition, point }
+    }
+
+    fn owned(instance: &api::Instance) -> InstanceOwned {
+        let record = instance.record.as_ref().expect("a record");
+        InstanceOwned {
+            record: record.encode_to_vec().into(),
+            status: instance.status(),
+            lease_remaining_ms: instance.lease_remaining_ms,
+            load: instance.load.map(|load| (load.free.unwrap_or_default(), load.age_ms)),
+        }
+    }
+
+    /// What a client reads of a framed answer.
+    fn read<M: Message + Default>(framed: Segments) -> M {
+        let bytes = framed.parts.concat();
+        assert_eq!(bytes.len(), framed.len);
+        M::decode(&bytes[GRPC_PREFIX_BYTES..]).expect("a whole message")
+    }
+
+    #[test]
+    fn a_list_written_by_hand_is_the_golden_one() {
+        let wanted: api::ListResponse = golden("list");
+        let headers: Vec<_> = wanted.headers.iter().map(parts_of).collect();
+        let instances: Vec<_> = wanted.instances.iter().map(owned).collect();
+        let token = &wanted.resume_token;
+        let framed = list_response(&headers, &instances, &wanted.next_page_token, token);
+        assert_eq!(read::<api::ListResponse>(framed), wanted);
+    }
+
+    #[test]
+    fn what_was_found_written_by_hand_is_the_golden_one() {
+        let wanted: api::DiscoverResponse = golden("discover");
+        let headers: Vec<_> = wanted.headers.iter().map(parts_of).collect();
+        let found = |candidate: &api::Candidate| {
+            (owned(candidate.instance.as_ref().expect("one")), candidate.score.unwrap_or_default())
+        };
+        let found: Vec<_> = wanted.candidates.iter().map(found).collect();
+        fn parts((instance, score): &(InstanceOwned, api::Score)) -> CandidateParts<'_> {
+            CandidateParts { instance, score: *score }
+        }
+        let candidates: Vec<_> = found.iter().map(parts).collect();
+        let framed =
+            discover_response(&headers, &candidates, wanted.exclusions.clone(), wanted.matched);
+        assert_eq!(read::<api::DiscoverResponse>(framed), wanted);
+    }
+}

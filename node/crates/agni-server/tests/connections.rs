@@ -123,7 +123,7 @@ fn a_watch_ends_with_its_silent_client() {
 
 #[test]
 fn an_http1_connection_without_a_request_is_closed() {
-    let running = start_with(|config| config.header_timeout_ms = 300);
+    let running = start_with(|config| config.idle_timeout_ms = 300);
     let mut stream = TcpStream::connect(running.server.local_address()).expect("connect");
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").expect("write");
@@ -131,6 +131,25 @@ fn an_http1_connection_without_a_request_is_closed() {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("a clean end");
     assert!(answer.starts_with(b"HTTP/1.1 200"));
+    assert!(started.elapsed() < PATIENCE / 2, "it took {:?}", started.elapsed());
+}
+
+#[test]
+fn an_http1_connection_may_rest_longer_than_a_head_may_take() {
+    let running = start_with(|config| config.header_timeout_ms = 300);
+    let mut stream = TcpStream::connect(running.server.local_address()).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let mut buffer = [0; 4096];
+    for _ in 0..2 {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").expect("write");
+        let read = stream.read(&mut buffer).expect("an answer");
+        assert!(buffer[..read].starts_with(b"HTTP/1.1 200"));
+        std::thread::sleep(Duration::from_millis(900));
+    }
+    // A head that has begun has to come to its end.
+    let started = Instant::now();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\n").expect("write");
+    while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
     assert!(started.elapsed() < PATIENCE / 2, "it took {:?}", started.elapsed());
 }
 

@@ -5,7 +5,8 @@ mod support;
 
 use agni_core::proto::api::{self, EventType, WatchPhase};
 use agni_server::services::registry_service_client::RegistryServiceClient;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 use support::{Running, key, register, start, start_with};
 use tonic::transport::Channel;
@@ -130,13 +131,15 @@ async fn the_current_state_comes_first_if_it_is_asked_for() {
         writer.register(register(&format!("g{i}"), "eu")).await.expect("register");
     }
     let request = api::WatchRequest { include_current: true, ..Default::default() };
-    let mut watch = open(&mut reader, request).await;
+    let mut watch = reader.watch(request).await.expect("watch").into_inner();
     let mut names = Vec::new();
     loop {
         let message = next(&mut watch).await;
         names.extend(message.events.iter().map(name_of));
+        let is_whole = message.phase() == WatchPhase::Synced;
+        assert_eq!(message.resume_token.is_empty(), !is_whole, "a token leaves out the rest");
         match message.phase() {
-            WatchPhase::Sync => assert!(message.resume_token.is_empty()),
+            WatchPhase::Created | WatchPhase::Sync => {}
             WatchPhase::Synced => break,
             other => panic!("{other:?} in the current state"),
         }
@@ -294,4 +297,154 @@ async fn a_reader_that_stops_reading_holds_nobody_up() {
         }
     }
     assert!(gap, "8 MB can't all have been under way");
+}
+
+/// A copy of what matches, kept by the rules that docs/api.md gives.
+#[derive(Default)]
+struct Copy {
+    token: bytes::Bytes,
+    records: BTreeMap<String, u32>,
+    seen: BTreeSet<String>,
+    complete: BTreeSet<u32>,
+    gaps: usize,
+}
+
+impl Copy {
+    fn take(&mut self, message: api::WatchResponse) -> WatchPhase {
+        let phase = message.phase();
+        if phase == WatchPhase::Gap {
+            self.gaps += 1;
+            self.seen.clear();
+            self.complete.clear();
+        }
+        for event in &message.events {
+            self.seen.insert(name_of(event));
+            match event.r#type() {
+                EventType::Put => self.records.insert(name_of(event), event.partition),
+                _ => self.records.remove(&name_of(event)),
+            };
+        }
+        self.seen.extend(message.present.iter().map(|key| key.name.clone()));
+        if message.present_complete {
+            self.complete.insert(message.present_partition);
+        }
+        if phase == WatchPhase::Synced {
+            let (seen, complete) = (&self.seen, &self.complete);
+            self.records.retain(|name, part| !complete.contains(part) || seen.contains(name));
+        }
+        if !message.resume_token.is_empty() {
+            self.token = message.resume_token;
+        }
+        phase
+    }
+
+    async fn until(&mut self, watch: &mut Watch, enough: impl Fn(&Copy, WatchPhase) -> bool) {
+        loop {
+            let phase = self.take(next(watch).await);
+            if enough(self, phase) {
+                return;
+            }
+        }
+    }
+}
+
+/// A server that forgets removals and single changes at once.
+fn forgetful(partitions: u32) -> Running {
+    start_with(|config| {
+        config.engine.partitions = partitions;
+        let store = &mut config.engine.store;
+        (store.events_max, store.tombstones_max) = (8, 2);
+    })
+}
+
+/// Registers, or removes, those with these numbers.
+async fn write_all(client: &mut Client, numbers: Range<usize>, payload: Option<Vec<u8>>) {
+    use api::write_operation::Operation::{Deregister, Register};
+    for number in numbers.clone().step_by(100) {
+        let part = number..numbers.end.min(number + 100);
+        let operations = part.map(|number| {
+            let name = format!("g{number}");
+            let operation = Some(match payload.clone() {
+                Some(payload) => {
+                    let mut request = register(&name, "eu");
+                    // The newest content wins by its incarnation.
+                    request.incarnation = payload.len() as u64 + 1;
+                    request.spec.as_mut().expect("spec").payload = payload.into();
+                    Register(request)
+                }
+                None => Deregister(api::DeregisterRequest {
+                    key: Some(key(&name)),
+                    ..Default::default()
+                }),
+            });
+            api::WriteOperation { operation }
+        });
+        let request = api::BatchRequest { operations: operations.collect() };
+        client.batch(request).await.expect("batch");
+    }
+}
+
+async fn names_listed(client: &mut Client) -> BTreeSet<String> {
+    let (mut names, mut page_token) = (BTreeSet::new(), String::new());
+    loop {
+        let request = api::ListRequest { page_size: 1_000, page_token, ..Default::default() };
+        let page = client.list(request).await.expect("list").into_inner();
+        let records = page.instances.into_iter().filter_map(|instance| instance.record);
+        names.extend(records.filter_map(|record| record.key).map(|key| key.name));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return names;
+        }
+    }
+}
+
+/// A copy of so many records, of which the server has removed the first 80 since, and changed all
+/// but the last 40.
+async fn outdated(running: &Running, records: usize) -> Copy {
+    let (mut writer, mut reader) = clients(running).await;
+    write_all(&mut writer, 0..records, Some(Vec::new())).await;
+    let request = api::WatchRequest { include_current: true, ..Default::default() };
+    let mut watch = open(&mut reader, request).await;
+    let mut copy = Copy::default();
+    copy.until(&mut watch, |_, phase| phase == WatchPhase::Synced).await;
+    assert_eq!(copy.records.len(), records);
+    drop(watch);
+    write_all(&mut writer, 0..80, None).await;
+    write_all(&mut writer, 80..records - 40, Some(vec![7; 8 << 10])).await;
+    copy
+}
+
+#[tokio::test]
+async fn a_difference_that_breaks_in_the_middle_begins_again_as_a_whole() {
+    let running = forgetful(4);
+    let mut copy = outdated(&running, 160).await;
+    let mut client = running.client().await;
+    for complete in [1, 2, 3, 4] {
+        let request = api::WatchRequest { resume_token: copy.token.clone(), ..Default::default() };
+        let mut watch = open(&mut client, request).await;
+        copy.until(&mut watch, |copy, _| copy.complete.len() == complete).await;
+    }
+    let request = api::WatchRequest { resume_token: copy.token.clone(), ..Default::default() };
+    let mut watch = open(&mut client, request).await;
+    copy.until(&mut watch, |_, phase| phase == WatchPhase::Synced).await;
+    let names: BTreeSet<String> = copy.records.keys().cloned().collect();
+    assert_eq!(names, names_listed(&mut client).await);
+    assert_eq!(copy.gaps, 5);
+}
+
+#[tokio::test]
+async fn a_difference_whose_state_was_lost_begins_again_as_a_whole() {
+    let running = forgetful(2);
+    // A partition takes more than a page, and the first one more than the connection holds.
+    let mut copy = outdated(&running, 1_400).await;
+    let (mut writer, mut reader) = clients(&running).await;
+    let request = api::WatchRequest { resume_token: copy.token.clone(), ..Default::default() };
+    let mut watch = open(&mut reader, request).await;
+    copy.until(&mut watch, |copy, _| !copy.complete.is_empty()).await;
+    // What was shown is removed, so that it is neither shown nor present in the pages to come.
+    write_all(&mut writer, 80..200, None).await;
+    copy.until(&mut watch, |_, phase| phase == WatchPhase::Synced).await;
+    assert_eq!(copy.gaps, 2);
+    let names: BTreeSet<String> = copy.records.keys().cloned().collect();
+    assert_eq!(names, names_listed(&mut writer).await);
 }

@@ -67,7 +67,7 @@ class _WatchPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WatchPhase
     WATCH_PHASE_UNSPECIFIED: _WatchPhase.ValueType  # 0
     """Not given."""
     WATCH_PHASE_CREATED: _WatchPhase.ValueType  # 1
-    """The watch exists; carries its first token and no event."""
+    """The watch exists; carries no event, and its first token, unless the current state follows."""
     WATCH_PHASE_LIVE: _WatchPhase.ValueType  # 2
     """Changes as they happen."""
     WATCH_PHASE_PROGRESS: _WatchPhase.ValueType  # 3
@@ -87,7 +87,7 @@ class WatchPhase(_WatchPhase, metaclass=_WatchPhaseEnumTypeWrapper):
 WATCH_PHASE_UNSPECIFIED: WatchPhase.ValueType  # 0
 """Not given."""
 WATCH_PHASE_CREATED: WatchPhase.ValueType  # 1
-"""The watch exists; carries its first token and no event."""
+"""The watch exists; carries no event, and its first token, unless the current state follows."""
 WATCH_PHASE_LIVE: WatchPhase.ValueType  # 2
 """Changes as they happen."""
 WATCH_PHASE_PROGRESS: WatchPhase.ValueType  # 3
@@ -840,7 +840,9 @@ class WatchRequest(_message.Message):
     resume_token: _builtins.bytes
     """Go on after this token; empty means "from now"."""
     include_current: _builtins.bool
-    """Without a token: first send everything that matches now."""
+    """Without a token: first send everything that matches now. Until SYNCED there is no token, and a
+    watch that breaks begins anew.
+    """
     include_previous: _builtins.bool
     """Send the records as they were before each change, too."""
     progress_interval_ms: _builtins.int
@@ -936,7 +938,7 @@ class WatchResponse(_message.Message):
     phase: Global___WatchPhase.ValueType
     """What this message means."""
     resume_token: _builtins.bytes
-    """To go on from here, on any node."""
+    """To go on from here, on any node. Empty while a difference or the current state is being sent."""
     present_complete: _builtins.bool
     """With SYNC: whether `present` is in use for `present_partition`."""
     present_partition: _builtins.int

@@ -379,7 +379,9 @@ def deregister_command(
             told.append(
                 {"key": data.key_data(key), "existed": answer.existed, "revision": answer.revision}
             )
-            if not answer.existed:
+            if answer.maybe_removed:
+                note(f"{render.short(key)} is gone; an answer was lost, so it may have been before")
+            elif not answer.existed:
                 missing.append(render.short(key))
             elif current().output == "name":
                 say(render.short(key))

@@ -3,6 +3,7 @@
 use super::seed::Seed;
 use crate::error::StartError;
 use crate::limits;
+use crate::store::StoreLimits;
 use crate::system::Founder;
 use std::path::PathBuf;
 
@@ -42,6 +43,8 @@ pub struct EngineConfig {
     pub mass_expiry_guard: bool,
     /// Time between two comparisons of the replicas' states, in milliseconds; 0 for none.
     pub state_check_ms: u64,
+    /// How much of the past each partition keeps for those who watch.
+    pub store: StoreLimits,
 }
 
 impl Default for EngineConfig {
@@ -58,6 +61,7 @@ impl Default for EngineConfig {
             lease_reads: true,
             mass_expiry_guard: true,
             state_check_ms: limits::STATE_CHECK_MS_DEFAULT,
+            store: StoreLimits::default(),
         }
     }
 }

@@ -39,6 +39,7 @@ pub fn spawn(
         dir: config.data_dir.join("snapshots"),
         node_id: shared.node_id,
         leases: LeaseSettings { guard: config.mass_expiry_guard, ..LeaseSettings::default() },
+        store: config.store.clone(),
     };
     let snapshots = shared.snapshots.clone();
     let snapshot_thread = spawn_snapshots(settings, shared.clone())?;

@@ -14,7 +14,6 @@ use crate::raft::log_tail::TailLimits;
 use crate::raft::recovery::{GroupRecovery, RecoveredGroup, RecoverySettings};
 use crate::raft::restart::{NodeRecovery, group_numbers};
 use crate::snapshot::{self, SnapshotError, SnapshotItem, SnapshotMeta};
-use crate::store::StoreLimits;
 use crate::wal::{self, Identity, RecoverError, Recovered, WalWriter};
 use std::path::Path;
 use std::sync::Arc;
@@ -43,7 +42,7 @@ pub fn open(config: &EngineConfig, clock: &Arc<dyn Clock>) -> Result<Opened, Sta
         leases: LeaseSettings { guard: config.mass_expiry_guard, ..LeaseSettings::default() },
         now_ms: clock.boot_us() / 1000,
         founding: seed.is_founding.then(|| Arc::new(seed.state.clone())),
-        store: StoreLimits::default(),
+        store: config.store.clone(),
         tail: TailLimits::default(),
     };
     let (recoveries, kept) = restore_snapshots(config, &meta, &settings)?;

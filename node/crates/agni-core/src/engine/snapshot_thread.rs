@@ -106,6 +106,8 @@ pub struct SnapshotSettings {
     pub node_id: u64,
     /// How leases expire.
     pub leases: LeaseSettings,
+    /// What a store keeps besides its records.
+    pub store: StoreLimits,
 }
 
 /// Starts the thread.
@@ -181,7 +183,7 @@ impl SnapshotThread {
             leases: self.settings.leases.clone(),
             now_ms: self.shared.clock.boot_us() / 1000,
             founding: None,
-            store: StoreLimits::default(),
+            store: self.settings.store.clone(),
             tail: TailLimits::default(),
         };
         let path = self.settings.dir.join(&file);

@@ -1,6 +1,6 @@
 //! Which call is meant, and everything that all calls share: content type, deadline, trace.
 
-use crate::access::{note, trace_of};
+use crate::access::{Trace, note, within};
 use crate::body::Body;
 use crate::call::Call;
 use crate::grpc::frame::Messages;
@@ -57,16 +57,16 @@ pub async fn serve(node: Arc<Node>, call: Call, request: Request<Incoming>) -> R
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return response;
     }
-    let trace = trace_of(request.headers());
-    let outcome = dispatch(&node, call, request).await;
+    let trace = Trace::of(request.headers());
+    let outcome = within(trace.clone(), dispatch(&node, call, request)).await;
     let code = outcome.as_ref().map_or_else(|error| error.code, |_| Code::Ok);
-    note(&node, call, code, started, trace.as_ref().map(|(_, id)| id.as_str()));
+    note(&node, call, code, started, trace.as_deref());
     let mut response = outcome.unwrap_or_else(|error| match &trace {
-        Some((_, id)) => error.with("trace_id", id.as_str()).response(),
+        Some(trace) => error.with("trace_id", trace.id.as_str()).response(),
         None => error.response(),
     });
-    if let Some((parent, _)) = &trace {
-        response.headers_mut().insert("traceparent", parent.clone());
+    if let Some(trace) = &trace {
+        trace.answer(response.headers_mut());
     }
     response
 }

@@ -1,6 +1,6 @@
 //! HTTP/JSON: a request is read, carried out and answered.
 
-use crate::access::{note, trace_of};
+use crate::access::{Trace, note, within};
 use crate::body::Body;
 use crate::call::Call;
 use crate::http::parse::{self, BatchBody, RenewBody, SnapshotBody, WriteBody};
@@ -51,7 +51,7 @@ fn refusal(error: &RpcError) -> Response<Body> {
 /// Answers a request that is not gRPC.
 pub async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
-    let trace = trace_of(request.headers());
+    let trace = Trace::of(request.headers());
     let route = Route::of(request.uri().path());
     let call = match &route {
         Ok(Some(route)) => route.call(request.method()),
@@ -60,7 +60,7 @@ pub async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Response<Body
     let head = request.method() == Method::HEAD;
     let outcome = match route {
         Ok(Some(route)) => match permit(&node, call, request.extensions()) {
-            Ok(()) => allowed(&node, route, request).await,
+            Ok(()) => within(trace.clone(), allowed(&node, route, request)).await,
             Err(error) => Err(error),
         },
         Ok(None) => {
@@ -70,14 +70,13 @@ pub async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Response<Body
         Err(error) => Err(error),
     };
     let code = outcome.as_ref().map_or_else(|error| error.code, |_| Code::Ok);
-    let id = trace.as_ref().map(|(_, id)| id.as_str());
-    note(&node, call, code, started, id);
-    let mut response = outcome.unwrap_or_else(|error| match id {
-        Some(id) => refusal(&error.with("trace_id", id)),
+    note(&node, call, code, started, trace.as_deref());
+    let mut response = outcome.unwrap_or_else(|error| match &trace {
+        Some(trace) => refusal(&error.with("trace_id", trace.id.as_str())),
         None => refusal(&error),
     });
-    if let Some((parent, _)) = trace {
-        response.headers_mut().insert("traceparent", parent);
+    if let Some(trace) = &trace {
+        trace.answer(response.headers_mut());
     }
     if head {
         *response.body_mut() = Body::Empty;

@@ -2,6 +2,7 @@
 
 use super::convert::heard;
 use super::{Done, Failure};
+use crate::access::traced;
 use crate::dial::{Way, dial_lazily};
 use crate::limits;
 use crate::node::Node;
@@ -76,7 +77,7 @@ pub async fn ask(
         partition,
         work: Some(work.clone()),
     };
-    match tokio::time::timeout(limit, client.ask(request)).await {
+    match tokio::time::timeout(limit, client.ask(traced(request))).await {
         Ok(Ok(response)) => match response.into_inner().answer.and_then(heard) {
             Some(Ok(done)) => Ok(done),
             Some(Err(refuse)) => Err(Failure::Refused(refuse)),

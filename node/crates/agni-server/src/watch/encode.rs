@@ -212,3 +212,54 @@ pub struct Present {
     /// The encoded keys.
     pub keys: Vec<Bytes>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::golden;
+
+    fn read(message: WatchMessage) -> api::WatchResponse {
+        api::WatchResponse::decode(&message.parts.parts.concat()[..]).expect("a whole message")
+    }
+
+    fn bytes_of(record: &Option<api::Record>) -> Option<Bytes> {
+        record.as_ref().map(|record| record.encode_to_vec().into())
+    }
+
+    #[test]
+    fn changes_written_by_hand_are_the_golden_ones() {
+        let wanted: api::WatchResponse = golden("watch_live");
+        let everything = api::Filter { namespace: "*".into(), ..api::Filter::default() };
+        let every = CompiledFilter::new(&everything).expect("a filter");
+        let mut out = BytesMut::new();
+        for event in &wanted.events {
+            let change = Event {
+                revision: event.revision,
+                slot: 0,
+                kind: event.r#type(),
+                created: event.created,
+                record: bytes_of(&event.record),
+                previous: bytes_of(&event.previous),
+            };
+            put_event(&mut out, &every, event.partition, &change, true);
+        }
+        let token = &wanted.resume_token;
+        let written = message(WatchPhase::Live, vec![out.freeze()], token, &Present::default());
+        assert_eq!(read(written), wanted);
+    }
+
+    #[test]
+    fn a_difference_written_by_hand_is_the_golden_one() {
+        let wanted: api::WatchResponse = golden("watch_present");
+        let partition = wanted.present_partition;
+        let mut out = BytesMut::new();
+        for event in &wanted.events {
+            let record = bytes_of(&event.record).expect("a record");
+            put_record(&mut out, event.partition, &record);
+        }
+        let keys = wanted.present.iter().map(|key| key.encode_to_vec().into()).collect();
+        let present = Present { complete: true, partition, keys };
+        let written = message(WatchPhase::Sync, vec![out.freeze()], &[], &present);
+        assert_eq!(read(written), wanted);
+    }
+}
