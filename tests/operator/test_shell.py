@@ -50,7 +50,7 @@ def pod(**changes: Any) -> dict[str, Any]:
 
 
 def read(plain: dict[str, Any], machines: Any = None) -> Any:
-    return reading.pods([plain], machines, [], NOW)[1]
+    return reading.pods([plain], machines, {}, NOW)[1]
 
 
 def test_why_a_pod_does_not_run() -> None:

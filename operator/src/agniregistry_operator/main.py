@@ -149,7 +149,7 @@ async def run(
             link=link,
             leads=elector.holds,
         )
-        supervisor = Supervisor(kube, metrics, settings)
+        supervisor = Supervisor(kube, metrics, settings, looks_at_machines=options.machines)
         supervisors.append(supervisor)
         return await _lead(options, connection, elector, supervisor, stop)
     finally:

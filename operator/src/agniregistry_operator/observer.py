@@ -41,6 +41,8 @@ class Memory:
     addresses: tuple[str, ...] = ()
     refusals: dict[str, str] = field(default_factory=dict)
     begun_at: float = field(default_factory=time.monotonic)
+    ties: dict[str, str] = field(default_factory=dict)
+    """The machine that each volume that was asked for is tied to."""
 
 
 class Observer:
@@ -87,12 +89,14 @@ class Observer:
             await memory.link.use(tls, memory.addresses)
             registry = await memory.link.look(memory.addresses)
         machines = self._machines()
+        claims = found["PersistentVolumeClaim"]
+        tied = {} if machines is None else await self._tied(found["Pod"], claims, memory)
         return Observed(
             status=status,
             children=children,
             stateful_sets=sets,
-            pods=reading.pods(found["Pod"], machines, found["PersistentVolumeClaim"], self._now()),
-            claims=reading.claims_of(found["PersistentVolumeClaim"], desired.uid),
+            pods=reading.pods(found["Pod"], machines, tied, self._now()),
+            claims=reading.claims_of(claims, desired.uid),
             certificates=reading.certificates(found.get("Certificate", ()), desired),
             zones=reading.zones_of(desired, (machines or {}).values()),
             zones_known=machines is not None,
@@ -105,6 +109,11 @@ class Observer:
             has_cert_manager=has_cert_manager,
             registry=registry,
             registry_fault=memory.link.fault,
+            silences={
+                index: memory.link.silences[address]
+                for index, address in zip(sorted(sets), memory.addresses, strict=True)
+                if address in memory.link.silences
+            },
             refusals=dict(memory.refusals),
         )
 
@@ -114,6 +123,27 @@ class Observer:
         answer = await self._kube.call("GET", path, query=query)
         items: list[dict[str, Any]] = answer.get("items") or []
         return items
+
+    async def _tied(
+        self, pods: list[dict[str, Any]], claims: list[dict[str, Any]], memory: Memory
+    ) -> dict[int, str]:
+        """The machines that volumes are tied to whose pods have none.
+
+        Only then it matters, and a volume that can't be looked at is tied to none: its node is
+        reported, and not made anew.
+        """
+        asked = reading.volumes_to_ask(pods, claims)
+        for volume, selected in asked.values():
+            if volume in memory.ties:
+                continue
+            try:
+                answer = await self._kube.get("v1", "PersistentVolume", "", volume)
+            except ApiError as error:
+                if error.status not in (403, 404):
+                    raise
+                continue
+            memory.ties[volume] = reading.tie_of(answer, selected)
+        return {index: memory.ties.get(volume, "") for index, (volume, _) in asked.items()}
 
     async def _trust(
         self, maps: list[dict[str, Any]], desired: Desired, memory: Memory

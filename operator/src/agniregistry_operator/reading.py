@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agniregistry_operator import names
@@ -29,6 +29,10 @@ MESSAGE_MAX = 300
 """Characters of somebody else's words that are passed on."""
 SILENCE_S = 60.0
 """Time after a pod's last moment from which on its silence means that its machine is gone."""
+REMEMBERED_S = 86_400.0
+"""How long it is remembered when a machine went."""
+HOST_LABEL = "kubernetes.io/hostname"
+HOST_KEYS = (HOST_LABEL, "metadata.name")
 SELECTED_MACHINE = "volume.kubernetes.io/selected-node"
 
 
@@ -41,6 +45,8 @@ class Machine:
     ready: bool = True
     ready_changed_at: float = 0.0
     schedulable: bool = True
+    is_there: bool = True
+    """Whether there is a Node; one that is gone is remembered for a while, with when it went."""
 
 
 def machine_of(plain: Plain) -> Machine:
@@ -53,6 +59,24 @@ def machine_of(plain: Plain) -> Machine:
         ready_changed_at=parse(ready.get("lastTransitionTime")) or 0.0,
         schedulable=not (plain.get("spec") or {}).get("unschedulable", False),
     )
+
+
+def departed(machine: Machine, now: float) -> Machine:
+    """A machine whose Node is gone: it went now, or when it was last well."""
+    since = now if machine.ready else machine.ready_changed_at or now
+    return replace(machine, ready=False, ready_changed_at=since, schedulable=False, is_there=False)
+
+
+def machines_after(
+    before: Mapping[str, Machine], found: Iterable[Machine], now: float
+) -> dict[str, Machine]:
+    """All machines of a full list, and those that went since the one before."""
+    after = {machine.name: machine for machine in found}
+    for name, machine in before.items():
+        gone = departed(machine, now) if machine.is_there else machine
+        if name not in after and now - gone.ready_changed_at < REMEMBERED_S:
+            after[name] = gone
+    return after
 
 
 def _condition(plain: Plain, kind: str) -> Plain:
@@ -89,7 +113,12 @@ def child_of(plain: Plain, kind: str, uid: str) -> o.Child:
 
 def _index(plain: Plain) -> int | None:
     text = (plain["metadata"].get("labels") or {}).get(names.LABEL_INDEX, "")
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _number(text: str | None) -> int:
+    """A number that the operator has noted; 0 where somebody has written something else."""
+    return int(text) if text and text.isascii() and text.isdigit() else 0
 
 
 def stateful_sets(items: Iterable[Plain]) -> dict[int, o.StatefulSet]:
@@ -106,7 +135,7 @@ def stateful_sets(items: Iterable[Plain]) -> dict[int, o.StatefulSet]:
             index=index,
             zone=notes.get(names.ANNOTATION_ZONE, ""),
             seeds=tuple(seeds.split(",")) if seeds else (),
-            life=int(notes.get(names.ANNOTATION_LIFE) or 0),
+            life=_number(notes.get(names.ANNOTATION_LIFE)),
             claim_size=requests.get("storage", ""),
             deleting=bool(plain["metadata"].get("deletionTimestamp")),
         )
@@ -116,15 +145,17 @@ def stateful_sets(items: Iterable[Plain]) -> dict[int, o.StatefulSet]:
 def pods(
     items: Iterable[Plain],
     machines: Mapping[str, Machine] | None,
-    claims: Iterable[Plain],
+    tied: Mapping[int, str],
     now: float,
 ) -> dict[int, o.Pod]:
-    """Reads pods; `machines` is None where they can't be looked at."""
-    selected = {
-        index: (plain["metadata"].get("annotations") or {}).get(SELECTED_MACHINE, "")
-        for plain in claims
-        if (index := _index(plain)) is not None
-    }
+    """Reads pods.
+
+    Args:
+        items: The pods.
+        machines: The machines by name; None where they can't be looked at.
+        tied: The machine that a node's volume is tied to, where it is tied to one.
+        now: The time.
+    """
     found = {}
     for plain in items:
         index = _index(plain)
@@ -142,7 +173,7 @@ def pods(
             ready_changed_at=parse(ready.get("lastTransitionTime")) or created,
             deleting=bool(meta.get("deletionTimestamp")),
             machine=plain["spec"].get("nodeName", ""),
-            machine_gone_since=_gone_since(plain, machines, selected.get(index, ""), now),
+            machine_gone_since=_gone_since(plain, machines, tied.get(index, ""), now),
             fault=f"{reason}: {message}" if message else reason,
             fault_reason=reason,
         )
@@ -150,7 +181,7 @@ def pods(
 
 
 def _gone_since(
-    plain: Plain, machines: Mapping[str, Machine] | None, selected: str, now: float
+    plain: Plain, machines: Mapping[str, Machine] | None, tied: str, now: float
 ) -> float | None:
     """Since when a pod's machine, or the only one it could run on, is gone."""
     meta, ready = plain["metadata"], _condition(plain, "Ready")
@@ -160,14 +191,48 @@ def _gone_since(
         # What only the pod shows: it was told to stop long ago, and nobody says that it did.
         ended = parse(meta.get("deletionTimestamp"))
         return ended if ended is not None and now - ended > SILENCE_S else None
-    name = plain["spec"].get("nodeName") or selected
+    name = plain["spec"].get("nodeName") or tied
     if not name:
         return None
-    machine = machines.get(name)
+    hosts = (found for found in machines.values() if found.labels.get(HOST_LABEL) == name)
+    machine = machines.get(name) or next(hosts, None)
     changed = parse(ready.get("lastTransitionTime")) or parse(meta.get("creationTimestamp")) or 0.0
     if machine is None:
         return changed
     return None if machine.ready else (machine.ready_changed_at or changed)
+
+
+def tie_of(volume: Plain, selected: str) -> str:
+    """The one machine that a PersistentVolume is tied to by its affinity; empty where it is not.
+
+    The scheduler's choice (`selected`) says nothing by itself: a volume of a network goes with its
+    pod. It counts where the volume's own affinity names the same machine, by whatever label.
+    """
+    affinity = (volume.get("spec") or {}).get("nodeAffinity") or {}
+    terms = (affinity.get("required") or {}).get("nodeSelectorTerms") or ()
+    ties: set[str] = set()
+    for term in terms:
+        named = {
+            rule["values"][0]
+            for rule in (*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ()))
+            if rule.get("operator") == "In"
+            and len(rule.get("values") or ()) == 1
+            and (rule["key"] in HOST_KEYS or rule["values"][0] == selected)
+        }
+        ties.add(min(named, default=""))
+    return ties.pop() if len(ties) == 1 else ""
+
+
+def volumes_to_ask(pods: Iterable[Plain], claims: Iterable[Plain]) -> dict[int, tuple[str, str]]:
+    """Volume and chosen machine of the nodes whose pod waits for a machine."""
+    waiting = {_index(plain) for plain in pods if not plain["spec"].get("nodeName")}
+    return {
+        index: (volume, (plain["metadata"].get("annotations") or {}).get(SELECTED_MACHINE, ""))
+        for plain in claims
+        if (index := _index(plain)) is not None
+        and index in waiting
+        and (volume := plain["spec"].get("volumeName", ""))
+    }
 
 
 def _fault(plain: Plain) -> tuple[str, str]:
@@ -223,7 +288,7 @@ def claims_of(items: Iterable[Plain], uid: str) -> dict[int, o.Claim]:
             owned=uid in {owner["uid"] for owner in meta.get("ownerReferences") or ()},
             bound=bool(plain["spec"].get("volumeName")),
             zone=notes.get(names.ANNOTATION_ZONE),
-            life=int(notes.get(names.ANNOTATION_LIFE) or 0),
+            life=_number(notes.get(names.ANNOTATION_LIFE)),
         )
     return found
 

@@ -43,7 +43,9 @@ DEAF_S = 120.0
 class Supervisor:
     """Keeps one task a registry, and what is known of machines."""
 
-    def __init__(self, kube: Kube, metrics: Metrics, settings: Settings) -> None:
+    def __init__(
+        self, kube: Kube, metrics: Metrics, settings: Settings, *, looks_at_machines: bool = False
+    ) -> None:
         self._kube, self._metrics, self._settings = kube, metrics, settings
         self._turn = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._machines: dict[str, reading.Machine] | None = None
@@ -52,6 +54,10 @@ class Supervisor:
         self._told: dict[tuple[str, str], int] = {}
         self._deaf_since: dict[tuple[str, str], float] = {}
         self._is_stopping = False
+        self._machines_known = asyncio.Event()
+        """Set once all machines are listed, or it is known that they may not be looked at."""
+        if not looks_at_machines:
+            self._machines_known.set()
 
     def machines(self) -> Mapping[str, reading.Machine] | None:
         """The machines by name; None where they may not be looked at."""
@@ -95,6 +101,8 @@ class Supervisor:
 
     async def _supervised(self, key: tuple[str, str], runner: Runner) -> None:
         """Runs until the registry is gone; a defect is logged, and the task begun again."""
+        # A machine that isn't listed yet would count as gone, and a node be given no zone for life.
+        await self._machines_known.wait()
         while True:
             try:
                 await runner.run()
@@ -115,13 +123,12 @@ class Supervisor:
     def machine_changed(self, plain: Mapping[str, Any], *, gone: bool) -> None:
         """A machine has come, changed or gone; wakes everybody where it matters."""
         machine = reading.machine_of(plain)
-        known = self._machines if self._machines is not None else {}
+        known = self._machines
+        if known is None:
+            # The first full list is under way: some of them are no picture of all.
+            return
         before = known.get(machine.name)
-        if gone:
-            known.pop(machine.name, None)
-        else:
-            known[machine.name] = machine
-        self._machines = known
+        known[machine.name] = reading.departed(machine, time.time()) if gone else machine
         if gone or before != machine:
             for runner in self._runners.values():
                 runner.wake()
@@ -134,11 +141,14 @@ class Supervisor:
             except ApiError as error:
                 if error.status == 403:
                     log.info("machines can't be looked at, so no zones are known")
+                    self._machines = None
+                    self._machines_known.set()
                     return
                 log.warning("machines couldn't be listed: %s", error.message)
                 await asyncio.sleep(RESTART_S)
                 continue
-            self._machines = {machine.name: machine for machine in found}
+            self._machines = reading.machines_after(self._machines or {}, found, time.time())
+            self._machines_known.set()
             await asyncio.sleep(MACHINES_AGAIN_S)
 
     async def _all_machines(self) -> list[reading.Machine]:

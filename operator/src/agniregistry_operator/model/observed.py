@@ -163,5 +163,7 @@ class Observed:
     """None while nobody answers."""
     registry_fault: str = ""
     """Why not."""
+    silences: Mapping[int, str] = field(default_factory=dict)
+    """Why nodes didn't answer, as far as that is known."""
     refusals: Mapping[str, str] = field(default_factory=dict)
     """Actions the API server or the registry refused in the last round: key and words."""
