@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,10 @@ from agniregistry_operator.model.desired import Desired, TlsMode
 
 USER_ID = 65532
 """Whom the image runs as."""
-GRACE_S = 60
-"""Above the time that a node hands over and drains in."""
+GRACE_MIN_S = 60
+"""What a node is given to stop in, at least."""
+GRACE_MARGIN_S = 20
+"""What it is given beyond the time in which it hands over and drains."""
 TEMPORARY_DIR = "/tmp"  # noqa: S108 - a volume of the pod's own
 ENDPOINT_PAUSE_S = 2
 """Time for endpoints to forget a pod that stops."""
@@ -71,10 +74,12 @@ def stateful_set(desired: Desired, place: Place) -> Manifest:
 def template_hash(desired: Desired, place: Place) -> str:
     """What a pod must have been made from to be up to date.
 
-    Seeds don't count: only an empty node reads them.
+    Seeds don't count: only an empty node reads them. Neither does the number of replicas, which
+    nodes take from their settings at the founding and from then on from the system group.
     """
     template = pod_template(desired, Place(place.index, place.zone, (), place.life))
-    return hash_of({"template": template, "settings": settings(desired)})
+    counted = {key: value for key, value in settings(desired).items() if key != "replication"}
+    return hash_of({"template": template, "settings": counted})
 
 
 def _own(desired: Desired, index: int) -> dict[str, str]:
@@ -108,7 +113,7 @@ def pod_template(desired: Desired, place: Place) -> Manifest:
         "serviceAccountName": names.headless(desired.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_S,
+        "terminationGracePeriodSeconds": grace_s(desired),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,
@@ -128,6 +133,12 @@ def pod_template(desired: Desired, place: Place) -> Manifest:
     if secrets := desired.spec.get("imagePullSecrets"):
         spec["imagePullSecrets"] = [dict(secret) for secret in secrets]
     return {"metadata": meta, "spec": spec}
+
+
+def grace_s(desired: Desired) -> int:
+    """How long a node may take to stop: its drain, and all around it."""
+    drain_s = math.ceil(int(settings(desired)["drain_timeout_ms"]) / 1000)
+    return max(GRACE_MIN_S, ENDPOINT_PAUSE_S + drain_s + GRACE_MARGIN_S)
 
 
 def container(desired: Desired, place: Place) -> Manifest:

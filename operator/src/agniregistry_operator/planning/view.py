@@ -210,4 +210,7 @@ class Outcome:
     moves: bool = True
     """Whether replicas and leaderships may be moved meanwhile."""
     replaced: str | None = None
+    """The node whose replacement begins with this: it is written before anything is done."""
+    doomed: str = ""
+    """What is given up for that."""
     notes: tuple[str, ...] = field(default=())
