@@ -60,6 +60,8 @@ class ClusterModel:
         self.now = START
         self.machines = {f"m{k}{zone}": zone for zone in zones for k in (1, 2)}
         self.gone: dict[str, float] = {}
+        self.silent: dict[str, float] = {}
+        """Machines whose kubelet says nothing, while all on them goes on."""
         self.registry = RegistryModel(desired.partitions, desired.replication)
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.pods: dict[int, PodModel] = {}
@@ -71,6 +73,8 @@ class ClusterModel:
         self.refusals: dict[str, str] = {}
         self.random = random.Random(0)
         self.slow: set[int] = set()
+        self.quota: set[int] = set()
+        """Nodes whose pods the API server refuses."""
         self.uids = 0
         self.log: list[str] = []
         self.writes = 0
@@ -133,7 +137,7 @@ class ClusterModel:
             ready_changed_at=pod.ready_changed_at or pod.created_at,
             deleting=pod.deleting,
             machine=pod.machine,
-            machine_gone_since=self.gone.get(pod.machine),
+            machine_gone_since=self.gone.get(pod.machine, self.silent.get(pod.machine)),
             fault="ImagePullBackOff: no such image" if is_bad else "",
             fault_reason="ImagePullBackOff" if is_bad else "",
         )
@@ -281,7 +285,7 @@ class ClusterModel:
         self.registry.turn()
         for index, pod in self.pods.items():
             is_ready = self.registry.joined(self.desired.node(index)) and not pod.deleting
-            is_ready = is_ready and pod.machine not in self.gone
+            is_ready = is_ready and pod.machine not in {*self.gone, *self.silent}
             if is_ready != pod.ready:
                 pod.ready, pod.ready_changed_at = is_ready, self.now
 
@@ -295,7 +299,7 @@ class ClusterModel:
             if kind != "StatefulSet" or not found["spec"]["replicas"]:
                 continue
             index = int(found["metadata"]["labels"][names.LABEL_INDEX])
-            if index in self.pods:
+            if index in self.pods or index in self.quota:
                 continue
             size = found["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]
             if index not in self.claims:

@@ -80,6 +80,14 @@ class Faults(RuleBasedStateMachine):
             self.cluster.gone[pod.machine] = self.cluster.now
             self.joins_allowed += 1
 
+    @rule(index=st.integers(0, 6), silent=st.booleans())
+    def a_kubelet_falls_silent(self, index: int, silent: bool) -> None:
+        pod = self.cluster.pods.get(index)
+        if pod and pod.machine and silent:
+            self.cluster.silent.setdefault(pod.machine, self.cluster.now)
+        elif pod:
+            self.cluster.silent.pop(pod.machine, None)
+
     @precondition(lambda self: bool(self.lost_machine))
     @rule()
     def the_machine_is_back(self) -> None:
@@ -99,6 +107,11 @@ class Faults(RuleBasedStateMachine):
     def a_setting_changes(self, limit: int) -> None:
         self.cluster.change(config={"queue_limit": limit})
 
+    @precondition(lambda self: self.least == 3 and not self.cluster.desired.replace)
+    @rule(replication=st.sampled_from([1, 3]))
+    def the_number_of_replicas_changes(self, replication: int) -> None:
+        self.cluster.change(replication=replication)
+
     @rule()
     def the_root_changes(self) -> None:
         self.cluster.change(tls=Tls(generation=self.cluster.desired.tls.generation + 1))
@@ -115,7 +128,7 @@ class Faults(RuleBasedStateMachine):
     def volumes_grow(self) -> None:
         self.cluster.change(storage_size="2Gi")
 
-    @precondition(lambda self: self.least == 3 and self.whole())
+    @precondition(lambda self: self.cluster.desired.replication == 3 and self.whole())
     @rule(index=st.integers(0, 4))
     def a_replacement_is_asked_for(self, index: int) -> None:
         self.joins_allowed += 1
@@ -131,6 +144,7 @@ class Faults(RuleBasedStateMachine):
             return
         cluster = self.cluster
         cluster.gone.clear()
+        cluster.silent.clear()
         cluster.slow.clear()
         image = "registry:3" if cluster.desired.image == BAD_IMAGE else cluster.desired.image
         cluster.change(image=image, paused=False, hibernate=False)

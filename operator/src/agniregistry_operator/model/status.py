@@ -96,7 +96,9 @@ class Status:
     trust: Trust = field(default_factory=Trust)
     version: str = ""
     replaced: str = ""
-    """The value of the annotation replace-node that was carried out."""
+    """The value of the annotation replace-node that was carried out, or is now."""
+    doomed: str = ""
+    """The UID of the claim (or pod, where there is none) that is given up for it."""
 
     def condition(self, kind: str) -> Condition | None:
         """A condition; None where it isn't set."""
@@ -119,6 +121,7 @@ class Status:
             "trust": _trust(self.trust),
             "version": self.version,
             "replaced": self.replaced,
+            "doomed": self.doomed,
         }
         zeros = ("readyNodes", "currentNodes")
         return {key: value for key, value in plain.items() if value or key in zeros}
@@ -203,5 +206,6 @@ def status_of(plain: Mapping[str, Any] | None) -> Status:
             step=trust.get("step", ""),
         ),
         replaced=plain.get("replaced", ""),
+        doomed=plain.get("doomed", ""),
         version=plain.get("version", ""),
     )
