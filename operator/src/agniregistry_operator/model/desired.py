@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from agniregistry_operator import names
+from agniregistry_operator.model.quantities import bytes_of
 from agniregistry_operator.model.times import seconds_of
 
 FOUNDERS_MAX = 7
@@ -123,7 +124,7 @@ def desired_of(resource: Mapping[str, Any], default_image: str) -> Desired:
         uid=meta["uid"],
         generation=int(meta.get("generation", 1)),
         deleting=bool(meta.get("deletionTimestamp")),
-        paused=notes.get(names.ANNOTATION_PAUSED, "false").lower() not in ("false", ""),
+        paused=notes.get(names.ANNOTATION_PAUSED, "").strip().lower() not in ("false", ""),
         nodes=int(spec["nodes"]),
         replication=int(spec.get("replicationFactor", 3)),
         partitions=int(spec.get("partitions", 16)),
@@ -131,7 +132,7 @@ def desired_of(resource: Mapping[str, Any], default_image: str) -> Desired:
         trust_domain=spec.get("trustDomain") or f"{name}.{namespace}.registry.internal",
         image=spec.get("image") or default_image,
         tls=_tls(spec.get("tls") or {}),
-        storage_size=str(storage["size"]),
+        storage_size=_size(str(storage["size"])),
         storage_class=storage.get("storageClassName"),
         delete_with_registry=retention.get("whenDeleted", "Retain") == "Delete",
         delete_with_node=retention.get("whenScaled", "Delete") == "Delete",
@@ -141,10 +142,20 @@ def desired_of(resource: Mapping[str, Any], default_image: str) -> Desired:
         ready_deadline_s=seconds_of(update.get("readyDeadline", "10m")),
         repair_after_s=seconds_of(repair.get("after", "10m")),
         hibernate=bool(spec.get("hibernate", False)),
-        replace=notes.get(names.ANNOTATION_REPLACE, ""),
-        approved=notes.get(names.ANNOTATION_APPROVE, ""),
+        replace=notes.get(names.ANNOTATION_REPLACE, "").strip(),
+        approved=notes.get(names.ANNOTATION_APPROVE, "").strip(),
         spec=spec,
     )
+
+
+def _size(text: str) -> str:
+    """A size that can be compared.
+
+    Raises:
+        ValueError: It is none.
+    """
+    bytes_of(text)
+    return text
 
 
 def _tls(given: Mapping[str, Any]) -> Tls:

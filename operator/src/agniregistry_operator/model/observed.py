@@ -166,4 +166,4 @@ class Observed:
     silences: Mapping[int, str] = field(default_factory=dict)
     """Why nodes didn't answer, as far as that is known."""
     refusals: Mapping[str, str] = field(default_factory=dict)
-    """Actions the API server or the registry refused in the last round: key and words."""
+    """Actions the API server or the registry has refused for a while: key and words."""

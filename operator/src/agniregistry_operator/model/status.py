@@ -18,6 +18,7 @@ STALLED = "Stalled"
 QUORUM_HEALTHY = "QuorumHealthy"
 CERTIFICATES_READY = "CertificatesReady"
 PAUSED = "Paused"
+INVALID_SPEC = "InvalidSpec"
 CONDITIONS = (READY, RECONCILING, STALLED, QUORUM_HEALTHY, CERTIFICATES_READY, PAUSED)
 
 
@@ -169,6 +170,25 @@ def _trust(found: Trust) -> dict[str, Any]:
     if not found.generation:
         return {}
     return {"generation": found.generation, "bundle": list(found.bundle), "step": found.step}
+
+
+def rejected(plain: Mapping[str, Any], generation: int, words: str, now: float) -> dict[str, Any]:
+    """The status where the spec can't be understood: all else stays as it was."""
+    before = status_of(plain)
+    said: dict[str, tuple[bool | None, str, str]] = {
+        READY: (False, INVALID_SPEC, words),
+        RECONCILING: (False, INVALID_SPEC, "nothing is done"),
+        STALLED: (True, INVALID_SPEC, words),
+    }
+    conditions = []
+    for kind in CONDITIONS:
+        old = before.condition(kind)
+        kept = (old.holds, old.reason, old.message) if old else (None, INVALID_SPEC, words)
+        holds, reason, message = said.get(kind, kept)
+        since = old.since if old and old.holds == holds else now
+        conditions.append(Condition(kind, holds, reason, message, since))
+    made = Status(generation, words, tuple(conditions)).to_dict()
+    return {**plain, **{key: made[key] for key in ("observedGeneration", "message", "conditions")}}
 
 
 def status_of(plain: Mapping[str, Any] | None) -> Status:
