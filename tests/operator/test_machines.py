@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from test_plan import wanted
 from test_shell import NOW, pod
 
-from agniregistry_operator import reading
+from agniregistry_operator import machine, reading
 from agniregistry_operator.identity import Identity
 from agniregistry_operator.kube import ApiError
 from agniregistry_operator.metrics import Metrics
@@ -88,17 +89,17 @@ async def test_a_list_that_fails_is_no_right_that_is_missing(tmp_path: Any) -> N
 
 def test_a_machine_went_when_it_went() -> None:
     """Not when its pod was last ready, which may be long before."""
-    well = reading.Machine("m1", {}, ready=True, ready_changed_at=3.0)
-    gone = reading.departed(well, NOW - 5)
+    well = machine.Machine("m1", {}, ready=True, ready_changed_at=3.0)
+    gone = machine.departed(well, NOW - 5)
     assert reading.pods([pod()], {"m1": gone}, {}, NOW)[1].machine_gone_since == NOW - 5
-    after = reading.machines_after({"m1": well}, [reading.Machine("m2", {})], NOW)
+    after = machine.machines_after({"m1": well}, [machine.Machine("m2", {})], NOW)
     assert after["m1"].ready_changed_at == NOW
-    later = reading.machines_after(after, [reading.Machine("m2", {})], NOW + 300)
+    later = machine.machines_after(after, [machine.Machine("m2", {})], NOW + 300)
     assert later["m1"].ready_changed_at == NOW
-    assert "m1" not in reading.machines_after(after, [], NOW + 2 * reading.REMEMBERED_S)
-    silent = reading.Machine("m1", {}, ready=False, ready_changed_at=3.0)
-    assert reading.departed(silent, NOW).ready_changed_at == 3.0
-    assert reading.zones_of(wanted(), after.values()) == ()
+    assert "m1" not in machine.machines_after(after, [], NOW + 2 * machine.REMEMBERED_S)
+    silent = machine.Machine("m1", {}, ready=False, ready_changed_at=3.0)
+    assert machine.departed(silent, NOW).ready_changed_at == 3.0
+    assert machine.zones_of(wanted(), after.values()) == ()
 
 
 def volume(*rules: tuple[str, str]) -> dict[str, Any]:
@@ -122,7 +123,7 @@ async def test_an_unschedulable_pod_keeps_a_volume_that_can_move(tmp_path: Any) 
     """The machine that was chosen once is gone; the volume goes wherever its pod does."""
     waiting = pod()
     del waiting["spec"]["nodeName"]
-    machines = {"m2": reading.Machine("m2", {})}
+    machines = {"m2": machine.Machine("m2", {})}
     for found, is_gone in ((volume(), False), (volume(("kubernetes.io/hostname", "m1")), True)):
 
         class Volumes:
@@ -148,3 +149,70 @@ async def test_a_volume_that_may_not_be_looked_at_is_tied_to_none(tmp_path: Any)
     waiting = pod()
     del waiting["spec"]["nodeName"]
     assert await observer._tied([waiting], [CLAIM], memory) == {1: ""}
+
+
+LABEL = "topology.kubernetes.io/zone"
+
+
+def tainted(zone: str, *taints: dict[str, str], **labels: str) -> machine.Machine:
+    plain = plain_machine(f"m-{zone}")
+    plain["metadata"]["labels"] = {LABEL: zone, **labels}
+    plain["spec"] = {"taints": list(taints)}
+    return machine.machine_of(plain)
+
+
+def test_zones_of_machines_that_keep_pods_away_are_none() -> None:
+    gpu = {"key": "gpu", "value": "big", "effect": "NoSchedule"}
+    machines = [
+        tainted("z1"),
+        tainted("z2", gpu),
+        tainted("z3", {"key": "gpu", "effect": "PreferNoSchedule"}),
+        tainted("z4", gpu, {"key": "down", "effect": "NoExecute"}),
+    ]
+    assert machine.zones_of(wanted(), machines) == ("z1", "z3")
+    for toleration in (
+        {"key": "gpu", "operator": "Exists"},
+        {"key": "gpu", "value": "big", "effect": "NoSchedule"},
+    ):
+        some = wanted(spec={"scheduling": {"tolerations": [toleration]}})
+        assert machine.zones_of(some, machines) == ("z1", "z2", "z3")
+    for toleration in (
+        {"key": "gpu", "value": "small"},
+        {"key": "gpu", "operator": "Exists", "effect": "NoExecute"},
+    ):
+        none = wanted(spec={"scheduling": {"tolerations": [toleration]}})
+        assert machine.zones_of(none, machines) == ("z1", "z3")
+    every = wanted(spec={"scheduling": {"tolerations": [{"operator": "Exists"}]}})
+    assert machine.zones_of(every, machines) == ("z1", "z2", "z3", "z4")
+
+
+@pytest.mark.parametrize(
+    ("rules", "zones"),
+    [
+        ([{"key": "disk", "operator": "In", "values": ["fast"]}], ("z1",)),
+        ([{"key": "disk", "operator": "NotIn", "values": ["fast"]}], ("z2", "z3")),
+        ([{"key": "disk", "operator": "Exists"}], ("z1", "z2")),
+        ([{"key": "disk", "operator": "DoesNotExist"}], ("z3",)),
+        ([{"key": "cores", "operator": "Gt", "values": ["8"]}], ("z2",)),
+        ([{"key": "cores", "operator": "Lt", "values": ["8"]}], ("z1",)),
+        ([], ()),
+    ],
+)
+def test_zones_of_machines_that_people_require(rules: Any, zones: tuple[str, ...]) -> None:
+    machines = [
+        tainted("z1", disk="fast", cores="4"),
+        tainted("z2", disk="slow", cores="16"),
+        tainted("z3"),
+    ]
+    terms = {"nodeSelectorTerms": [{"matchExpressions": rules}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    some = wanted(spec={"scheduling": {"affinity": affinity}})
+    assert machine.zones_of(some, machines) == zones
+
+
+def test_a_machine_that_people_require_by_name() -> None:
+    named = {"key": "metadata.name", "operator": "In", "values": ["m-z2"]}
+    terms = {"nodeSelectorTerms": [{"matchFields": [named]}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    some = wanted(spec={"scheduling": {"affinity": affinity}})
+    assert machine.zones_of(some, [tainted("z1"), tainted("z2")]) == ("z2",)

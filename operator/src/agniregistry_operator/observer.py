@@ -16,6 +16,7 @@ from agniregistry_operator import names, reading
 from agniregistry_operator.identity import Identity
 from agniregistry_operator.kube import ApiError, Kube, path_of
 from agniregistry_operator.link import Link
+from agniregistry_operator.machine import Machine, zones_of
 from agniregistry_operator.manifests.base import API_VERSIONS
 from agniregistry_operator.model.desired import Desired, TlsMode
 from agniregistry_operator.model.observed import Child, Observed
@@ -29,7 +30,19 @@ OF_CERT_MANAGER = ("Certificate", "Issuer")
 NOT_APPLIED = ("Pod", "PersistentVolumeClaim")
 """Kinds that the operator looks at, but that its StatefulSets make."""
 
-Machines = Callable[[], Mapping[str, reading.Machine] | None]
+REFUSED_S = 20.0
+"""How long an action must be refused before somebody is told: a conflict, or a server that is
+restarted, is over by then."""
+
+Machines = Callable[[], Mapping[str, Machine] | None]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an action was refused, and since when it is, by the monotonic clock."""
+
+    words: str
+    since: float
 
 
 @dataclass
@@ -39,7 +52,7 @@ class Memory:
     identity: Identity
     link: Link
     addresses: tuple[str, ...] = ()
-    refusals: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, Refusal] = field(default_factory=dict)
     begun_at: float = field(default_factory=time.monotonic)
     ties: dict[str, str] = field(default_factory=dict)
     """The machine that each volume that was asked for is tied to."""
@@ -98,7 +111,7 @@ class Observer:
             pods=reading.pods(found["Pod"], machines, tied, self._now()),
             claims=reading.claims_of(claims, desired.uid),
             certificates=reading.certificates(found.get("Certificate", ()), desired),
-            zones=reading.zones_of(desired, (machines or {}).values()),
+            zones=zones_of(desired, (machines or {}).values()),
             zones_known=machines is not None,
             roots=roots,
             user_trust=user_trust,
@@ -114,7 +127,11 @@ class Observer:
                 for index, address in zip(sorted(sets), memory.addresses, strict=True)
                 if address in memory.link.silences
             },
-            refusals=dict(memory.refusals),
+            refusals={
+                key: found.words
+                for key, found in memory.refusals.items()
+                if time.monotonic() - found.since >= REFUSED_S
+            },
         )
 
     async def _list(self, kind: str, desired: Desired) -> list[dict[str, Any]]:

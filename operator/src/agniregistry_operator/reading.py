@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 from agniregistry_operator import names
+from agniregistry_operator.machine import Machine, condition_of
 from agniregistry_operator.manifests.ownership import own_fields
 from agniregistry_operator.model import observed as o
 from agniregistry_operator.model.desired import Desired
@@ -29,73 +29,9 @@ MESSAGE_MAX = 300
 """Characters of somebody else's words that are passed on."""
 SILENCE_S = 60.0
 """Time after a pod's last moment from which on its silence means that its machine is gone."""
-REMEMBERED_S = 86_400.0
-"""How long it is remembered when a machine went."""
 HOST_LABEL = "kubernetes.io/hostname"
 HOST_KEYS = (HOST_LABEL, "metadata.name")
 SELECTED_MACHINE = "volume.kubernetes.io/selected-node"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A machine (a Node of Kubernetes)."""
-
-    name: str
-    labels: Mapping[str, str]
-    ready: bool = True
-    ready_changed_at: float = 0.0
-    schedulable: bool = True
-    is_there: bool = True
-    """Whether there is a Node; one that is gone is remembered for a while, with when it went."""
-
-
-def machine_of(plain: Plain) -> Machine:
-    """Reads a Node."""
-    ready = _condition(plain, "Ready")
-    return Machine(
-        name=plain["metadata"]["name"],
-        labels=dict(plain["metadata"].get("labels") or {}),
-        ready=ready.get("status") == "True",
-        ready_changed_at=parse(ready.get("lastTransitionTime")) or 0.0,
-        schedulable=not (plain.get("spec") or {}).get("unschedulable", False),
-    )
-
-
-def departed(machine: Machine, now: float) -> Machine:
-    """A machine whose Node is gone: it went now, or when it was last well."""
-    since = now if machine.ready else machine.ready_changed_at or now
-    return replace(machine, ready=False, ready_changed_at=since, schedulable=False, is_there=False)
-
-
-def machines_after(
-    before: Mapping[str, Machine], found: Iterable[Machine], now: float
-) -> dict[str, Machine]:
-    """All machines of a full list, and those that went since the one before."""
-    after = {machine.name: machine for machine in found}
-    for name, machine in before.items():
-        gone = departed(machine, now) if machine.is_there else machine
-        if name not in after and now - gone.ready_changed_at < REMEMBERED_S:
-            after[name] = gone
-    return after
-
-
-def _condition(plain: Plain, kind: str) -> Plain:
-    conditions = (plain.get("status") or {}).get("conditions") or ()
-    return next((found for found in conditions if found.get("type") == kind), {})
-
-
-def zones_of(desired: Desired, machines: Iterable[Machine]) -> tuple[str, ...]:
-    """The zones that have a machine on which a node may run."""
-    if not desired.zone_key:
-        return ()
-    selector = dict(desired.part("scheduling").get("nodeSelector") or {})
-    return tuple(sorted({
-        zone
-        for machine in machines
-        if machine.ready and machine.schedulable
-        and all(machine.labels.get(key) == value for key, value in selector.items())
-        and (zone := machine.labels.get(desired.zone_key))
-    }))  # fmt: skip
 
 
 def child_of(plain: Plain, kind: str, uid: str) -> o.Child:
@@ -161,7 +97,7 @@ def pods(
         index = _index(plain)
         if index is None or (plain.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
             continue
-        meta, ready = plain["metadata"], _condition(plain, "Ready")
+        meta, ready = plain["metadata"], condition_of(plain, "Ready")
         created = parse(meta.get("creationTimestamp")) or 0.0
         reason, message = _fault(plain)
         found[index] = o.Pod(
@@ -184,7 +120,7 @@ def _gone_since(
     plain: Plain, machines: Mapping[str, Machine] | None, tied: str, now: float
 ) -> float | None:
     """Since when a pod's machine, or the only one it could run on, is gone."""
-    meta, ready = plain["metadata"], _condition(plain, "Ready")
+    meta, ready = plain["metadata"], condition_of(plain, "Ready")
     if ready.get("status") == "True":
         return None
     if machines is None:
@@ -238,7 +174,7 @@ def volumes_to_ask(pods: Iterable[Plain], claims: Iterable[Plain]) -> dict[int, 
 def _fault(plain: Plain) -> tuple[str, str]:
     """Why a pod doesn't run: a stable word, and Kubernetes' own words."""
     status = plain.get("status") or {}
-    scheduled = _condition(plain, "PodScheduled")
+    scheduled = condition_of(plain, "PodScheduled")
     if scheduled.get("reason") == "Unschedulable":
         return "Unschedulable", _words(scheduled.get("message", ""))
     for container in status.get("containerStatuses") or ():
@@ -301,7 +237,7 @@ def certificates(items: Iterable[Plain], desired: Desired) -> dict[int, o.Certif
         index = desired.index_of(meta["name"])
         if index is None:
             continue
-        ready, issuing = _condition(plain, "Ready"), _condition(plain, "Issuing")
+        ready, issuing = condition_of(plain, "Ready"), condition_of(plain, "Issuing")
         seen = ready.get("observedGeneration", meta.get("generation"))
         is_ready = ready.get("status") == "True" and seen == meta.get("generation")
         found[index] = o.Certificate(
