@@ -16,6 +16,7 @@ from registry_model import Process, RefusedError, RegistryModel, Volume
 from agniregistry.placement import NodeState
 from agniregistry_operator import names
 from agniregistry_operator.manifests.base import applied_hash
+from agniregistry_operator.manifests.node import lives_of
 from agniregistry_operator.model import actions as a
 from agniregistry_operator.model import observed as o
 from agniregistry_operator.model.desired import Desired
@@ -49,6 +50,7 @@ class ClaimModel:
     owned: bool = False
     zone: str | None = None
     life: int = 0
+    clusters: str = ""
     volume: Volume = field(default_factory=Volume)
 
 
@@ -111,7 +113,8 @@ class ClusterModel:
             claims={
                 index: o.Claim(
                     index, claim.uid, claim.size, claim.size, claim.deleting, claim.lost,
-                    claim.owned, bool(claim.machine), claim.zone, claim.life,
+                    claim.owned, bool(claim.machine), claim.zone,
+                    lives_of(claim.clusters).get(self.desired.cluster_id, 0), claim.clusters,
                 )
                 for index, claim in self.claims.items()
             },
@@ -242,6 +245,7 @@ class ClusterModel:
         claim.owned = "ownerReferences" in meta
         claim.zone = meta["annotations"][names.ANNOTATION_ZONE]
         claim.life = int(meta["annotations"][names.ANNOTATION_LIFE])
+        claim.clusters = meta["annotations"][names.ANNOTATION_CLUSTERS]
 
     def _check_quorum(self, action: a.DeletePod) -> None:
         """An operator's own deletion must not take the last quorum of a partition."""

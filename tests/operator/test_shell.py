@@ -145,9 +145,11 @@ def test_what_is_no_quantity(text: str) -> None:
 
 def test_notes_that_somebody_has_changed_are_none() -> None:
     meta = {"name": "c", "uid": "u", "labels": {"agnistack.online/index": "1"}}
-    notes = {"agnistack.online/life": "x\u00b2"}
+    notes = {"agnistack.online/clusters": "a/\u00b2,b,/,c/3"}
     plain = {"metadata": meta | {"annotations": notes}, "spec": {}}
-    assert reading.claims_of([plain], "u")[1].life == 0
+    assert reading.claims_of([plain], wanted())[1].life == 0
+    meta["annotations"] = {"agnistack.online/clusters": f"{wanted().cluster_id}/4,x/3"}
+    assert reading.claims_of([plain | {"metadata": meta}], wanted())[1].life == 4
 
 
 def test_durations() -> None:

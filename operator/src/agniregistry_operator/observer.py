@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agniregistry_operator import names, reading
-from agniregistry_operator.identity import Identity
+from agniregistry_operator.identity import Identity, is_another
 from agniregistry_operator.kube import ApiError, Kube, path_of
 from agniregistry_operator.link import Link
 from agniregistry_operator.machine import Machine, zones_of
@@ -90,6 +90,9 @@ class Observer:
         trust = await self._trust(found["ConfigMap"], desired, memory)
         roots, bundle, user_trust, fault = trust
         generation = status.trust.generation or desired.tls.generation
+        for number, not_after in reading.root_ends(found.get("Certificate", ()), desired).items():
+            if number in roots and is_another(roots[number], not_after):
+                memory.identity.doubt(number)
         if desired.tls.mode is not TlsMode.BOOTSTRAP:
             generation = 0
         sets = reading.stateful_sets(found["StatefulSet"])
@@ -109,7 +112,7 @@ class Observer:
             children=children,
             stateful_sets=sets,
             pods=reading.pods(found["Pod"], machines, tied, self._now()),
-            claims=reading.claims_of(claims, desired.uid),
+            claims=reading.claims_of(claims, desired),
             certificates=reading.certificates(found.get("Certificate", ()), desired),
             zones=zones_of(desired, (machines or {}).values()),
             zones_known=machines is not None,
@@ -173,12 +176,7 @@ class Observer:
                 return {}, "", None, str(error)
         own = names.trust(desired.name)
         data = next((m.get("data") or {} for m in maps if m["metadata"]["name"] == own), {})
-        roots = memory.identity.roots()
-        for key, pem in data.items():
-            number = key.removeprefix("root-").removesuffix(".crt")
-            if key.startswith("root-") and number.isdigit():
-                roots[int(number)] = pem
-        roots.pop(0, None)
+        roots = reading.roots(data, memory.identity.roots())
         user_trust, fault = None, ""
         if desired.tls.mode is TlsMode.ISSUER:
             try:

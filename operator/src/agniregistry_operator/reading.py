@@ -7,6 +7,7 @@ from typing import Any
 
 from agniregistry_operator import names
 from agniregistry_operator.machine import Machine, condition_of
+from agniregistry_operator.manifests.node import lives_of
 from agniregistry_operator.manifests.ownership import own_fields
 from agniregistry_operator.model import observed as o
 from agniregistry_operator.model.desired import Desired
@@ -205,7 +206,7 @@ def _words(text: str) -> str:
     return line if len(line) <= MESSAGE_MAX else f"…{line[-MESSAGE_MAX:]}"
 
 
-def claims_of(items: Iterable[Plain], uid: str) -> dict[int, o.Claim]:
+def claims_of(items: Iterable[Plain], desired: Desired) -> dict[int, o.Claim]:
     """Reads volume claims."""
     found = {}
     for plain in items:
@@ -214,6 +215,7 @@ def claims_of(items: Iterable[Plain], uid: str) -> dict[int, o.Claim]:
             continue
         status, notes = plain.get("status") or {}, meta.get("annotations") or {}
         requests = (plain["spec"].get("resources") or {}).get("requests") or {}
+        clusters = notes.get(names.ANNOTATION_CLUSTERS, "")
         found[index] = o.Claim(
             index=index,
             uid=meta["uid"],
@@ -221,11 +223,40 @@ def claims_of(items: Iterable[Plain], uid: str) -> dict[int, o.Claim]:
             capacity=(status.get("capacity") or {}).get("storage", ""),
             deleting=bool(meta.get("deletionTimestamp")),
             lost=status.get("phase") == "Lost",
-            owned=uid in {owner["uid"] for owner in meta.get("ownerReferences") or ()},
+            owned=desired.uid in {owner["uid"] for owner in meta.get("ownerReferences") or ()},
             bound=bool(plain["spec"].get("volumeName")),
             zone=notes.get(names.ANNOTATION_ZONE),
-            life=_number(notes.get(names.ANNOTATION_LIFE)),
+            life=lives_of(clusters).get(desired.cluster_id, 0),
+            clusters=clusters,
         )
+    return found
+
+
+def roots(data: Mapping[str, str], issued: Mapping[int, str]) -> dict[int, str]:
+    """Roots by generation: those of the trust ConfigMap, and what issues now beside them.
+
+    They differ when somebody has deleted a root's Secret, or it was renewed. Nodes then hold
+    certificates of both, so both are trusted until the generation is replaced.
+    """
+    found = {number: pem for number, pem in issued.items() if number}
+    for key, pem in data.items():
+        number = key.removeprefix("root-").removesuffix(".crt")
+        if key.startswith("root-") and number.isascii() and number.isdigit():
+            new = found.get(int(number), "").strip()
+            found[int(number)] = pem if new in pem else f"{pem.strip()}\n{new}\n"
+    return found
+
+
+def root_ends(items: Iterable[Plain], desired: Desired) -> dict[int, float]:
+    """When the certificates of roots end, by cert-manager's word."""
+    prefix = names.root(desired.name, 0).removesuffix("0")
+    found = {}
+    for plain in items:
+        number = plain["metadata"]["name"].removeprefix(prefix)
+        ends = parse((plain.get("status") or {}).get("notAfter"))
+        is_root = plain["metadata"]["name"].startswith(prefix) and number.isascii()
+        if is_root and number.isdigit() and ends is not None:
+            found[int(number)] = ends
     return found
 
 

@@ -144,7 +144,9 @@ def grace_s(desired: Desired) -> int:
 def container(desired: Desired, place: Place) -> Manifest:
     """The node's process."""
     registry, namespace = desired.name, desired.namespace
-    folder = f"{names.VOLUME_DIR}/data" + (f"-{place.life}" if place.life else "")
+    # Of its own for each cluster: what a volume holds that was kept is neither found nor touched.
+    folder = f"{names.VOLUME_DIR}/{desired.cluster_id}/data"
+    folder += f"-{place.life}" if place.life else ""
     environment = {
         "AGNI_CONFIG": f"{names.CONFIG_DIR}/node.yaml",
         "AGNI_NAME": desired.node(place.index),
@@ -239,10 +241,23 @@ def affinity(desired: Desired, zone: str) -> Manifest:
     return {**found, "nodeAffinity": machines}
 
 
-def kept_claim(desired: Desired, place: Place, size: str) -> Manifest:
+def lives_of(noted: str) -> dict[str, int]:
+    """Which life of its node a volume was last used in, by cluster, as noted on its claim."""
+    pairs = [part.partition("/") for part in noted.split(",") if part]
+    return {cluster: int(life) for cluster, _, life in pairs if life.isascii() and life.isdigit()}
+
+
+def with_life(noted: str, cluster_id: str, life: int) -> str:
+    """The note with one cluster's life in it."""
+    lives = lives_of(noted) | {cluster_id: life}
+    return ",".join(f"{cluster}/{number}" for cluster, number in sorted(lives.items()))
+
+
+def kept_claim(desired: Desired, place: Place, size: str, noted: str = "") -> Manifest:
     """What the operator says of a claim, beside what its StatefulSet said when it was made.
 
-    Zone and life are noted here, too, because a StatefulSet may be deleted and made again.
+    Zone and life are noted here, too, because a StatefulSet may be deleted and made again; and
+    which clusters have used it (`noted`), because a volume may outlive its registry.
     """
     meta: Manifest = {
         "name": names.claim(desired.name, place.index),
@@ -251,6 +266,7 @@ def kept_claim(desired: Desired, place: Place, size: str) -> Manifest:
         "annotations": {
             names.ANNOTATION_ZONE: place.zone,
             names.ANNOTATION_LIFE: str(place.life),
+            names.ANNOTATION_CLUSTERS: with_life(noted, desired.cluster_id, place.life),
         },
     }
     if desired.delete_with_registry:

@@ -6,6 +6,7 @@ again only where a wrong value would do harm.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -76,6 +77,8 @@ class Desired:
     hibernate: bool = False
     replace: str = ""
     """The node that somebody wants replaced."""
+    adopted: str = ""
+    """The identity of an earlier cluster that goes on, on volumes that were kept."""
     approved: str = ""
     """The update that somebody approved."""
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -83,8 +86,8 @@ class Desired:
 
     @property
     def cluster_id(self) -> str:
-        """The registry's identity: the resource's UID."""
-        return self.uid.replace("-", "")
+        """The registry's identity: the resource's UID, or that of the cluster it adopts."""
+        return self.adopted or self.uid.replace("-", "")
 
     @property
     def service_type(self) -> str:
@@ -117,6 +120,7 @@ def desired_of(resource: Mapping[str, Any], default_image: str) -> Desired:
     topology = spec.get("topology") or {}
     update, repair = spec.get("update") or {}, spec.get("repair") or {}
     name, namespace = meta["name"], meta["namespace"]
+    status = resource.get("status") or {}
     zone_key = topology.get("zoneKey", "topology.kubernetes.io/zone")
     return Desired(
         name=name,
@@ -143,9 +147,23 @@ def desired_of(resource: Mapping[str, Any], default_image: str) -> Desired:
         repair_after_s=seconds_of(repair.get("after", "10m")),
         hibernate=bool(spec.get("hibernate", False)),
         replace=notes.get(names.ANNOTATION_REPLACE, "").strip(),
+        adopted=status.get("adopted") or ("" if status.get("clusterId") else _adopted(notes)),
         approved=notes.get(names.ANNOTATION_APPROVE, "").strip(),
         spec=spec,
     )
+
+
+def _adopted(notes: Mapping[str, str]) -> str:
+    """Which cluster somebody wants to go on; it counts until the registry is founded.
+
+    Raises:
+        ValueError: It is no cluster's identity.
+    """
+    text = notes.get(names.ANNOTATION_ADOPT, "").strip().lower().replace("-", "")
+    if text and not re.fullmatch("[0-9a-f]{32}", text):
+        key = names.ANNOTATION_ADOPT
+        raise ValueError(f"the annotation {key} must be 32 hexadecimal digits, not {text!r}")
+    return text
 
 
 def _size(text: str) -> str:

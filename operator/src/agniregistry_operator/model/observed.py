@@ -80,7 +80,9 @@ class Claim:
     zone: str | None = None
     """The zone that its node was given; None before the operator has noted it."""
     life: int = 0
-    """Which life of its node it was last used in."""
+    """Which life of its node it was last used in, by this cluster."""
+    clusters: str = ""
+    """The clusters that have used it, as noted on it."""
 
 
 @dataclass(frozen=True)

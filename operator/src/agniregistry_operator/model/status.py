@@ -94,6 +94,8 @@ class Status:
     operation: Operation | None = None
     update_hash: str = ""
     cluster_id: str = ""
+    adopted: str = ""
+    """The earlier cluster that goes on, which must not change once it does."""
     trust: Trust = field(default_factory=Trust)
     version: str = ""
     replaced: str = ""
@@ -119,6 +121,7 @@ class Status:
             "operation": _operation(self.operation),
             "updateHash": self.update_hash,
             "clusterId": self.cluster_id,
+            "adopted": self.adopted,
             "trust": _trust(self.trust),
             "version": self.version,
             "replaced": self.replaced,
@@ -220,6 +223,7 @@ def status_of(plain: Mapping[str, Any] | None) -> Status:
         if operation
         else None,
         cluster_id=plain.get("clusterId", ""),
+        adopted=plain.get("adopted", ""),
         trust=Trust(
             generation=trust.get("generation", 0),
             bundle=tuple(trust.get("bundle") or ()),

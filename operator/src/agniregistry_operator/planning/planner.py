@@ -207,6 +207,7 @@ def _status(view: View, outcome: Outcome, trust: TrustPlan) -> Status:
         operation=before.operation if kept else outcome.operation,
         update_hash=update_hash(view) if waits else "",
         cluster_id=cluster_id,
+        adopted=before.adopted if kept else view.desired.adopted,
         trust=before.trust if kept else trust.trust,
         version=say.version(view),
         replaced=replaced,
