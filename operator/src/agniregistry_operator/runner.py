@@ -24,6 +24,7 @@ from agniregistry_operator.metrics import Metrics
 from agniregistry_operator.model import actions as a
 from agniregistry_operator.model.desired import Desired, desired_of
 from agniregistry_operator.model.status import INVALID_SPEC, STALLED, Status, rejected, status_of
+from agniregistry_operator.model.times import seconds_of
 from agniregistry_operator.observer import Machines, Memory, Observer
 from agniregistry_operator.planning.planner import Plan, plan
 
@@ -232,13 +233,15 @@ class Runner:
 
     def _measure(self, desired: Desired, status: Status) -> None:
         labels = (self.namespace, self.name)
-        self._metrics.nodes.labels(*labels).set(desired.nodes)
+        self._metrics.nodes.labels(*labels).set(0 if desired.hibernate else desired.nodes)
         self._metrics.ready.labels(*labels).set(status.ready_nodes)
         self._metrics.writes.set(self._kube.writes)
         self._measure_conditions(status)
         ends = [node.certificate_expiry for node in status.nodes if node.certificate_expiry]
         if ends:
             self._metrics.certificate.labels(*labels).set(min(ends))
+            due = min(ends) - seconds_of(desired.tls.renew_before) / 2
+            self._metrics.due.labels(*labels).set(due)
 
     def _measure_conditions(self, status: Status) -> None:
         for found in status.conditions:

@@ -181,6 +181,7 @@ def _tls(given: Mapping[str, Any]) -> Tls:
         "duration": given.get("duration", "168h"),
         "renew_before": given.get("renewBefore", "56h"),
     }
+    seconds_of(lives["renew_before"])
     if refs := given.get("secretRefs"):
         return Tls(
             mode=TlsMode.SECRETS,
