@@ -74,8 +74,9 @@ soak: node bench-tools ## the fault tests in full size: 200 kills, 100,000 lease
 	AGNI_SOAK=1 AGNI_FUZZ_SECONDS=300 $(BIN)/python -m pytest -s tests/faults tests/fuzz tests/backup
 
 # Root, iproute2 and nftables: each node gets a host of its own. A report with a picture each.
+CHAOS ?= cluster disks five_nodes network one_way replacing scaling stalls
 chaos: node ## three nodes under kills, pauses, cuts and load, judged, in full size (an hour)
-	AGNI_CHAOS=1 $(BIN)/python -m pytest -s -o timeout=3600 tests/chaos/test_cluster.py
+	AGNI_CHAOS=1 $(BIN)/python -m pytest -s -o timeout=3600 $(CHAOS:%=tests/chaos/test_%.py)
 
 # SEED=7 repeats one run, with TRACE=1 event by event; FROM=1 COUNT=10000 NODES=5 tries many.
 NODES ?= 3

@@ -11,7 +11,6 @@ from agni_e2e.tools import Tools
 
 NAMESPACE = "cert-manager"
 NAMES = ("certificates", "certificaterequests", "issuers", "clusterissuers")
-ESTABLISHED = ("wait", "--for=condition=Established", "--timeout=60s")
 
 
 def plain(text: str) -> str:
@@ -25,7 +24,7 @@ def start(processes: Processes, tools: Tools, built: Built, kubeconfig: Path) ->
     """Installs the CRDs and starts the controllers; returns when certificates can be asked for."""
     documents = "\n---\n".join(plain(path.read_text()) for path in crds_of_cert_manager(built))
     tools.kubectl("apply", "--server-side", "-f", "-", stdin=documents)
-    tools.kubectl(*ESTABLISHED, *(f"crd/{name}.cert-manager.io" for name in NAMES))
+    tools.wait_for_crds(*(f"{name}.cert-manager.io" for name in NAMES))
     namespace = f'{{"apiVersion":"v1","kind":"Namespace","metadata":{{"name":"{NAMESPACE}"}}}}'
     tools.kubectl("apply", "-f", "-", stdin=namespace)
     processes.start("cert-manager", (built["cert-manager"], f"--kubeconfig={kubeconfig}"))

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from agni_e2e.errors import PlatformError
+from agni_e2e.waiting import until
 
 TIMEOUT_S = 300.0
+CRDS_TIMEOUT_S = 60.0
 
 
 class Tools:
@@ -45,6 +47,22 @@ class Tools:
     def helm(self, *arguments: str, stdin: str | None = None) -> str:
         """What helm prints; `PlatformError` as with kubectl."""
         return self._run((self._helm, *arguments), stdin)
+
+    def wait_for_crds(self, *names: str) -> None:
+        """Returns when the API server serves these kinds.
+
+        `kubectl wait` fails where there are no conditions yet at all.
+        """
+
+        def are_served() -> bool:
+            for name in names:
+                status = self.get("crd", name).get("status") or {}
+                found = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+                if found.get("Established") != "True":
+                    return False
+            return True
+
+        until(f"{', '.join(names)} are served", are_served, timeout_s=CRDS_TIMEOUT_S)
 
     def environment(self) -> dict[str, str]:
         """For programs that find a cluster by KUBECONFIG."""

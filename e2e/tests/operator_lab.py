@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,7 @@ def registry_of(namespace: str, **changes: Any) -> dict[str, Any]:
 def install_crd(cluster: Cluster) -> None:
     """Makes the API server know registries."""
     cluster.kubectl("apply", "--server-side", "-f", str(CRD))
-    name = "crd/agniregistries.agnistack.online"
-    cluster.kubectl("wait", "--for=condition=Established", name, "--timeout=30s")
+    cluster.tools.wait_for_crds("agniregistries.agnistack.online")
 
 
 class Operators:
@@ -197,6 +197,19 @@ class Lab:
             if is_write and mine and reference.get("resource") != "leases":
                 found.append(f"{entry['verb']} {reference.get('resource')} {reference.get('name')}")
         return found
+
+
+@contextmanager
+def several(
+    cluster: Cluster, theatre: Theatre, operators: Operators, spaces: list[str]
+) -> Iterator[list[Lab]]:
+    """A lab in each of some namespaces, which are made and go again; nothing is applied yet."""
+    made = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": s}} for s in spaces]
+    cluster.kubectl("create", "-f", "-", stdin=yaml.safe_dump_all(made))
+    try:
+        yield [Lab(cluster, space, theatre, operators) for space in spaces]
+    finally:
+        cluster.kubectl("delete", "namespace", "--wait=false", *spaces)
 
 
 @pytest.fixture

@@ -88,7 +88,8 @@ def nodes(full: Cluster) -> Iterator[Cluster]:
     objects = applied(*node_services("node"), node_registry("node", REPLICAS, IMAGE_NAME))
     full.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=objects)
     wait_ready(full, *(f"node-{number}" for number in range(REPLICAS)))
-    return full
+    yield full
+    full.kubectl("delete", "namespace", NAMESPACE)
 
 
 def test_node_image_runs_restricted_in_every_zone(nodes: Cluster) -> None:

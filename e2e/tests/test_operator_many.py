@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import yaml
-from operator_lab import Lab, Operators, registry_of
+from operator_lab import Lab, Operators, registry_of, several
 from theatre import Theatre
 
 from agni_e2e import Cluster, PlatformError
@@ -20,10 +20,7 @@ def test_fifty_registries_are_settled_by_one_small_operator(
     quick: Cluster, theatre: Theatre, operators: Operators
 ) -> None:
     spaces = [f"many-{number:02}" for number in range(REGISTRIES)]
-    made = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": s}} for s in spaces]
-    quick.kubectl("create", "-f", "-", stdin=yaml.safe_dump_all(made))
-    found = [Lab(quick, space, theatre, operators) for space in spaces]
-    try:
+    with several(quick, theatre, operators, spaces) as found:
         operator = operators.start(lease="many")
         began = time.monotonic()
         registries = [registry_of(space) for space in spaces]
@@ -37,8 +34,7 @@ def test_fifty_registries_are_settled_by_one_small_operator(
         assert not late, f"not settled within {SETTLE_S_MAX:g} s: {late}"
         assert memory.most < MEMORY_MIB_MAX
         assert all(lab.stage.model.joins == 3 for lab in found)
-    finally:
-        quick.kubectl("delete", "namespace", "--wait=false", *spaces)
+        operator.stop()
 
 
 def wait_for_all(labs: list[Lab], timeout_s: float) -> list[str]:

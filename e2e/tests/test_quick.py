@@ -37,8 +37,7 @@ def wait_ready(cluster: Cluster, namespace: str, name: str, replicas: int) -> No
 
 def test_custom_resources_are_checked_by_the_api_server(quick: Cluster, namespace: str) -> None:
     quick.kubectl("apply", "-f", "-", stdin=applied(widget_definition()))
-    crd = "crd/widgets.e2e.agnistack.online"
-    quick.kubectl("wait", "--for=condition=Established", crd, "--timeout=30s")
+    quick.tools.wait_for_crds("widgets.e2e.agnistack.online")
     with pytest.raises(PlatformError, match="replicas must be odd"):
         quick.kubectl("-n", namespace, "apply", "-f", "-", stdin=applied(widget(2)))
     quick.kubectl("-n", namespace, "apply", "-f", "-", stdin=applied(widget(3)))

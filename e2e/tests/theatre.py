@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import socketserver
 import tempfile
@@ -79,19 +80,19 @@ class _Asked(socketserver.StreamRequestHandler):
     server: _Server
 
     def handle(self) -> None:
-        while head := self.rfile.read(LENGTH.size):
-            (length,) = LENGTH.unpack(head)
-            question = pickle.loads(self.rfile.read(length))
-            try:
-                answer = self.server.theatre.answer(*question)
+        # An operator that is killed leaves its connection in any state.
+        with contextlib.suppress(OSError, EOFError):
+            while head := self.rfile.read(LENGTH.size):
+                (length,) = LENGTH.unpack(head)
+                question = pickle.loads(self.rfile.read(length))
+                try:
+                    answer = self.server.theatre.answer(*question)
+                except (PlatformError, KeyError, ValueError) as error:
+                    self.server.theatre.errors.append(f"{question[1]}: {error!r}")
+                    return
                 self.wfile.write(framed(answer))
-            except (PlatformError, KeyError, ValueError) as error:
-                self.server.theatre.errors.append(f"{question[1]}: {error!r}")
-                return
-            except OSError:
-                # The operator was killed before it had the answer.
-                return
 
     def finish(self) -> None:
         self.server.theatre.forget_connection()
-        super().finish()
+        with contextlib.suppress(OSError):
+            super().finish()

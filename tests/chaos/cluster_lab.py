@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from history import Violation
+from history import Operation, Outcome, Violation
 from lease_check import Takeover
 from nemesis.hosts import CONTROL, Hosts
 from nemesis.judge import Run, judge, read_run
@@ -66,6 +66,17 @@ class Load:
         assert self.process.stop() == 0, self.process.text()[-2_000:]
 
 
+def p99_ms(operations: Sequence[Operation], began_ns: int, ended_ns: int) -> float:
+    """Of what was called in between and answered."""
+    times = sorted(
+        each.return_ns - each.call_ns
+        for each in operations
+        if each.return_ns is not None and each.outcome is not Outcome.INFO
+        if began_ns <= each.call_ns < ended_ns
+    )
+    return times[math.ceil(0.99 * len(times)) - 1] / NS_PER_MS
+
+
 class ClusterLab:
     """Nodes n1, n2, ... each on a host of its own."""
 
@@ -75,6 +86,7 @@ class ClusterLab:
         count: int = 3,
         partitions: int = 4,
         spares: int = 0,
+        replication: int = 3,
         data_dirs: Mapping[str, Path] = MappingProxyType({}),
         environments: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     ) -> None:
@@ -82,6 +94,7 @@ class ClusterLab:
         may have their data elsewhere, or more in their environment."""
         self.lab = lab
         self.partitions = partitions
+        self._replication = replication
         self._data_dirs = data_dirs
         self._environments = environments
         self.hosts = Hosts(lab, count + spares)
@@ -106,6 +119,7 @@ class ClusterLab:
             "insecure": True,
             "seeds": ",".join(f"{self.hosts.address(each)}:{PEER_PORT}" for each in self.names),
             "partitions": self.partitions,
+            "replication": self._replication,
             "wal_segment_bytes": 1 << 20,
             "snapshot_wal_bytes": 1 << 20,
             "disk_reserve_bytes": 1 << 20,
@@ -163,12 +177,16 @@ class ClusterLab:
         )
 
     def wait_settled(self) -> None:
-        """Waits until every partition is led by the node that should lead it."""
+        """Waits until every partition is led by the node that should lead it, and nobody who has
+        gone votes in the system group: then any node may be taken away."""
 
         def is_settled() -> bool:
-            members = self.get(self.names[0], "/v1/members") or {"placements": []}
-            placed = members["placements"]
-            return bool(placed) and all(p["leader_id"] == p["wanted"][0] for p in placed)
+            told = self.get(self.names[0], "/v1/members") or {"placements": [], "members": []}
+            placed = told["placements"]
+            left = {m["node_id"] for m in told["members"] if m["state"] == "left"}
+            votes = set(told.get("system_voters", ()))
+            led = bool(placed) and all(p["leader_id"] == p["wanted"][0] for p in placed)
+            return led and len(votes) >= 3 and not votes & left
 
         wait_until("everybody leads what it should", is_settled, READY_S)
 
@@ -246,6 +264,12 @@ class ClusterLab:
         name = f"agnictl-{log_number}"
         return self.processes.start(name, argv, host=CONTROL, env=PYTHONPATH)
 
+    def in_turn(self, *arguments: str) -> None:
+        """A command of agnictl that ends by itself, and well."""
+        process = self.agnictl(*arguments)
+        wait_until(f"agnictl {' '.join(arguments)}", lambda: not process.is_running)
+        assert process.stop() == 0, process.text()
+
     def fill(self, records: int) -> None:
         """Registers so many gateways before anything else is done."""
         argv = [sys.executable, "-m", "nemesis.fill", "--address", self.address(self.names[0])]
@@ -270,6 +294,11 @@ class ClusterLab:
             for each in route["replica_ids"]
             if int(each) in names
         }
+
+    def is_whole(self, name: str, records: int) -> bool:
+        """Whether a node has a replica of every partition, and at least so many records in them."""
+        held = {partition for partition, holder in self.replicas() if holder == name}
+        return len(held) == self.partitions and self.records(name) >= records
 
     def fault(self, make: Callable[[], Any], settle: Callable[[], None]) -> None:
         """Makes a fault; from its beginning until `settle` returns leaders may have changed."""

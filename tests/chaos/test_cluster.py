@@ -158,17 +158,14 @@ def test_a_wiped_node_is_made_whole_again(cluster: ClusterLab) -> None:
     load.more(500)
     victim = cluster.names[-1]
 
-    def is_whole() -> bool:
-        held = {partition for partition, name in cluster.replicas() if name == victim}
-        return len(held) == PARTITIONS and cluster.records(victim) >= RECORDS
-
     def wipe() -> None:
         cluster.nodes[victim].kill()
         shutil.rmtree(cluster.data_dir(victim))
         load.more(300)
         began = time.monotonic()
         cluster.nodes[victim].start()
-        wait_until("it holds everything again", is_whole, WHOLE_S)
+        whole = partial(cluster.is_whole, victim, RECORDS)
+        wait_until("it holds everything again", whole, WHOLE_S)
         print(f"{RECORDS:,} records: whole after {time.monotonic() - began:.1f} s")
 
     cluster.takeover(wipe)

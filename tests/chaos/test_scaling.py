@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from cluster_lab import ClusterLab
-from history import Operation, Outcome
+from cluster_lab import ClusterLab, p99_ms
 from nemesis.lab import Lab
 from nemesis.processes import Process, wait_until
 
@@ -65,24 +63,6 @@ def has_ended(process: Process) -> bool:
     return not process.is_running
 
 
-def in_turn(cluster: ClusterLab, *arguments: str) -> None:
-    """A command that ends by itself."""
-    process = cluster.agnictl(*arguments)
-    wait_until(f"agnictl {' '.join(arguments)}", lambda: not process.is_running)
-    assert process.stop() == 0, process.text()
-
-
-def p99_ms(operations: Sequence[Operation], began_ns: int, ended_ns: int) -> float:
-    """Of what was answered in between."""
-    times = sorted(
-        each.return_ns - each.call_ns
-        for each in operations
-        if each.return_ns is not None and each.outcome is not Outcome.INFO
-        if began_ns <= each.call_ns < ended_ns
-    )
-    return times[math.ceil(0.99 * len(times)) - 1] / 1e6
-
-
 def grow(cluster: ClusterLab) -> None:
     before = cluster.replicas()
     for name in cluster.spares:
@@ -101,7 +81,7 @@ def grow(cluster: ClusterLab) -> None:
 def shrink(cluster: ClusterLab) -> None:
     before = cluster.replicas()
     for name in cluster.spares:
-        in_turn(cluster, "cluster", "drain", name)
+        cluster.in_turn("cluster", "drain", name)
     seen = rebalance(cluster)
     after = held(cluster.replicas())
     moved = len(seen - before)
@@ -110,7 +90,7 @@ def shrink(cluster: ClusterLab) -> None:
     assert after == dict.fromkeys(cluster.names, PARTITIONS)
     assert moved <= MOVED_MAX * has_to
     for name in cluster.spares:
-        in_turn(cluster, "cluster", "remove", name)
+        cluster.in_turn("cluster", "remove", name)
         wait_until(f"{name} ends by itself", partial(has_ended, cluster.nodes[name]))
         assert cluster.nodes[name].stop() == EXIT_REMOVED
 

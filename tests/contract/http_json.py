@@ -183,6 +183,7 @@ def members_of(answer: dict[str, Any]) -> t.ClusterMembers:
         **{
             **answer,
             "system_leader_id": int(answer["system_leader_id"]),
+            "system_voters": ids(answer["system_voters"]),
             "members": tuple(map(member, answer["members"])),
             "placements": tuple(map(placement, answer["placements"])),
         }

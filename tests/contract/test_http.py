@@ -106,6 +106,7 @@ def test_members_are_the_same_over_http_and_grpc(node_process: Any) -> None:
     (member,) = found.members
     assert member.client_address == node_process.address
     assert found.system_leader_id == member.node_id
+    assert found.system_voters == (member.node_id,)
     assert [placement.partition for placement in found.placements] == list(range(16))
     assert {placement.leader_id for placement in found.placements} == {member.node_id}
 

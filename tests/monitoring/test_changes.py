@@ -52,9 +52,13 @@ def test_a_move_that_is_waited_for_has_happened(ctl: Ctl, cluster: ThreeNodes) -
 
 
 def test_waiting_ends_with_what_is_missing_still(ctl: Ctl, cluster: ThreeNodes) -> None:
-    """The time is over before the move can be: it is not undone."""
-    done(ctl("cluster", "move", "1", "--to", "n1,n2,n3", "--wait"))
-    result = ctl("cluster", "move", "1", "--to", "n1,n2", "--wait", "--wait-max", "1ms")
+    """The time is over before the move can be: it is not undone. A machine that stands still while
+    the command is under way may show it done all the same; then it is tried once more."""
+    for _ in range(5):
+        done(ctl("cluster", "move", "1", "--to", "n1,n2,n3", "--wait"))
+        result = ctl("cluster", "move", "1", "--to", "n1,n2", "--wait", "--wait-max", "1ms")
+        if result.exit_code:
+            break
     assert result.exit_code == 5
     assert "after 1ms: partition 1 is on " in result.stderr
     assert "cluster top --partitions" in result.stderr

@@ -69,6 +69,7 @@ class ClusterModel:
         self.pods: dict[int, PodModel] = {}
         self.claims: dict[int, ClaimModel] = {}
         self.certificates: dict[int, tuple[str, float]] = {}
+        self.clients: list[o.ClientCertificate] = []
         self.status = Status()
         self.identities: set[int] = set()
         self.roots: dict[int, str] = {}
@@ -122,6 +123,7 @@ class ClusterModel:
                 index: o.Certificate(index, issuer, True, not_after)
                 for index, (issuer, not_after) in self.certificates.items()
             },
+            clients=tuple(self.clients),
             zones=tuple(sorted({z for m, z in self.machines.items() if m not in self.gone})),
             roots=dict(self.roots),
             identities=frozenset(self.identities),

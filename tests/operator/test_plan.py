@@ -420,3 +420,22 @@ def test_the_gate_waits_for_a_node_that_catches_up() -> None:
     made = plan(picture, cluster.desired, cluster.now)
     assert not any(isinstance(action, DrainMember | DeletePod) for action in made.actions)
     assert "catches up" in made.sentence
+
+
+def test_the_gate_waits_until_who_was_replaced_votes_no_more() -> None:
+    """Two of three replaced one after the other, quicker than the system group follows, would leave
+    it without a quorum for ever."""
+    cluster = settled()
+    cluster.change(image="registry:2")
+    picture = cluster.observe()
+    registry = picture.registry
+    ids = [member.node_id for member in registry.members]
+
+    def with_voters(*voters: int) -> Observed:
+        return replace(picture, registry=replace(registry, system_voters=frozenset(voters)))
+
+    made = plan(with_voters(ids[0], ids[1], 99), cluster.desired, cluster.now)
+    assert not any(isinstance(action, DrainMember | DeletePod) for action in made.actions)
+    assert "the system group has only 1 other voters that answer, of 3" in made.sentence
+    made = plan(with_voters(*ids), cluster.desired, cluster.now)
+    assert any(isinstance(action, DrainMember | DeletePod) for action in made.actions)

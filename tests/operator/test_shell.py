@@ -282,7 +282,8 @@ def test_a_holder_that_was_paused_knows_that_it_may_be_none() -> None:
 async def test_nothing_is_done_without_the_lease() -> None:
     told: list[Any] = []
     leads = [True, False]
-    executor = Executor(None, lambda *words: told.append(words), leads.pop)  # type: ignore[arg-type]
+    note: Any = lambda *words: told.append(words)  # noqa: E731
+    executor = Executor(None, note, leads.pop)  # type: ignore[arg-type]
     action = a.DeleteChild("Service", "web")
     memory = Memory(Identity(Path("unused")), None)  # type: ignore[arg-type]
     assert await executor.run((action, action), wanted(), memory) == 0
@@ -431,3 +432,17 @@ def test_the_registrys_answers_become_a_picture() -> None:
     assert [m.reachable for m in found.members] == [True, True, False]
     assert found.cluster.partitions[0].version == 5
     assert found.system_leader == 1
+
+
+def test_a_node_is_not_behind_with_what_it_gave_away() -> None:
+    members = t.ClusterMembers(
+        members=(t.ClusterMember(1, "web-0"), t.ClusterMember(2, "web-1")),
+        placements=(t.Placement(0, (1,), 5, (1,), (), 1), t.Placement(1, (2,), 5, (2,), (), 2)),
+    )
+    holds = t.PartitionStatus(0, commit_index=5000, applied_index=5000)
+    held = t.PartitionStatus(0, commit_index=510, applied_index=510)
+    statuses = [
+        t.ClusterStatus("c", 1, "1.0", partitions=(holds,)),
+        t.ClusterStatus("c", 2, "1.0", partitions=(held,)),
+    ]
+    assert [m.lagging for m in registry_of("c", members, statuses).members] == [False, False]

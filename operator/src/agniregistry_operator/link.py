@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from agniregistry import types as t
 from agniregistry.client import AsyncClient, RetryPolicy, Timeout
@@ -72,18 +72,26 @@ class Link:
         answers = await asyncio.gather(*[self._status(address) for address in addresses])
         statuses = dict(zip(addresses, answers, strict=True))
         alive = [address for address, status in statuses.items() if status is not None]
-        found: t.ClusterMembers | None = None
-        for address in alive:
-            try:
-                found = await self._client(address).members()
-                break
-            except AgniError as error:
-                self.fault = error.message
+        found = await self._members(alive)
+        leader = found.system_leader_id if found is not None else 0
+        leads = [a for a in alive if (status := statuses[a]) and status.node_id == leader]
+        if leads and leads[0] != alive[0]:
+            # Whoever leads the system group is the first to know who belongs to it.
+            found = await self._members(leads) or found
         if found is None or not found.members:
             return None
         self.fault = ""
         cluster_id = next(status.cluster_id for status in statuses.values() if status is not None)
         return registry_of(cluster_id, found, [s for s in statuses.values() if s is not None])
+
+    async def _members(self, addresses: Sequence[str]) -> t.ClusterMembers | None:
+        """The members as the first of these knows them that answers."""
+        for address in addresses:
+            try:
+                return await self._client(address).members()
+            except AgniError as error:
+                self.fault = error.message
+        return None
 
     async def _status(self, address: str) -> t.ClusterStatus | None:
         try:
@@ -156,8 +164,11 @@ def registry_of(
         for part in status.partitions:
             known = committed.get(part.partition, 0)
             committed[part.partition] = max(known, part.commit_index)
-    members = tuple(_member(member, by_id.get(member.node_id), committed) for member in
-                    found.members)  # fmt: skip
+    # A node shows what it once held, too, and is never caught up with that.
+    votes = {(node_id, p.partition) for p in found.placements for node_id in p.voters}
+    members = tuple(
+        _member(member, by_id.get(member.node_id), committed, votes) for member in found.members
+    )
     nodes = tuple(Node(m.node_id, m.name, m.zone, m.state, reachable=m.reachable) for m in members)
     partitions = tuple(
         Partition(
@@ -171,17 +182,22 @@ def registry_of(
         for placement in found.placements
     )
     cluster = Cluster(nodes, partitions, found.replication)
-    return Registry(cluster_id, cluster, members, found.system_leader_id)
+    voters = frozenset(found.system_voters)
+    return Registry(cluster_id, cluster, members, found.system_leader_id, voters)
 
 
 def _member(
-    member: t.ClusterMember, status: t.ClusterStatus | None, committed: dict[int, int]
+    member: t.ClusterMember,
+    status: t.ClusterStatus | None,
+    committed: Mapping[int, int],
+    votes: Collection[tuple[int, int]],
 ) -> Member:
     state = NodeState(member.state.value)
     is_there = status is not None and state is not NodeState.LEFT
     lagging = status is not None and any(
         part.applied_index + LAG_ENTRIES_MAX < committed.get(part.partition, 0)
         for part in status.partitions
+        if (member.node_id, part.partition) in votes
     )
     ends_ms = status.certificate_not_after_unix_ms if status else 0
     return Member(

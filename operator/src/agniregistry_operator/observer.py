@@ -19,8 +19,9 @@ from agniregistry_operator.link import Link
 from agniregistry_operator.machine import Machine, zones_of
 from agniregistry_operator.manifests.base import API_VERSIONS
 from agniregistry_operator.model.desired import Desired, TlsMode
-from agniregistry_operator.model.observed import Child, Observed
-from agniregistry_operator.model.status import status_of
+from agniregistry_operator.model.observed import Child, ClientCertificate, Observed
+from agniregistry_operator.model.status import Status, status_of
+from agniregistry_operator.planning.trust import REISSUE
 
 LISTED = (
     *("StatefulSet", "Pod", "PersistentVolumeClaim", "Service", "ConfigMap", "ServiceAccount"),
@@ -114,6 +115,7 @@ class Observer:
             pods=reading.pods(found["Pod"], machines, tied, self._now()),
             claims=reading.claims_of(claims, desired),
             certificates=reading.certificates(found.get("Certificate", ()), desired),
+            clients=await self._clients(desired, status),
             zones=zones_of(desired, (machines or {}).values()),
             zones_known=machines is not None,
             roots=roots,
@@ -136,6 +138,14 @@ class Observer:
                 if time.monotonic() - found.since >= REFUSED_S
             },
         )
+
+    async def _clients(self, desired: Desired, status: Status) -> tuple[ClientCertificate, ...]:
+        """Certificates of clients, while that matters: before a root goes."""
+        if desired.tls.mode is not TlsMode.BOOTSTRAP or status.trust.step != REISSUE:
+            return ()
+        path = path_of(API_VERSIONS["Certificate"], "Certificate", desired.namespace)
+        answer = await self._kube.call("GET", path)
+        return reading.clients(answer.get("items") or (), desired.uid)
 
     async def _list(self, kind: str, desired: Desired) -> list[dict[str, Any]]:
         path = path_of(API_VERSIONS[kind], kind, desired.namespace)

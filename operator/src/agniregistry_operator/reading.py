@@ -260,6 +260,27 @@ def root_ends(items: Iterable[Plain], desired: Desired) -> dict[int, float]:
     return found
 
 
+def clients(items: Iterable[Plain], uid: str) -> tuple[o.ClientCertificate, ...]:
+    """Reads the certificates of a namespace that aren't the registry's own."""
+    found = []
+    for plain in items:
+        meta, status = plain["metadata"], plain.get("status") or {}
+        if uid in {owner["uid"] for owner in meta.get("ownerReferences") or ()}:
+            continue
+        issued = parse(status.get("notBefore")) if _is_issued(plain) else None
+        found.append(o.ClientCertificate(meta["name"], plain["spec"]["issuerRef"]["name"], issued))
+    return tuple(found)
+
+
+def _is_issued(plain: Plain) -> bool:
+    """Whether a certificate is issued as it is asked for now."""
+    ready, issuing = condition_of(plain, "Ready"), condition_of(plain, "Issuing")
+    generation = plain["metadata"].get("generation")
+    is_ready = ready.get("status") == "True"
+    is_new = ready.get("observedGeneration", generation) == generation
+    return is_ready and is_new and issuing.get("status") != "True"
+
+
 def certificates(items: Iterable[Plain], desired: Desired) -> dict[int, o.Certificate]:
     """Reads the nodes' certificates."""
     found = {}
@@ -269,12 +290,10 @@ def certificates(items: Iterable[Plain], desired: Desired) -> dict[int, o.Certif
         if index is None:
             continue
         ready, issuing = condition_of(plain, "Ready"), condition_of(plain, "Issuing")
-        seen = ready.get("observedGeneration", meta.get("generation"))
-        is_ready = ready.get("status") == "True" and seen == meta.get("generation")
         found[index] = o.Certificate(
             index=index,
             issuer=plain["spec"]["issuerRef"]["name"],
-            ready=is_ready and issuing.get("status") != "True",
+            ready=_is_issued(plain),
             not_after=parse((plain.get("status") or {}).get("notAfter")),
             message=_words(issuing.get("message") or ready.get("message") or ""),
         )

@@ -454,6 +454,7 @@ def _read_members(data: bytes) -> t.ClusterMembers:
             )
             for item in response.placements
         ),
+        system_voters=tuple(response.system_voters),
     )
 
 

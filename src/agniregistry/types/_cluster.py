@@ -187,3 +187,5 @@ class ClusterMembers:
     """Everybody who ever joined."""
     placements: tuple[Placement, ...] = ()
     """All partitions in their order."""
+    system_voters: tuple[int, ...] = ()
+    """Who votes in the group that keeps all this, as the asked node knows it."""

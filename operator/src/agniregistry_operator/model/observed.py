@@ -98,6 +98,16 @@ class Certificate:
 
 
 @dataclass(frozen=True)
+class ClientCertificate:
+    """A certificate that somebody else has from an issuer of the registry's namespace."""
+
+    name: str
+    issuer: str = ""
+    issued_at: float | None = None
+    """When it was issued as it is asked for now; None before that."""
+
+
+@dataclass(frozen=True)
 class Member:
     """A member of the registry, as it says itself and as its status says."""
 
@@ -125,6 +135,8 @@ class Registry:
     cluster: Cluster
     members: tuple[Member, ...]
     system_leader: int = 0
+    system_voters: frozenset[int] = frozenset()
+    """Who votes in the group that knows the members."""
 
     def present(self, name: str) -> Member | None:
         """The member of that name that hasn't left."""
@@ -143,6 +155,8 @@ class Observed:
     pods: Mapping[int, Pod] = field(default_factory=dict)
     claims: Mapping[int, Claim] = field(default_factory=dict)
     certificates: Mapping[int, Certificate] = field(default_factory=dict)
+    clients: tuple[ClientCertificate, ...] = ()
+    """Those of clients; looked at only while a root is being replaced."""
     zones: tuple[str, ...] = ()
     """Zones that have a machine on which nodes may run."""
     zones_known: bool = True

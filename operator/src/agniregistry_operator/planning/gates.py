@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agniregistry.placement import Cluster, NodeState, Partition
+from agniregistry_operator.model.observed import Registry
 from agniregistry_operator.planning.view import View
 
 FULL = "disk is full"
@@ -48,9 +49,23 @@ def why_not_without(view: View, index: int) -> str | None:
     answering = sum(other.reachable for other in others)
     if len(others) > 1 and answering <= (len(others) + 1) // 2:
         return f"only {answering} of {len(others)} other nodes answer"
+    if reason := _why_system_group(view, registry, member.node_id):
+        return reason
     for partition in registry.cluster.partitions:
         if reason := _why_partition(view, registry.cluster, partition, member.node_id):
             return reason
+    return None
+
+
+def _why_system_group(view: View, registry: Registry, node_id: int) -> str | None:
+    """A node that has just been replaced may not vote yet: its old self still counts then."""
+    voters = registry.system_voters
+    if not voters or view.desired.replication == 1:
+        return None
+    answering = {m.node_id for m in registry.members if m.reachable}
+    left = len((voters - {node_id}) & answering)
+    if left <= len(voters) // 2 and len(voters) > 1:
+        return f"the system group has only {left} other voters that answer, of {len(voters)}"
     return None
 
 

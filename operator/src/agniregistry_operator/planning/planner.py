@@ -144,7 +144,8 @@ def _with_moves(view: View, trust: TrustPlan, outcome: Outcome) -> Outcome:
     if trust.sentence:
         operation = outcome.operation or view.operation("Trust", trust.trust.step)
         sentence = outcome.sentence or trust.sentence
-        outcome = replace(outcome, operation=operation, sentence=sentence)
+        stalled = outcome.stalled or trust.stalled
+        outcome = replace(outcome, operation=operation, sentence=sentence, stalled=stalled)
     return outcome if outcome.sentence else replace(outcome, sentence=_settled(view, outcome))
 
 

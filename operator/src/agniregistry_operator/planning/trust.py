@@ -4,7 +4,7 @@
 Settled ──► Distribute ──────────► Reissue ───────────────► Withdraw ───────────► Settled
             new root into the      leaves from the new      old root out of the
             bundle, until every    root, one node at a      bundle, until every
-            node reports it        time                     node reports that
+            node reports it        time, then clients'      node reports that
 ```
 The step is in the status, so that a restart goes on where it was.
 """
@@ -24,6 +24,7 @@ from agniregistry_operator.model.actions import RequestIdentity
 from agniregistry_operator.model.desired import TlsMode
 from agniregistry_operator.model.observed import Certificate
 from agniregistry_operator.model.status import Trust
+from agniregistry_operator.planning.clients import waits_for_clients
 from agniregistry_operator.planning.view import View
 
 SETTLED, DISTRIBUTE, REISSUE, WITHDRAW = "Settled", "Distribute", "Reissue", "Withdraw"
@@ -40,6 +41,8 @@ class TrustPlan:
     """Why nodes can't be made yet: reason and words."""
     sentence: str = ""
     """What a rotation does; empty while there is none."""
+    stalled: tuple[str, str] | None = None
+    """Why it can't go on by itself: reason and words."""
     keep: frozenset[str] = field(default_factory=frozenset)
     """Issuers and root certificates that are still of use."""
 
@@ -127,7 +130,16 @@ def _bootstrap(view: View) -> TrustPlan:
             for child in view.observed.children.values()
             if child.name.startswith(f"{desired.name}-ca-")
         }
-    return TrustPlan(trust, tuple(manifests), requests, blocked, sentence, frozenset(kept))
+    stalled = _stalled(view, trust, sentence)
+    return TrustPlan(trust, tuple(manifests), requests, blocked, sentence, stalled, frozenset(kept))
+
+
+def _stalled(view: View, trust: Trust, sentence: str) -> tuple[str, str] | None:
+    """Whether nothing but somebody's certificates is in the way of a rotation."""
+    if trust.step != REISSUE or not sentence:
+        return None
+    words, must_act = waits_for_clients(view, trust)
+    return ("ClientsOfOldRoot", words) if must_act and words == sentence else None
 
 
 def _bundle(trust: Trust, roots: Mapping[int, str]) -> str:
@@ -159,6 +171,9 @@ def _advance(view: View) -> tuple[Trust, str]:
         old = _not_reissued(view, before)
         if old:
             return before, f"issuing from root {newest}: {len(old)} nodes to go ({old[0]})"
+        words, _ = waits_for_clients(view, before)
+        if words:
+            return before, words
         return Trust(newest, (newest,), WITHDRAW), "withdrawing the old root"
     waiting = _unaware(view, before)
     if waiting is None or waiting:

@@ -738,6 +738,7 @@ class MembersResponse(_message.Message):
     SYSTEM_LEADER_ID_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     PLACEMENTS_FIELD_NUMBER: _builtins.int
+    SYSTEM_VOTERS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Grows with every change of what follows."""
     author_epoch: _builtins.int
@@ -754,6 +755,12 @@ class MembersResponse(_message.Message):
     def placements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Placement]:
         """All partitions in their order."""
 
+    @_builtins.property
+    def system_voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Who votes in the group that keeps all this, as the asked node knows it: its leader is the first
+        to know. While one change goes over into the next, everybody who votes in either.
+        """
+
     def __init__(
         self,
         *,
@@ -763,10 +770,11 @@ class MembersResponse(_message.Message):
         system_leader_id: _builtins.int = ...,
         members: _abc.Iterable[Global___ClusterMemberInfo] | None = ...,
         placements: _abc.Iterable[Global___Placement] | None = ...,
+        system_voters: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_epoch", b"author_epoch", "members", b"members", "placements", b"placements", "replication", b"replication", "system_leader_id", b"system_leader_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_epoch", b"author_epoch", "members", b"members", "placements", b"placements", "replication", b"replication", "system_leader_id", b"system_leader_id", "system_voters", b"system_voters", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -324,6 +324,10 @@ def _ids(nodes: Any) -> str:
     return ", ".join(map(str, nodes)) or render.NOTHING
 
 
+def _leader(found: t.ClusterMembers) -> list[int]:
+    return [found.system_leader_id] if found.system_leader_id else []
+
+
 def _is_moving(placement: t.Placement) -> bool:
     return set(placement.voters) != set(placement.wanted) or bool(placement.learners)
 
@@ -353,7 +357,7 @@ def _overview(found: t.ClusterMembers) -> Any:
         ("Partitions led", led),
         ("Replicas", replicas),
         ("Moving", str(moving) if moving else "nothing"),
-        ("System leader", str(found.system_leader_id or render.NOTHING)),
+        ("System group", f"{_ids(found.system_voters)}, led by {_ids(_leader(found))}"),
         ("Version", str(found.version)),
     ]
     return Group(facts(pairs), Text(""), _members(found, everybody=False))

@@ -332,6 +332,11 @@ impl Engine {
         self.shared.cell(partition).map_or(0, |cell| cell.leader.load(Relaxed))
     }
 
+    /// Who votes in a group, as far as it is applied here; nobody where there is no replica.
+    pub fn voters_of(&self, partition: u32) -> Vec<u64> {
+        self.shared.cell(partition).map_or_else(Vec::new, |cell| cell.voters.lock().clone())
+    }
+
     /// Whether this node holds a replica of a group.
     pub fn holds(&self, partition: u32) -> bool {
         self.shared.cell(partition).is_some_and(|cell| cell.is_held.load(Relaxed))

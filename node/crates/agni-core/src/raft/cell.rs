@@ -45,6 +45,8 @@ pub struct PartitionCell {
     pub age_is_used: AtomicBool,
     /// Somebody has made use of the lease, so it is worth prolonging.
     pub lease_is_used: AtomicBool,
+    /// Who votes, as far as it is applied here; while two sets overlap, both.
+    pub voters: Mutex<Vec<u64>>,
     /// The other replicas where this node leads, looked at once a tick; empty elsewhere.
     pub followers: Mutex<Vec<Follower>>,
 }
@@ -64,6 +66,7 @@ impl PartitionCell {
             complete_at_us: AtomicU64::new(0),
             age_is_used: AtomicBool::new(false),
             lease_is_used: AtomicBool::new(false),
+            voters: Mutex::default(),
             followers: Mutex::default(),
         }
     }

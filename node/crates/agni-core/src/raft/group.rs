@@ -211,6 +211,7 @@ impl Group {
         };
         cell.snapshot_index.store(snapshots.newest, Relaxed);
         cell.is_held.store(replicas::contains(node.store().conf_state(), node_id), Relaxed);
+        *cell.voters.lock() = replicas::voters(node.store().conf_state());
         Ok(Group {
             partition,
             node_id,

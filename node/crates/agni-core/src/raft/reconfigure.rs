@@ -56,6 +56,7 @@ impl Group {
     /// Other members are in force. A lease that rests on the old ones is void.
     fn set_replicas(&mut self, state: ConfState, index: u64) {
         self.cell.is_held.store(replicas::contains(&state, self.node_id), Relaxed);
+        *self.cell.voters.lock() = replicas::voters(&state);
         self.node.mut_store().set_conf_state(state);
         self.replicas_index = index;
         let forever = self.is_alone() && self.is_current();
@@ -342,6 +343,7 @@ impl Group {
         for flag in [&cell.is_held, &cell.is_current] {
             flag.store(false, Relaxed);
         }
+        cell.voters.lock().clear();
         self.leftovers = Leftovers::Going;
         turn.forget_once_durable.push(self.partition);
         turn.changed.push(self.partition);

@@ -31,6 +31,14 @@ pub fn replica_set(state: &ConfState) -> ReplicaSet {
     }
 }
 
+/// Everybody who votes, in their order: of both sets while one change goes over into the next.
+pub fn voters(state: &ConfState) -> Vec<u64> {
+    let mut found: Vec<u64> = state.voters.iter().chain(&state.voters_outgoing).copied().collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
 /// Whether a node is a part of it in any way.
 pub fn contains(state: &ConfState, node_id: u64) -> bool {
     [&state.voters, &state.learners, &state.voters_outgoing, &state.learners_next]

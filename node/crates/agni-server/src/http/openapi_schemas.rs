@@ -359,6 +359,7 @@ fn members() -> Value {
         ("author_epoch", unsigned()),
         ("replication", unsigned()),
         ("system_leader_id", node_id()),
+        ("system_voters", list(node_id())),
         ("members", list(object(&member, &["node_id", "client_address", "state"], false))),
         ("placements", list(object(&placement, &["partition", "leader_id"], false))),
     ];

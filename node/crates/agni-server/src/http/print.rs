@@ -292,6 +292,7 @@ pub fn members(found: &api::MembersResponse) -> Value {
         "author_epoch": found.author_epoch,
         "replication": found.replication,
         "system_leader_id": id(found.system_leader_id),
+        "system_voters": ids(&found.system_voters),
         "members": found.members.iter().map(member).collect::<Vec<_>>(),
         "placements": found.placements.iter().map(placement).collect::<Vec<_>>(),
     })

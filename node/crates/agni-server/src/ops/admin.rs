@@ -55,6 +55,7 @@ pub async fn members(node: &Node) -> api::MembersResponse {
         system_leader_id: node.engine.leader_of(SYSTEM_PARTITION),
         members: state.members.iter().map(member).collect(),
         placements: state.partitions.iter().map(placement).collect(),
+        system_voters: node.engine.voters_of(SYSTEM_PARTITION),
     }
 }
 

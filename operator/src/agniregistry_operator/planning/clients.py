@@ -1,0 +1,35 @@
+"""Certificates that clients have from a root which is to go: it stays until they have others.
+
+They belong to whoever uses them, so the operator only says what to do. Certificates of clients that
+cert-manager doesn't keep in the registry's namespace can't be seen, and aren't waited for.
+"""
+
+from __future__ import annotations
+
+from agniregistry_operator import names
+from agniregistry_operator.model.status import Trust
+from agniregistry_operator.planning.view import View
+
+TAKEN_UP_S = 120.0
+"""Time in which the kubelet brings a new certificate to whoever uses it."""
+NAMED_MAX = 3
+
+
+def waits_for_clients(view: View, trust: Trust) -> tuple[str, bool]:
+    """Why the old roots can't go because of clients, and whether somebody must do something.
+
+    Empty if nobody uses them.
+    """
+    newest = names.root(view.desired.name, trust.bundle[-1])
+    older = {names.root(view.desired.name, number) for number in trust.bundle[:-1]}
+    late = sorted(each.name for each in view.observed.clients if each.issuer in older)
+    if late:
+        some = ", ".join(late[:NAMED_MAX]) + ("…" if len(late) > NAMED_MAX else "")
+        words = f"give the Certificates of clients the issuer {newest}: {some}"
+        return f"waiting with the old root: {words}", True
+    for each in sorted(view.observed.clients, key=lambda client: client.name):
+        if each.issuer != newest:
+            continue
+        if each.issued_at is None or view.now - each.issued_at < TAKEN_UP_S:
+            return f"waiting until {each.name} uses its certificate from root {newest}", False
+    return "", False

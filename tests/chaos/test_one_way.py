@@ -1,0 +1,86 @@
+"""One direction between two nodes is silent, or much is lost: nobody stops or elects for ever."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+from cluster_lab import ClusterLab
+from nemesis.lab import Lab
+from nemesis.partition import each_one_way, one_way
+
+CUT_S = 4.0
+"""Longer than any election, so that one that repeats itself shows."""
+TERMS_MAX = 1
+"""Leaders that a partition may get anew in one case."""
+LOSS_PERCENT = 30.0
+LOSSY_OPERATIONS = 60
+"""TCP itself all but stands still when so much is lost."""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[ClusterLab]:
+    with Lab(tmp_path / "lab") as lab:
+        yield ClusterLab(lab)
+
+
+def terms(cluster: ClusterLab) -> dict[int, int]:
+    """The newest term of each partition that any node knows: it grows with every election."""
+    newest: dict[int, int] = {}
+    for name in cluster.names:
+        for each in (cluster.get(name, "/v1/status") or {"partitions": []})["partitions"]:
+            number = int(each["partition"])
+            newest[number] = max(newest.get(number, 0), int(each["term"]))
+    return newest
+
+
+def test_one_silent_direction_after_the_other(cluster: ClusterLab) -> None:
+    load, probe = cluster.load(clients=10), cluster.probe()
+    load.more(200)
+    for pairs in each_one_way(cluster.names):
+        cluster.wait_settled()
+        before = terms(cluster)
+        (source, target), ended = pairs[0], time.monotonic() + CUT_S
+
+        def while_it_is_cut(ended: float = ended) -> None:
+            while time.monotonic() < ended:
+                load.more(20)
+
+        def cut(source: str = source, target: str = target) -> AbstractContextManager[object]:
+            return cluster.network.cut(one_way(source, target), f"{target} hears no {source}")
+
+        cluster.fault(cut, while_it_is_cut)
+        elected = {number: term - before[number] for number, term in terms(cluster).items()}
+        print(f"{target} hears nothing of {source}: terms grew by {elected}")
+        # A preferred leader that is given its partition back counts as one more.
+        assert max(elected.values()) <= 2 * TERMS_MAX
+    cluster.tell_gaps(probe)
+    _, violations = cluster.judge(load, "one-way")
+    assert not violations
+
+
+def test_three_in_ten_packets_are_lost(cluster: ClusterLab) -> None:
+    """Each way between all nodes: slower, and nothing is wrong. Few clients with much patience:
+    judging takes the longer the more answers are unknown."""
+    load = cluster.load(clients=4, timeout_ms=5_000)
+    load.more(200)
+
+    def rate(count: int) -> float:
+        began = time.monotonic()
+        load.more(count, 120.0)
+        return count / (time.monotonic() - began)
+
+    quiet = rate(2_000)
+    found: list[float] = []
+    pairs = list(permutations(cluster.names, 2))
+    cluster.fault(
+        lambda: cluster.network.lose(pairs, LOSS_PERCENT),
+        lambda: found.append(rate(LOSSY_OPERATIONS)),
+    )
+    print(f"{LOSS_PERCENT:g} % lost: {found[0]:.0f} of {quiet:.0f} operations a second are left")
+    _, violations = cluster.judge(load, "lossy")
+    assert not violations
