@@ -187,3 +187,27 @@ def test_who_takes_no_writes(fault: str, reason: str) -> None:
     assert condition(made, "Ready").holds is (reason != "DiskFull")
     later = plan(replace(picture, status=made.status), cluster.desired, cluster.now + 61)
     assert condition(later, "Stalled").holds is (reason == "DiskFull")
+
+
+def test_a_quorum_that_is_meant_to_come_is_waited_for() -> None:
+    """A single node that restarts slowly, and a registry that wakes: no standstill yet."""
+    single = settled(nodes=1, replication=1)
+    single.slow = {0}
+    single.change(image="registry:2")
+    assert not said(single, 100)
+    single.check_settled()
+    asleep = settled()
+    asleep.change(hibernate=True)
+    asleep.settle()
+    asleep.slow = {0, 1, 2}
+    asleep.change(hibernate=False)
+    assert not said(asleep, 80)
+    asleep.check_settled()
+
+
+def test_a_lost_quorum_is_a_standstill_after_a_minute() -> None:
+    cluster = settled()
+    for index in (0, 1):
+        cluster.gone[cluster.pods[index].machine] = cluster.now
+    assert not said(cluster, 50)
+    assert said(cluster, 40) == "NoQuorum"

@@ -177,7 +177,11 @@ def _with_quorum(view: View, outcome: Outcome) -> Outcome:
     lost, before = say.quorum(view), view.observed.status.condition(QUORUM_HEALTHY)
     if outcome.stalled or lost.holds is not False or before is None or before.holds is not False:
         return outcome
-    if view.now - before.since < QUORUM_DEADLINE_S:
+    kind = outcome.operation.kind if outcome.operation else ""
+    # Whoever wakes, or is a single node that restarts, has none until it is there.
+    is_meant = kind == "Wake" or (kind in ("Update", "Replace") and len(view.wanted) == 1)
+    deadline = view.desired.ready_deadline_s if is_meant else QUORUM_DEADLINE_S
+    if view.now - before.since < deadline:
         return outcome
     return replace(outcome, stalled=("NoQuorum", lost.message))
 

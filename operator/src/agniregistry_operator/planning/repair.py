@@ -6,6 +6,7 @@ from agniregistry.placement import NodeState
 from agniregistry_operator import names
 from agniregistry_operator.model.actions import Action, DeleteClaim, DeletePod, ReturnMember
 from agniregistry_operator.model.observed import Pod
+from agniregistry_operator.model.status import QUORUM_HEALTHY
 from agniregistry_operator.model.times import words
 from agniregistry_operator.planning.gates import (
     sole_copies,
@@ -328,7 +329,8 @@ def wait_for_nodes(view: View) -> Outcome | None:
     joins = [i for i, _ in late if view.registry and view.member(i) is None]
     if kind in ("Recover", "Bootstrap") and joins:
         kind = "ScaleOut"
-    if kind in ("Recover", "Bootstrap") and before and before.kind in ("Hibernate", "Wake"):
+    slept = view.observed.status.condition(QUORUM_HEALTHY)
+    if kind in ("Recover", "Bootstrap") and slept is not None and slept.reason == "Hibernating":
         kind = "Wake"
     index, reason = late[0]
     gone = _machine_words(view, index)
