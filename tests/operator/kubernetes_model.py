@@ -22,6 +22,7 @@ from agniregistry_operator.model import observed as o
 from agniregistry_operator.model.desired import Desired
 from agniregistry_operator.model.status import Status, status_of
 from agniregistry_operator.planning.planner import Plan, plan
+from agniregistry_operator.planning.view import View
 
 BAD_IMAGE = "registry:bad"
 START = 1_000_000.0
@@ -381,7 +382,9 @@ class ClusterModel:
         ready = made.status.condition("Ready")
         assert ready is not None, text
         assert ready.holds, f"{ready}\n{text}"
-        wanted = {self.desired.node(i) for i in range(self.desired.nodes)}
+        view = View(self.observe(), self.desired, self.now)
+        wanted = {self.desired.node(i) for i in view.wanted}
+        assert len(wanted) == self.desired.nodes
         present = [n for n in self.registry.nodes.values() if n.state is not NodeState.LEFT]
         assert sorted(n.name for n in present) == sorted(wanted), text
         assert all(n.state is NodeState.ACTIVE for n in present), text

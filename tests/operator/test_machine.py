@@ -15,6 +15,7 @@ from kubernetes_model import BAD_IMAGE, ClusterModel
 from test_plan import wanted
 
 from agniregistry_operator.model.desired import Tls
+from agniregistry_operator.planning.view import View
 
 
 class Faults(RuleBasedStateMachine):
@@ -32,7 +33,8 @@ class Faults(RuleBasedStateMachine):
     def whole(self) -> bool:
         """Whether every node is well, so that one more fault is one fault."""
         cluster, registry = self.cluster, self.cluster.registry
-        names = {cluster.desired.node(i) for i in range(cluster.desired.nodes)}
+        view = View(cluster.observe(), cluster.desired, cluster.now)
+        names = {cluster.desired.node(i) for i in view.wanted}
         joined = all(registry.joined(name) for name in names)
         steady = all(
             set(p.voters) == set(p.wanted) and len(p.voters) >= self.least and not p.learners
@@ -111,6 +113,11 @@ class Faults(RuleBasedStateMachine):
     @rule(replication=st.sampled_from([1, 3]))
     def the_number_of_replicas_changes(self, replication: int) -> None:
         self.cluster.change(replication=replication)
+
+    @rule(index=st.integers(0, 4), asked=st.booleans())
+    def a_node_is_to_leave(self, index: int, asked: bool) -> None:
+        self.joins_allowed += 1
+        self.cluster.change(remove=f"web-{index}" if asked else "")
 
     @rule()
     def the_root_changes(self) -> None:

@@ -77,6 +77,8 @@ class Desired:
     hibernate: bool = False
     replace: str = ""
     """The node that somebody wants replaced."""
+    remove: str = ""
+    """The node that somebody wants to leave before the last ones do."""
     adopted: str = ""
     """The identity of an earlier cluster that goes on, on volumes that were kept."""
     approved: str = ""
@@ -147,6 +149,7 @@ def desired_of(resource: Mapping[str, Any], default_image: str) -> Desired:
         repair_after_s=seconds_of(repair.get("after", "10m")),
         hibernate=bool(spec.get("hibernate", False)),
         replace=notes.get(names.ANNOTATION_REPLACE, "").strip(),
+        remove=notes.get(names.ANNOTATION_REMOVE, "").strip(),
         adopted=status.get("adopted") or ("" if status.get("clusterId") else _adopted(notes)),
         approved=notes.get(names.ANNOTATION_APPROVE, "").strip(),
         spec=spec,

@@ -94,6 +94,8 @@ class Status:
     operation: Operation | None = None
     update_hash: str = ""
     cluster_id: str = ""
+    skipped: tuple[int, ...] = ()
+    """The nodes that have left although later ones stay; they don't come back."""
     adopted: str = ""
     """The earlier cluster that goes on, which must not change once it does."""
     trust: Trust = field(default_factory=Trust)
@@ -121,6 +123,7 @@ class Status:
             "operation": _operation(self.operation),
             "updateHash": self.update_hash,
             "clusterId": self.cluster_id,
+            "skipped": list(self.skipped),
             "adopted": self.adopted,
             "trust": _trust(self.trust),
             "version": self.version,
@@ -223,6 +226,7 @@ def status_of(plain: Mapping[str, Any] | None) -> Status:
         if operation
         else None,
         cluster_id=plain.get("clusterId", ""),
+        skipped=tuple(plain.get("skipped") or ()),
         adopted=plain.get("adopted", ""),
         trust=Trust(
             generation=trust.get("generation", 0),

@@ -186,6 +186,13 @@ def _with_quorum(view: View, outcome: Outcome) -> Outcome:
     return replace(outcome, stalled=("NoQuorum", lost.message))
 
 
+def _skipped(view: View) -> tuple[int, ...]:
+    """The nodes that have left out of turn: until one is no member any more, it may stay."""
+    if view.registry is None or view.desired.paused:
+        return view.observed.status.skipped
+    return tuple(sorted(index for index in view.skipped if view.member(index) is None))
+
+
 def _status(view: View, outcome: Outcome, trust: TrustPlan) -> Status:
     before = view.observed.status
     cluster_id = before.cluster_id
@@ -212,6 +219,7 @@ def _status(view: View, outcome: Outcome, trust: TrustPlan) -> Status:
         operation=before.operation if kept else outcome.operation,
         update_hash=update_hash(view) if waits else "",
         cluster_id=cluster_id,
+        skipped=_skipped(view),
         adopted=before.adopted if kept else view.desired.adopted,
         trust=before.trust if kept else trust.trust,
         version=say.version(view),
