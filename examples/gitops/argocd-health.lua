@@ -19,9 +19,6 @@ end
 if found.Stalled ~= nil and found.Stalled.status == "True" then
   return {status = "Degraded", message = found.Stalled.message}
 end
-if found.QuorumHealthy ~= nil and found.QuorumHealthy.status == "False" then
-  return {status = "Degraded", message = found.QuorumHealthy.message}
-end
 if found.Ready ~= nil and found.Ready.status == "True" then
   return {status = "Healthy", message = found.Ready.message}
 end

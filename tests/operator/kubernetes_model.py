@@ -16,11 +16,13 @@ from registry_model import Process, RefusedError, RegistryModel, Volume
 from agniregistry.placement import NodeState
 from agniregistry_operator import names
 from agniregistry_operator.manifests.base import applied_hash
+from agniregistry_operator.manifests.node import lives_of
 from agniregistry_operator.model import actions as a
 from agniregistry_operator.model import observed as o
 from agniregistry_operator.model.desired import Desired
 from agniregistry_operator.model.status import Status, status_of
 from agniregistry_operator.planning.planner import Plan, plan
+from agniregistry_operator.planning.view import View
 
 BAD_IMAGE = "registry:bad"
 START = 1_000_000.0
@@ -49,6 +51,7 @@ class ClaimModel:
     owned: bool = False
     zone: str | None = None
     life: int = 0
+    clusters: str = ""
     volume: Volume = field(default_factory=Volume)
 
 
@@ -60,6 +63,8 @@ class ClusterModel:
         self.now = START
         self.machines = {f"m{k}{zone}": zone for zone in zones for k in (1, 2)}
         self.gone: dict[str, float] = {}
+        self.silent: dict[str, float] = {}
+        """Machines whose kubelet says nothing, while all on them goes on."""
         self.registry = RegistryModel(desired.partitions, desired.replication)
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.pods: dict[int, PodModel] = {}
@@ -72,6 +77,8 @@ class ClusterModel:
         self.refusals: dict[str, str] = {}
         self.random = random.Random(0)
         self.slow: set[int] = set()
+        self.quota: set[int] = set()
+        """Nodes whose pods the API server refuses."""
         self.uids = 0
         self.log: list[str] = []
         self.writes = 0
@@ -108,7 +115,8 @@ class ClusterModel:
             claims={
                 index: o.Claim(
                     index, claim.uid, claim.size, claim.size, claim.deleting, claim.lost,
-                    claim.owned, bool(claim.machine), claim.zone, claim.life,
+                    claim.owned, bool(claim.machine), claim.zone,
+                    lives_of(claim.clusters).get(self.desired.cluster_id, 0), claim.clusters,
                 )
                 for index, claim in self.claims.items()
             },
@@ -135,7 +143,7 @@ class ClusterModel:
             ready_changed_at=pod.ready_changed_at or pod.created_at,
             deleting=pod.deleting,
             machine=pod.machine,
-            machine_gone_since=self.gone.get(pod.machine),
+            machine_gone_since=self.gone.get(pod.machine, self.silent.get(pod.machine)),
             fault="ImagePullBackOff: no such image" if is_bad else "",
             fault_reason="ImagePullBackOff" if is_bad else "",
         )
@@ -240,6 +248,7 @@ class ClusterModel:
         claim.owned = "ownerReferences" in meta
         claim.zone = meta["annotations"][names.ANNOTATION_ZONE]
         claim.life = int(meta["annotations"][names.ANNOTATION_LIFE])
+        claim.clusters = meta["annotations"][names.ANNOTATION_CLUSTERS]
 
     def _check_quorum(self, action: a.DeletePod) -> None:
         """An operator's own deletion must not take the last quorum of a partition."""
@@ -283,7 +292,7 @@ class ClusterModel:
         self.registry.turn()
         for index, pod in self.pods.items():
             is_ready = self.registry.joined(self.desired.node(index)) and not pod.deleting
-            is_ready = is_ready and pod.machine not in self.gone
+            is_ready = is_ready and pod.machine not in {*self.gone, *self.silent}
             if is_ready != pod.ready:
                 pod.ready, pod.ready_changed_at = is_ready, self.now
 
@@ -297,7 +306,7 @@ class ClusterModel:
             if kind != "StatefulSet" or not found["spec"]["replicas"]:
                 continue
             index = int(found["metadata"]["labels"][names.LABEL_INDEX])
-            if index in self.pods:
+            if index in self.pods or index in self.quota:
                 continue
             size = found["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]
             if index not in self.claims:
@@ -373,7 +382,9 @@ class ClusterModel:
         ready = made.status.condition("Ready")
         assert ready is not None, text
         assert ready.holds, f"{ready}\n{text}"
-        wanted = {self.desired.node(i) for i in range(self.desired.nodes)}
+        view = View(self.observe(), self.desired, self.now)
+        wanted = {self.desired.node(i) for i in view.wanted}
+        assert len(wanted) == self.desired.nodes
         present = [n for n in self.registry.nodes.values() if n.state is not NodeState.LEFT]
         assert sorted(n.name for n in present) == sorted(wanted), text
         assert all(n.state is NodeState.ACTIVE for n in present), text

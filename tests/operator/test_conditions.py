@@ -112,3 +112,102 @@ def test_a_certificate_of_the_operators_own_is_no_change_of_the_registry() -> No
     assert [type(action) for action in made.actions] == [RequestIdentity]
     assert condition(made, "Ready").holds is True
     assert condition(made, "Reconciling").holds is False
+
+
+def said(cluster: ClusterModel, seconds: float) -> str:
+    """The reason for a standstill after some time; empty where there is none."""
+    for _ in range(int(seconds // 10)):
+        cluster.reconcile()
+        cluster.turn()
+    found = cluster.status.condition("Stalled")
+    return found.reason if found and found.holds else ""
+
+
+def test_a_pod_that_is_refused_is_told() -> None:
+    cluster = settled()
+    cluster.quota = {1}
+    cluster.stop_pod(1)
+    assert not said(cluster, 20)
+    assert said(cluster, 60) == "PodMissing"
+    cluster.quota = set()
+    cluster.check_settled()
+
+
+def test_founders_that_nobody_reaches_are_told() -> None:
+    cluster = ClusterModel(wanted())
+    statuses: list[Status] = []
+    for _ in range(20):
+        picture = replace(cluster.observe(), registry=None, registry_fault="no route")
+        made = plan(picture, cluster.desired, cluster.now)
+        for action in made.actions:
+            cluster.execute(action)
+        cluster.status = made.status
+        statuses.append(made.status)
+        cluster.turn()
+    stalled = statuses[-1].condition("Stalled")
+    assert stalled is not None
+    assert stalled.reason == "NoAnswer"
+    assert "no route" in stalled.message
+
+
+def test_a_ready_node_that_the_operator_does_not_reach_is_told() -> None:
+    cluster = settled()
+    status = cluster.status
+    for seconds in (0, 20, 60):
+        picture = cluster.observe()
+        assert picture.registry is not None
+        members = tuple(replace(m, reachable=m.name != "web-1") for m in picture.registry.members)
+        registry = replace(picture.registry, members=members)
+        picture = replace(picture, registry=registry, silences={1: "refused"}, status=status)
+        made = plan(picture, cluster.desired, cluster.now + seconds)
+        status = made.status
+        assert not any("Delete" in key_of(action) for action in made.actions)
+        assert condition(made, "Stalled").holds is (seconds == 60)
+    assert condition(made, "Stalled").reason == "NoAnswer"
+    assert "refused" in condition(made, "Stalled").message
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("the disk is full: free some space", "DiskFull"),
+        ("the disk is almost full", "NotWritable"),
+        ("the node is stopping", "NotWritable"),
+    ],
+)
+def test_who_takes_no_writes(fault: str, reason: str) -> None:
+    cluster = settled()
+    picture = cluster.observe()
+    assert picture.registry is not None
+    members = tuple(replace(m, writable=False, fault=fault) for m in picture.registry.members)
+    picture = replace(picture, registry=replace(picture.registry, members=members))
+    made = plan(picture, cluster.desired, cluster.now)
+    assert condition(made, "QuorumHealthy").reason == reason
+    assert fault in condition(made, "QuorumHealthy").message
+    assert condition(made, "Ready").holds is (reason != "DiskFull")
+    later = plan(replace(picture, status=made.status), cluster.desired, cluster.now + 61)
+    assert condition(later, "Stalled").holds is (reason == "DiskFull")
+
+
+def test_a_quorum_that_is_meant_to_come_is_waited_for() -> None:
+    """A single node that restarts slowly, and a registry that wakes: no standstill yet."""
+    single = settled(nodes=1, replication=1)
+    single.slow = {0}
+    single.change(image="registry:2")
+    assert not said(single, 100)
+    single.check_settled()
+    asleep = settled()
+    asleep.change(hibernate=True)
+    asleep.settle()
+    asleep.slow = {0, 1, 2}
+    asleep.change(hibernate=False)
+    assert not said(asleep, 80)
+    asleep.check_settled()
+
+
+def test_a_lost_quorum_is_a_standstill_after_a_minute() -> None:
+    cluster = settled()
+    for index in (0, 1):
+        cluster.gone[cluster.pods[index].machine] = cluster.now
+    assert not said(cluster, 50)
+    assert said(cluster, 40) == "NoQuorum"

@@ -136,6 +136,18 @@ def test_annotations_are_read() -> None:
     assert desired.replace == "web-1"
 
 
+def test_a_cluster_is_adopted_until_the_registry_is_founded() -> None:
+    earlier, found = "a" * 32, resource()
+    found["metadata"]["annotations"] = {"agnistack.online/adopt-cluster": earlier}
+    assert desired_of(found, "image").cluster_id == earlier
+    assert desired_of(found | {"status": {"clusterId": "b" * 32}}, "image").cluster_id == "0" * 8
+    gone = resource() | {"status": {"clusterId": earlier, "adopted": earlier}}
+    assert desired_of(gone, "image").cluster_id == earlier, "the annotation may go again"
+    found["metadata"]["annotations"] = {"agnistack.online/adopt-cluster": "the old one"}
+    with pytest.raises(ValueError, match="32 hexadecimal"):
+        desired_of(found, "image")
+
+
 def test_a_duration_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="such as 10m"):
         desired_of(resource(repair={"after": "soon"}), "image")

@@ -57,11 +57,11 @@ def stalled() -> ClusterModel:
     return rounds(cluster, 100)
 
 
-def without_quorum() -> ClusterModel:
+def without_quorum(count: int = 10) -> ClusterModel:
     cluster = settled()
     for index in (0, 1):
         cluster.gone[cluster.pods[index].machine] = cluster.now
-    return rounds(cluster, 5)
+    return rounds(cluster, count)
 
 
 def rolling() -> ClusterModel:
@@ -95,7 +95,8 @@ CASES = {
     "rolling": (rolling, "InProgress", "Progressing"),
     "a change that nobody has seen": (unseen, "InProgress", "Progressing"),
     "stalled": (stalled, "Failed", "Degraded"),
-    "without quorum": (without_quorum, "InProgress", "Degraded"),
+    "without quorum for a moment": (lambda: without_quorum(3), "InProgress", "Progressing"),
+    "without quorum": (without_quorum, "Failed", "Degraded"),
     "paused with a change": (paused, "InProgress", "Suspended"),
     "asleep": (asleep, "Current", "Healthy"),
 }

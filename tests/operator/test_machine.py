@@ -15,6 +15,7 @@ from kubernetes_model import BAD_IMAGE, ClusterModel
 from test_plan import wanted
 
 from agniregistry_operator.model.desired import Tls
+from agniregistry_operator.planning.view import View
 
 
 class Faults(RuleBasedStateMachine):
@@ -32,7 +33,8 @@ class Faults(RuleBasedStateMachine):
     def whole(self) -> bool:
         """Whether every node is well, so that one more fault is one fault."""
         cluster, registry = self.cluster, self.cluster.registry
-        names = {cluster.desired.node(i) for i in range(cluster.desired.nodes)}
+        view = View(cluster.observe(), cluster.desired, cluster.now)
+        names = {cluster.desired.node(i) for i in view.wanted}
         joined = all(registry.joined(name) for name in names)
         steady = all(
             set(p.voters) == set(p.wanted) and len(p.voters) >= self.least and not p.learners
@@ -80,6 +82,14 @@ class Faults(RuleBasedStateMachine):
             self.cluster.gone[pod.machine] = self.cluster.now
             self.joins_allowed += 1
 
+    @rule(index=st.integers(0, 6), silent=st.booleans())
+    def a_kubelet_falls_silent(self, index: int, silent: bool) -> None:
+        pod = self.cluster.pods.get(index)
+        if pod and pod.machine and silent:
+            self.cluster.silent.setdefault(pod.machine, self.cluster.now)
+        elif pod:
+            self.cluster.silent.pop(pod.machine, None)
+
     @precondition(lambda self: bool(self.lost_machine))
     @rule()
     def the_machine_is_back(self) -> None:
@@ -99,6 +109,16 @@ class Faults(RuleBasedStateMachine):
     def a_setting_changes(self, limit: int) -> None:
         self.cluster.change(config={"queue_limit": limit})
 
+    @precondition(lambda self: self.least == 3 and not self.cluster.desired.replace)
+    @rule(replication=st.sampled_from([1, 3]))
+    def the_number_of_replicas_changes(self, replication: int) -> None:
+        self.cluster.change(replication=replication)
+
+    @rule(index=st.integers(0, 4), asked=st.booleans())
+    def a_node_is_to_leave(self, index: int, asked: bool) -> None:
+        self.joins_allowed += 1
+        self.cluster.change(remove=f"web-{index}" if asked else "")
+
     @rule()
     def the_root_changes(self) -> None:
         self.cluster.change(tls=Tls(generation=self.cluster.desired.tls.generation + 1))
@@ -115,7 +135,7 @@ class Faults(RuleBasedStateMachine):
     def volumes_grow(self) -> None:
         self.cluster.change(storage_size="2Gi")
 
-    @precondition(lambda self: self.least == 3 and self.whole())
+    @precondition(lambda self: self.cluster.desired.replication == 3 and self.whole())
     @rule(index=st.integers(0, 4))
     def a_replacement_is_asked_for(self, index: int) -> None:
         self.joins_allowed += 1
@@ -131,6 +151,7 @@ class Faults(RuleBasedStateMachine):
             return
         cluster = self.cluster
         cluster.gone.clear()
+        cluster.silent.clear()
         cluster.slow.clear()
         image = "registry:3" if cluster.desired.image == BAD_IMAGE else cluster.desired.image
         cluster.change(image=image, paused=False, hibernate=False)

@@ -59,6 +59,15 @@ def test_probes_never_ask_for_a_quorum() -> None:
     assert pod()["terminationGracePeriodSeconds"] * 1000 > 2 * drain_ms
 
 
+def test_a_node_may_stop_for_longer_than_it_drains() -> None:
+    assert pod()["terminationGracePeriodSeconds"] == 60
+    slow = wanted(config={"drain_timeout_ms": 300_000})
+    assert (
+        node.stateful_set(slow, PLACE)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        > 302
+    )
+
+
 def test_the_settings_are_a_nodes() -> None:
     """All but the port for probes, which nodes of this version may not know yet."""
     found = shared.settings(wanted(config={"queue_limit": 7}))

@@ -72,6 +72,57 @@ def test_scale_out_and_in() -> None:
     assert left == ["web-3", "web-4"]
 
 
+def present(cluster: ClusterModel) -> list[str]:
+    nodes = cluster.registry.nodes.values()
+    return sorted(node.name for node in nodes if node.state is not NodeState.LEFT)
+
+
+def test_any_node_may_leave() -> None:
+    cluster = settled(nodes=4)
+    cluster.change(nodes=3, remove="web-1")
+    cluster.check_settled()
+    assert present(cluster) == ["web-0", "web-2", "web-3"]
+    assert cluster.registry.joins == 4
+    assert sorted(cluster.claims) == [0, 2, 3]
+    cluster.change(remove="")
+    cluster.check_settled()
+    assert present(cluster) == ["web-0", "web-2", "web-3"], "it stays so without the annotation"
+    cluster.change(nodes=4)
+    cluster.check_settled()
+    assert present(cluster) == ["web-0", "web-2", "web-3", "web-4"]
+    cluster.change(nodes=3)
+    cluster.check_settled()
+    assert present(cluster) == ["web-0", "web-2", "web-3"]
+
+
+def test_a_node_may_leave_for_another_one() -> None:
+    cluster = settled()
+    cluster.change(remove="web-0")
+    cluster.check_settled()
+    assert present(cluster) == ["web-1", "web-2", "web-3"]
+
+
+def test_that_a_node_is_to_leave_can_be_taken_back() -> None:
+    cluster = settled(nodes=4)
+    cluster.change(nodes=3, remove="web-1")
+    for _ in range(3):
+        cluster.reconcile()
+        cluster.turn()
+    cluster.change(nodes=4, remove="")
+    cluster.check_settled()
+    assert present(cluster) == ["web-0", "web-1", "web-2", "web-3"]
+    assert cluster.registry.joins == 4
+
+
+@pytest.mark.parametrize("name", ["web-3", "web-9", "other-1", "web"])
+def test_a_node_that_leaves_anyway_or_is_none_is_not_asked_for(name: str) -> None:
+    cluster = settled(nodes=4)
+    cluster.change(nodes=3, remove=name)
+    cluster.check_settled()
+    assert present(cluster) == ["web-0", "web-1", "web-2"]
+    assert cluster.status.skipped == ()
+
+
 def test_a_volume_that_is_kept_is_no_trap_for_the_next_node() -> None:
     cluster = settled(nodes=4, delete_with_node=False)
     cluster.change(nodes=3)

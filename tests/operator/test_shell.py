@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from test_plan import wanted
 
 from agniregistry import types as t
-from agniregistry_operator import reading
+from agniregistry_operator import machine, reading
 from agniregistry_operator.ending import end
 from agniregistry_operator.executor import Executor
 from agniregistry_operator.identity import Identity
 from agniregistry_operator.kube import ApiError, path_of
 from agniregistry_operator.lease import Elector
 from agniregistry_operator.link import registry_of
+from agniregistry_operator.main import _first
 from agniregistry_operator.model import actions as a
 from agniregistry_operator.model import status as s
 from agniregistry_operator.model.quantities import bytes_of
@@ -50,7 +51,7 @@ def pod(**changes: Any) -> dict[str, Any]:
 
 
 def read(plain: dict[str, Any], machines: Any = None) -> Any:
-    return reading.pods([plain], machines, [], NOW)[1]
+    return reading.pods([plain], machines, {}, NOW)[1]
 
 
 def test_why_a_pod_does_not_run() -> None:
@@ -77,8 +78,8 @@ def test_why_a_pod_does_not_run() -> None:
 
 
 def test_a_machine_that_is_gone() -> None:
-    well = reading.Machine("m1", {}, ready=True)
-    gone = reading.Machine("m1", {}, ready=False, ready_changed_at=7.0)
+    well = machine.Machine("m1", {}, ready=True)
+    gone = machine.Machine("m1", {}, ready=False, ready_changed_at=7.0)
     assert read(pod(), {"m1": well}).machine_gone_since is None
     assert read(pod(), {"m1": gone}).machine_gone_since == 7.0
     assert read(pod(), {}).machine_gone_since is not None
@@ -94,16 +95,16 @@ def test_a_machine_that_is_gone() -> None:
 def test_zones_of_machines_that_fit() -> None:
     label = "topology.kubernetes.io/zone"
     machines = [
-        reading.Machine("a", {label: "z1"}),
-        reading.Machine("b", {label: "z2", "disk": "fast"}),
-        reading.Machine("c", {label: "z3"}, ready=False),
-        reading.Machine("d", {label: "z4"}, schedulable=False),
-        reading.Machine("e", {}),
+        machine.Machine("a", {label: "z1"}),
+        machine.Machine("b", {label: "z2", "disk": "fast"}),
+        machine.Machine("c", {label: "z3"}, ready=False),
+        machine.Machine("d", {label: "z4"}, schedulable=False),
+        machine.Machine("e", {}),
     ]
-    assert reading.zones_of(wanted(), machines) == ("z1", "z2")
+    assert machine.zones_of(wanted(), machines) == ("z1", "z2")
     chosen = wanted(spec={"scheduling": {"nodeSelector": {"disk": "fast"}}})
-    assert reading.zones_of(chosen, machines) == ("z2",)
-    assert reading.zones_of(wanted(zone_key=""), machines) == ()
+    assert machine.zones_of(chosen, machines) == ("z2",)
+    assert machine.zones_of(wanted(zone_key=""), machines) == ()
 
 
 def test_a_certificate_counts_only_as_it_is_asked_for_now() -> None:
@@ -129,10 +130,26 @@ def test_paths() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("10Gi", 10 << 30), ("1.5Gi", 3 << 29), ("500M", 500_000_000), ("1e3", 1000), ("", 0),
-     ("2E", 2 * 10**18), ("1000m", 1)],
+     ("2E", 2 * 10**18), ("1000m", 1), (".5Gi", 1 << 29), ("+1Gi", 1 << 30), ("1e9", 10**9),
+     ("5.", 5), ("1E3", 1000), ("1e-3", 1), ("-1", -1), ("2Ei", 2 << 60)],
 )  # fmt: skip
 def test_quantities(text: str, expected: int) -> None:
     assert bytes_of(text) == expected
+
+
+@pytest.mark.parametrize("text", ["much", "1 Gi", "Gi", ".", "1e999999999", "1ki", "0x1"])
+def test_what_is_no_quantity(text: str) -> None:
+    with pytest.raises(ValueError, match="quantity"):
+        bytes_of(text)
+
+
+def test_notes_that_somebody_has_changed_are_none() -> None:
+    meta = {"name": "c", "uid": "u", "labels": {"agnistack.online/index": "1"}}
+    notes = {"agnistack.online/clusters": "a/\u00b2,b,/,c/3"}
+    plain = {"metadata": meta | {"annotations": notes}, "spec": {}}
+    assert reading.claims_of([plain], wanted())[1].life == 0
+    meta["annotations"] = {"agnistack.online/clusters": f"{wanted().cluster_id}/4,x/3"}
+    assert reading.claims_of([plain | {"metadata": meta}], wanted())[1].life == 4
 
 
 def test_durations() -> None:
@@ -217,6 +234,39 @@ async def test_a_lease_is_given_back_whatever_became_of_a_renewal() -> None:
     assert await second._try()
     await first.release()
     assert kube.lease["spec"]["holderIdentity"] == "two", "what is another's is left alone"
+
+
+async def test_a_renewal_whose_answer_is_lost_is_no_lost_lease(monkeypatch: Any) -> None:
+    monkeypatch.setattr("agniregistry_operator.lease.RENEW_S", 0.01)
+    kube = FakeKube()
+    elector = Elector(kube, "ns", "l", "one")  # type: ignore[arg-type]
+    await elector.acquire()
+    renew, asked = kube.call, []
+
+    async def loses_an_answer(method: str, *given: Any, **more: Any) -> dict[str, Any]:
+        answer = await renew(method, *given, **more)
+        asked.append(method)
+        if asked == ["PUT"]:
+            raise ApiError(0, "Unreachable", "timeout")
+        return answer
+
+    monkeypatch.setattr(kube, "call", loses_an_answer)
+    keeping = asyncio.create_task(elector.keep())
+    while len(asked) < 5:
+        await asyncio.sleep(0.01)
+    assert not keeping.done()
+    assert kube.lease is not None
+    taken = {**kube.lease["spec"], "holderIdentity": "two"}
+    kube.lease = {"metadata": {"resourceVersion": "99"}, "spec": taken}
+    await asyncio.wait_for(keeping, 5)
+
+
+async def test_a_lease_that_could_not_be_asked_for_is_not_had() -> None:
+    async def fails() -> None:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        await _first(asyncio.create_task(fails()), asyncio.Event())
 
 
 def test_a_holder_that_was_paused_knows_that_it_may_be_none() -> None:

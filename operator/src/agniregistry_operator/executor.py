@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 from agniregistry.errors import AgniError
@@ -11,7 +12,7 @@ from agniregistry_operator.kube import ApiError, Kube
 from agniregistry_operator.manifests.base import API_VERSIONS
 from agniregistry_operator.model import actions as a
 from agniregistry_operator.model.desired import Desired
-from agniregistry_operator.observer import Memory
+from agniregistry_operator.observer import Memory, Refusal
 
 log = logging.getLogger("agniregistry.operator")
 
@@ -33,7 +34,7 @@ class Executor:
         The next look sees what was done. So after a refusal the rest goes on: no action relies on
         the one before it.
         """
-        refusals: dict[str, str] = {}
+        refusals: dict[str, Refusal] = {}
         where = (desired.namespace, desired.name)
         done = 0
         for action in actions:
@@ -46,7 +47,9 @@ class Executor:
             try:
                 await self._do(action, desired, memory)
             except (ApiError, AgniError, ValueError) as error:
-                refusals[key] = str(error)
+                before = memory.refusals.get(key)
+                since = before.since if before else time.monotonic()
+                refusals[key] = Refusal(str(error), since)
                 log.warning("%s/%s: %s: %s", *where, key, error)
                 self._told(action, f"refused: {error}")
                 continue

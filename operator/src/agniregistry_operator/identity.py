@@ -28,8 +28,9 @@ from agniregistry_operator.names import root
 VERSION, KIND = "cert-manager.io/v1", "CertificateRequest"
 REFUSED_S = 60.0
 """Time after which is asked again for what was denied, or failed."""
-RENEW_SHARE = 3
-"""A certificate is asked for anew when a third of its life is left."""
+RENEW_SHARE = 2
+"""A certificate is asked for anew when half of its life is left: before nodes renew theirs, so that
+what has become of the root is known by then."""
 
 
 @dataclass
@@ -59,12 +60,21 @@ class Identity:
     issued: dict[int, Issued] = field(default_factory=dict)
     pending: dict[int, Pending] = field(default_factory=dict)
     fault: str = ""
+    doubted: dict[int, float] = field(default_factory=dict)
+    """When a root was last doubted, by the monotonic clock."""
     refused_at: float | None = None
     """When a request was denied or failed, by the monotonic clock."""
 
     def good(self, now: float) -> frozenset[int]:
         """The roots under which a certificate is good for a while."""
         return frozenset(number for number, found in self.issued.items() if now < found.renew_at)
+
+    def doubt(self, generation: int) -> None:
+        """A root was made anew: another certificate says which it is now."""
+        now, found = time.monotonic(), self.issued.get(generation)
+        if found and now - self.doubted.get(generation, -REFUSED_S) >= REFUSED_S:
+            self.doubted[generation] = now
+            found.renew_at = 0.0
 
     def roots(self) -> dict[int, str]:
         """The roots that were answered."""
@@ -173,6 +183,15 @@ def _issued(pem: bytes, key: bytes, authority: str) -> Issued:
     leaf = x509.load_pem_x509_certificate(pem)
     begins, ends = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
     return Issued(pem, key, authority, ends - (ends - begins) / RENEW_SHARE, ends)
+
+
+def is_another(pem: str, not_after: float) -> bool:
+    """Whether none of some roots ends when the one does that issues now."""
+    try:
+        known = x509.load_pem_x509_certificates(pem.encode())
+    except ValueError:
+        return False
+    return all(abs(one.not_valid_after_utc.timestamp() - not_after) > 1 for one in known)
 
 
 def _belong_together(pem: bytes, key: bytes) -> bool:

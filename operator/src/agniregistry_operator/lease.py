@@ -132,17 +132,37 @@ class Elector:
 
     async def keep(self) -> None:
         """Renews the lease; returns when it is lost."""
+        pause = RENEW_S
         while True:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(pause)
+            pause = RENEW_S
             try:
                 left = GIVE_UP_S - (self._clock() - self._renewed_at)
                 await asyncio.wait_for(self._renew(), max(0.1, left))
                 self._renewed_at = self._clock()
             except (ApiError, TimeoutError) as error:
-                lost = isinstance(error, ApiError) and error.status == 409
+                lost = False
+                if isinstance(error, ApiError) and error.status == 409:
+                    lost, pause = not await self._is_mine_still(), 0.0
                 if lost or self._clock() - self._renewed_at >= GIVE_UP_S:
                     log.error("the lease is lost: %s", error)
                     return
+
+    async def _is_mine_still(self) -> bool:
+        """Whether what has changed the lease was a renewal whose answer didn't come.
+
+        It is renewed again at once then, from what it is now.
+        """
+        try:
+            lease = await self._kube.call("GET", self._path)
+        except ApiError as error:
+            # Nobody knows; whether there is time for another attempt is asked next.
+            return not error.is_gone
+        now, mine = lease.get("spec") or {}, self._lease["spec"]
+        if any(now.get(key) != mine[key] for key in ("holderIdentity", "acquireTime")):
+            return False
+        self._lease = lease
+        return True
 
     async def _renew(self) -> None:
         lease = dict(self._lease)

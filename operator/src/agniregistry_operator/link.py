@@ -38,6 +38,8 @@ class Link:
         self._tls: Tls | None = None
         self.fault = ""
         """Why nobody answered, in the last look."""
+        self.silences: dict[str, str] = {}
+        """Why addresses didn't answer, in the last look."""
 
     async def aclose(self) -> None:
         """Ends all connections."""
@@ -66,6 +68,7 @@ class Link:
 
     async def look(self, addresses: Sequence[str]) -> Registry | None:
         """What the registry says; None while nobody answers."""
+        self.silences = {}
         answers = await asyncio.gather(*[self._status(address) for address in addresses])
         statuses = dict(zip(addresses, answers, strict=True))
         alive = [address for address, status in statuses.items() if status is not None]
@@ -95,6 +98,7 @@ class Link:
             return await self._client(address).status()
         except AgniError as error:
             self.fault = f"{address}: {error.message}"
+            self.silences[address] = error.message
             # A pod that comes again has another address, and gRPC asks a name's address of one
             # connection once in 30 seconds at most: a new connection asks at once.
             if (client := self._clients.pop(address, None)) is not None:

@@ -149,7 +149,7 @@ async def run(
             link=link,
             leads=elector.holds,
         )
-        supervisor = Supervisor(kube, metrics, settings)
+        supervisor = Supervisor(kube, metrics, settings, looks_at_machines=options.machines)
         supervisors.append(supervisor)
         return await _lead(options, connection, elector, supervisor, stop)
     finally:
@@ -165,6 +165,9 @@ async def _first(task: asyncio.Task[None], stop: asyncio.Event) -> bool:
     await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
     done = task.done()
     await end([task, stopping])
+    if done:
+        # One that failed has not done what was waited for.
+        task.result()
     return done
 
 
@@ -181,7 +184,7 @@ async def _lead(
     if options.machines:
         register_machines(registry, supervisor)
         tasks.add(asyncio.create_task(supervisor.list_machines()))
-    tasks.add(asyncio.create_task(supervisor.begin(options.namespaces)))
+    tasks.add(asyncio.create_task(supervisor.list_registries(options.namespaces)))
     ending = asyncio.Event()
     others = asyncio.all_tasks()
     watchers = await kopf.spawn_tasks(

@@ -40,7 +40,9 @@ class Metrics:
             "Time since the registry that waits longest was last looked at to the end.",
         )
         registry = ("namespace", "name")
-        self.nodes = self._gauge("nodes", "Nodes that are wanted.", *registry)
+        self.nodes = self._gauge(
+            "nodes", "Nodes that are wanted; 0 while the registry hibernates.", *registry
+        )
         self.ready = self._gauge("nodes_ready", "Nodes that are ready.", *registry)
         self.condition = self._gauge(
             "condition",
@@ -54,6 +56,12 @@ class Metrics:
             *registry,
         )
 
+        self.due = self._gauge(
+            "certificate_due_seconds",
+            "When the first of a registry's certificates should have been renewed, since 1970.",
+            *registry,
+        )
+
     def _gauge(self, name: str, said: str, *labels: str) -> Gauge:
         return Gauge(f"agni_operator_{name}", said, labels, registry=self.collected)
 
@@ -62,7 +70,7 @@ class Metrics:
 
     def forget(self, namespace: str, name: str) -> None:
         """A registry is gone."""
-        for gauge in (self.nodes, self.ready, self.certificate):
+        for gauge in (self.nodes, self.ready, self.certificate, self.due):
             gauge.remove_by_labels({"namespace": namespace, "name": name})
         self.condition.remove_by_labels({"namespace": namespace, "name": name})
 

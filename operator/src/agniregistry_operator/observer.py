@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agniregistry_operator import names, reading
-from agniregistry_operator.identity import Identity
+from agniregistry_operator.identity import Identity, is_another
 from agniregistry_operator.kube import ApiError, Kube, path_of
 from agniregistry_operator.link import Link
+from agniregistry_operator.machine import Machine, zones_of
 from agniregistry_operator.manifests.base import API_VERSIONS
 from agniregistry_operator.model.desired import Desired, TlsMode
 from agniregistry_operator.model.observed import Child, ClientCertificate, Observed
@@ -30,7 +31,19 @@ OF_CERT_MANAGER = ("Certificate", "Issuer")
 NOT_APPLIED = ("Pod", "PersistentVolumeClaim")
 """Kinds that the operator looks at, but that its StatefulSets make."""
 
-Machines = Callable[[], Mapping[str, reading.Machine] | None]
+REFUSED_S = 20.0
+"""How long an action must be refused before somebody is told: a conflict, or a server that is
+restarted, is over by then."""
+
+Machines = Callable[[], Mapping[str, Machine] | None]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an action was refused, and since when it is, by the monotonic clock."""
+
+    words: str
+    since: float
 
 
 @dataclass
@@ -40,8 +53,10 @@ class Memory:
     identity: Identity
     link: Link
     addresses: tuple[str, ...] = ()
-    refusals: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, Refusal] = field(default_factory=dict)
     begun_at: float = field(default_factory=time.monotonic)
+    ties: dict[str, str] = field(default_factory=dict)
+    """The machine that each volume that was asked for is tied to."""
 
 
 class Observer:
@@ -76,6 +91,9 @@ class Observer:
         trust = await self._trust(found["ConfigMap"], desired, memory)
         roots, bundle, user_trust, fault = trust
         generation = status.trust.generation or desired.tls.generation
+        for number, not_after in reading.root_ends(found.get("Certificate", ()), desired).items():
+            if number in roots and is_another(roots[number], not_after):
+                memory.identity.doubt(number)
         if desired.tls.mode is not TlsMode.BOOTSTRAP:
             generation = 0
         sets = reading.stateful_sets(found["StatefulSet"])
@@ -88,15 +106,17 @@ class Observer:
             await memory.link.use(tls, memory.addresses)
             registry = await memory.link.look(memory.addresses)
         machines = self._machines()
+        claims = found["PersistentVolumeClaim"]
+        tied = {} if machines is None else await self._tied(found["Pod"], claims, memory)
         return Observed(
             status=status,
             children=children,
             stateful_sets=sets,
-            pods=reading.pods(found["Pod"], machines, found["PersistentVolumeClaim"], self._now()),
-            claims=reading.claims_of(found["PersistentVolumeClaim"], desired.uid),
+            pods=reading.pods(found["Pod"], machines, tied, self._now()),
+            claims=reading.claims_of(claims, desired),
             certificates=reading.certificates(found.get("Certificate", ()), desired),
             clients=await self._clients(desired, status),
-            zones=reading.zones_of(desired, (machines or {}).values()),
+            zones=zones_of(desired, (machines or {}).values()),
             zones_known=machines is not None,
             roots=roots,
             user_trust=user_trust,
@@ -107,7 +127,16 @@ class Observer:
             has_cert_manager=has_cert_manager,
             registry=registry,
             registry_fault=memory.link.fault,
-            refusals=dict(memory.refusals),
+            silences={
+                index: memory.link.silences[address]
+                for index, address in zip(sorted(sets), memory.addresses, strict=True)
+                if address in memory.link.silences
+            },
+            refusals={
+                key: found.words
+                for key, found in memory.refusals.items()
+                if time.monotonic() - found.since >= REFUSED_S
+            },
         )
 
     async def _clients(self, desired: Desired, status: Status) -> tuple[ClientCertificate, ...]:
@@ -125,6 +154,27 @@ class Observer:
         items: list[dict[str, Any]] = answer.get("items") or []
         return items
 
+    async def _tied(
+        self, pods: list[dict[str, Any]], claims: list[dict[str, Any]], memory: Memory
+    ) -> dict[int, str]:
+        """The machines that volumes are tied to whose pods have none.
+
+        Only then it matters, and a volume that can't be looked at is tied to none: its node is
+        reported, and not made anew.
+        """
+        asked = reading.volumes_to_ask(pods, claims)
+        for volume, selected in asked.values():
+            if volume in memory.ties:
+                continue
+            try:
+                answer = await self._kube.get("v1", "PersistentVolume", "", volume)
+            except ApiError as error:
+                if error.status not in (403, 404):
+                    raise
+                continue
+            memory.ties[volume] = reading.tie_of(answer, selected)
+        return {index: memory.ties.get(volume, "") for index, (volume, _) in asked.items()}
+
     async def _trust(
         self, maps: list[dict[str, Any]], desired: Desired, memory: Memory
     ) -> tuple[dict[int, str], str, str | None, str]:
@@ -136,12 +186,7 @@ class Observer:
                 return {}, "", None, str(error)
         own = names.trust(desired.name)
         data = next((m.get("data") or {} for m in maps if m["metadata"]["name"] == own), {})
-        roots = memory.identity.roots()
-        for key, pem in data.items():
-            number = key.removeprefix("root-").removesuffix(".crt")
-            if key.startswith("root-") and number.isdigit():
-                roots[int(number)] = pem
-        roots.pop(0, None)
+        roots = reading.roots(data, memory.identity.roots())
         user_trust, fault = None, ""
         if desired.tls.mode is TlsMode.ISSUER:
             try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from agniregistry_operator import names
+from agniregistry_operator.machine import Machine, condition_of
+from agniregistry_operator.manifests.node import lives_of
 from agniregistry_operator.manifests.ownership import own_fields
 from agniregistry_operator.model import observed as o
 from agniregistry_operator.model.desired import Desired
@@ -29,49 +30,9 @@ MESSAGE_MAX = 300
 """Characters of somebody else's words that are passed on."""
 SILENCE_S = 60.0
 """Time after a pod's last moment from which on its silence means that its machine is gone."""
+HOST_LABEL = "kubernetes.io/hostname"
+HOST_KEYS = (HOST_LABEL, "metadata.name")
 SELECTED_MACHINE = "volume.kubernetes.io/selected-node"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A machine (a Node of Kubernetes)."""
-
-    name: str
-    labels: Mapping[str, str]
-    ready: bool = True
-    ready_changed_at: float = 0.0
-    schedulable: bool = True
-
-
-def machine_of(plain: Plain) -> Machine:
-    """Reads a Node."""
-    ready = _condition(plain, "Ready")
-    return Machine(
-        name=plain["metadata"]["name"],
-        labels=dict(plain["metadata"].get("labels") or {}),
-        ready=ready.get("status") == "True",
-        ready_changed_at=parse(ready.get("lastTransitionTime")) or 0.0,
-        schedulable=not (plain.get("spec") or {}).get("unschedulable", False),
-    )
-
-
-def _condition(plain: Plain, kind: str) -> Plain:
-    conditions = (plain.get("status") or {}).get("conditions") or ()
-    return next((found for found in conditions if found.get("type") == kind), {})
-
-
-def zones_of(desired: Desired, machines: Iterable[Machine]) -> tuple[str, ...]:
-    """The zones that have a machine on which a node may run."""
-    if not desired.zone_key:
-        return ()
-    selector = dict(desired.part("scheduling").get("nodeSelector") or {})
-    return tuple(sorted({
-        zone
-        for machine in machines
-        if machine.ready and machine.schedulable
-        and all(machine.labels.get(key) == value for key, value in selector.items())
-        and (zone := machine.labels.get(desired.zone_key))
-    }))  # fmt: skip
 
 
 def child_of(plain: Plain, kind: str, uid: str) -> o.Child:
@@ -89,7 +50,12 @@ def child_of(plain: Plain, kind: str, uid: str) -> o.Child:
 
 def _index(plain: Plain) -> int | None:
     text = (plain["metadata"].get("labels") or {}).get(names.LABEL_INDEX, "")
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _number(text: str | None) -> int:
+    """A number that the operator has noted; 0 where somebody has written something else."""
+    return int(text) if text and text.isascii() and text.isdigit() else 0
 
 
 def stateful_sets(items: Iterable[Plain]) -> dict[int, o.StatefulSet]:
@@ -106,7 +72,7 @@ def stateful_sets(items: Iterable[Plain]) -> dict[int, o.StatefulSet]:
             index=index,
             zone=notes.get(names.ANNOTATION_ZONE, ""),
             seeds=tuple(seeds.split(",")) if seeds else (),
-            life=int(notes.get(names.ANNOTATION_LIFE) or 0),
+            life=_number(notes.get(names.ANNOTATION_LIFE)),
             claim_size=requests.get("storage", ""),
             deleting=bool(plain["metadata"].get("deletionTimestamp")),
         )
@@ -116,21 +82,23 @@ def stateful_sets(items: Iterable[Plain]) -> dict[int, o.StatefulSet]:
 def pods(
     items: Iterable[Plain],
     machines: Mapping[str, Machine] | None,
-    claims: Iterable[Plain],
+    tied: Mapping[int, str],
     now: float,
 ) -> dict[int, o.Pod]:
-    """Reads pods; `machines` is None where they can't be looked at."""
-    selected = {
-        index: (plain["metadata"].get("annotations") or {}).get(SELECTED_MACHINE, "")
-        for plain in claims
-        if (index := _index(plain)) is not None
-    }
+    """Reads pods.
+
+    Args:
+        items: The pods.
+        machines: The machines by name; None where they can't be looked at.
+        tied: The machine that a node's volume is tied to, where it is tied to one.
+        now: The time.
+    """
     found = {}
     for plain in items:
         index = _index(plain)
         if index is None or (plain.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
             continue
-        meta, ready = plain["metadata"], _condition(plain, "Ready")
+        meta, ready = plain["metadata"], condition_of(plain, "Ready")
         created = parse(meta.get("creationTimestamp")) or 0.0
         reason, message = _fault(plain)
         found[index] = o.Pod(
@@ -142,7 +110,7 @@ def pods(
             ready_changed_at=parse(ready.get("lastTransitionTime")) or created,
             deleting=bool(meta.get("deletionTimestamp")),
             machine=plain["spec"].get("nodeName", ""),
-            machine_gone_since=_gone_since(plain, machines, selected.get(index, ""), now),
+            machine_gone_since=_gone_since(plain, machines, tied.get(index, ""), now),
             fault=f"{reason}: {message}" if message else reason,
             fault_reason=reason,
         )
@@ -150,30 +118,64 @@ def pods(
 
 
 def _gone_since(
-    plain: Plain, machines: Mapping[str, Machine] | None, selected: str, now: float
+    plain: Plain, machines: Mapping[str, Machine] | None, tied: str, now: float
 ) -> float | None:
     """Since when a pod's machine, or the only one it could run on, is gone."""
-    meta, ready = plain["metadata"], _condition(plain, "Ready")
+    meta, ready = plain["metadata"], condition_of(plain, "Ready")
     if ready.get("status") == "True":
         return None
     if machines is None:
         # What only the pod shows: it was told to stop long ago, and nobody says that it did.
         ended = parse(meta.get("deletionTimestamp"))
         return ended if ended is not None and now - ended > SILENCE_S else None
-    name = plain["spec"].get("nodeName") or selected
+    name = plain["spec"].get("nodeName") or tied
     if not name:
         return None
-    machine = machines.get(name)
+    hosts = (found for found in machines.values() if found.labels.get(HOST_LABEL) == name)
+    machine = machines.get(name) or next(hosts, None)
     changed = parse(ready.get("lastTransitionTime")) or parse(meta.get("creationTimestamp")) or 0.0
     if machine is None:
         return changed
     return None if machine.ready else (machine.ready_changed_at or changed)
 
 
+def tie_of(volume: Plain, selected: str) -> str:
+    """The one machine that a PersistentVolume is tied to by its affinity; empty where it is not.
+
+    The scheduler's choice (`selected`) says nothing by itself: a volume of a network goes with its
+    pod. It counts where the volume's own affinity names the same machine, by whatever label.
+    """
+    affinity = (volume.get("spec") or {}).get("nodeAffinity") or {}
+    terms = (affinity.get("required") or {}).get("nodeSelectorTerms") or ()
+    ties: set[str] = set()
+    for term in terms:
+        named = {
+            rule["values"][0]
+            for rule in (*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ()))
+            if rule.get("operator") == "In"
+            and len(rule.get("values") or ()) == 1
+            and (rule["key"] in HOST_KEYS or rule["values"][0] == selected)
+        }
+        ties.add(min(named, default=""))
+    return ties.pop() if len(ties) == 1 else ""
+
+
+def volumes_to_ask(pods: Iterable[Plain], claims: Iterable[Plain]) -> dict[int, tuple[str, str]]:
+    """Volume and chosen machine of the nodes whose pod waits for a machine."""
+    waiting = {_index(plain) for plain in pods if not plain["spec"].get("nodeName")}
+    return {
+        index: (volume, (plain["metadata"].get("annotations") or {}).get(SELECTED_MACHINE, ""))
+        for plain in claims
+        if (index := _index(plain)) is not None
+        and index in waiting
+        and (volume := plain["spec"].get("volumeName", ""))
+    }
+
+
 def _fault(plain: Plain) -> tuple[str, str]:
     """Why a pod doesn't run: a stable word, and Kubernetes' own words."""
     status = plain.get("status") or {}
-    scheduled = _condition(plain, "PodScheduled")
+    scheduled = condition_of(plain, "PodScheduled")
     if scheduled.get("reason") == "Unschedulable":
         return "Unschedulable", _words(scheduled.get("message", ""))
     for container in status.get("containerStatuses") or ():
@@ -204,7 +206,7 @@ def _words(text: str) -> str:
     return line if len(line) <= MESSAGE_MAX else f"…{line[-MESSAGE_MAX:]}"
 
 
-def claims_of(items: Iterable[Plain], uid: str) -> dict[int, o.Claim]:
+def claims_of(items: Iterable[Plain], desired: Desired) -> dict[int, o.Claim]:
     """Reads volume claims."""
     found = {}
     for plain in items:
@@ -213,6 +215,7 @@ def claims_of(items: Iterable[Plain], uid: str) -> dict[int, o.Claim]:
             continue
         status, notes = plain.get("status") or {}, meta.get("annotations") or {}
         requests = (plain["spec"].get("resources") or {}).get("requests") or {}
+        clusters = notes.get(names.ANNOTATION_CLUSTERS, "")
         found[index] = o.Claim(
             index=index,
             uid=meta["uid"],
@@ -220,11 +223,40 @@ def claims_of(items: Iterable[Plain], uid: str) -> dict[int, o.Claim]:
             capacity=(status.get("capacity") or {}).get("storage", ""),
             deleting=bool(meta.get("deletionTimestamp")),
             lost=status.get("phase") == "Lost",
-            owned=uid in {owner["uid"] for owner in meta.get("ownerReferences") or ()},
+            owned=desired.uid in {owner["uid"] for owner in meta.get("ownerReferences") or ()},
             bound=bool(plain["spec"].get("volumeName")),
             zone=notes.get(names.ANNOTATION_ZONE),
-            life=int(notes.get(names.ANNOTATION_LIFE) or 0),
+            life=lives_of(clusters).get(desired.cluster_id, 0),
+            clusters=clusters,
         )
+    return found
+
+
+def roots(data: Mapping[str, str], issued: Mapping[int, str]) -> dict[int, str]:
+    """Roots by generation: those of the trust ConfigMap, and what issues now beside them.
+
+    They differ when somebody has deleted a root's Secret, or it was renewed. Nodes then hold
+    certificates of both, so both are trusted until the generation is replaced.
+    """
+    found = {number: pem for number, pem in issued.items() if number}
+    for key, pem in data.items():
+        number = key.removeprefix("root-").removesuffix(".crt")
+        if key.startswith("root-") and number.isascii() and number.isdigit():
+            new = found.get(int(number), "").strip()
+            found[int(number)] = pem if new in pem else f"{pem.strip()}\n{new}\n"
+    return found
+
+
+def root_ends(items: Iterable[Plain], desired: Desired) -> dict[int, float]:
+    """When the certificates of roots end, by cert-manager's word."""
+    prefix = names.root(desired.name, 0).removesuffix("0")
+    found = {}
+    for plain in items:
+        number = plain["metadata"]["name"].removeprefix(prefix)
+        ends = parse((plain.get("status") or {}).get("notAfter"))
+        is_root = plain["metadata"]["name"].startswith(prefix) and number.isascii()
+        if is_root and number.isdigit() and ends is not None:
+            found[int(number)] = ends
     return found
 
 
@@ -242,7 +274,7 @@ def clients(items: Iterable[Plain], uid: str) -> tuple[o.ClientCertificate, ...]
 
 def _is_issued(plain: Plain) -> bool:
     """Whether a certificate is issued as it is asked for now."""
-    ready, issuing = _condition(plain, "Ready"), _condition(plain, "Issuing")
+    ready, issuing = condition_of(plain, "Ready"), condition_of(plain, "Issuing")
     generation = plain["metadata"].get("generation")
     is_ready = ready.get("status") == "True"
     is_new = ready.get("observedGeneration", generation) == generation
@@ -257,7 +289,7 @@ def certificates(items: Iterable[Plain], desired: Desired) -> dict[int, o.Certif
         index = desired.index_of(meta["name"])
         if index is None:
             continue
-        ready, issuing = _condition(plain, "Ready"), _condition(plain, "Issuing")
+        ready, issuing = condition_of(plain, "Ready"), condition_of(plain, "Issuing")
         found[index] = o.Certificate(
             index=index,
             issuer=plain["spec"]["issuerRef"]["name"],

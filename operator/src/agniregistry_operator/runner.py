@@ -23,7 +23,8 @@ from agniregistry_operator.link import Link
 from agniregistry_operator.metrics import Metrics
 from agniregistry_operator.model import actions as a
 from agniregistry_operator.model.desired import Desired, desired_of
-from agniregistry_operator.model.status import STALLED, Status
+from agniregistry_operator.model.status import INVALID_SPEC, STALLED, Status, rejected, status_of
+from agniregistry_operator.model.times import seconds_of
 from agniregistry_operator.observer import Machines, Memory, Observer
 from agniregistry_operator.planning.planner import Plan, plan
 
@@ -85,7 +86,8 @@ class Runner:
         self._done: list[tuple[a.Action, str]] = []
         self._sentence = ""
         self.finished_at = time.monotonic()
-        """When a look last ended well, by the monotonic clock."""
+        """When a look last ended, well or with an error, by the monotonic clock."""
+        self._uid = ""
         self.seen_generation = 0
         """The generation that the last look found."""
 
@@ -102,7 +104,10 @@ class Runner:
                 try:
                     async with self._turn:
                         began = time.monotonic()
-                        pause = await self._once()
+                        try:
+                            pause = await self._once()
+                        finally:
+                            self.finished_at = time.monotonic()
                         self._metrics.seconds.observe(time.monotonic() - began)
                 except (ApiError, AgniError, OSError, TimeoutError, ValueError, KeyError) as error:
                     failures += 1
@@ -113,7 +118,6 @@ class Runner:
                     if pause is None:
                         return
                     failures = 0
-                    self.finished_at = time.monotonic()
                     self._metrics.reconciles.labels("done").inc()
                 await self._wait(pause, failing=failures > 0)
         finally:
@@ -142,8 +146,18 @@ class Runner:
                 log.info("%s/%s is gone", self.namespace, self.name)
                 return None
             raise
-        desired = desired_of(resource, self._settings.image)
-        self.seen_generation = desired.generation
+        meta = resource["metadata"]
+        if self._uid not in ("", meta["uid"]):
+            # What is known of the old one says nothing of the new: another runner begins with it.
+            log.info("%s/%s was made anew", self.namespace, self.name)
+            return None
+        self._uid = meta["uid"]
+        self.seen_generation = int(meta.get("generation", 1))
+        try:
+            desired = desired_of(resource, self._settings.image)
+        except (ValueError, KeyError, TypeError) as error:
+            await self._reject(resource, error)
+            return RESYNC_S
         if desired.deleting:
             return RESYNC_S
         observed = await self._observer.look(resource, desired, self._memory)
@@ -164,10 +178,26 @@ class Runner:
 
     async def _write(self, resource: dict[str, Any], status: Status) -> None:
         """Writes the status, if it says something new."""
-        plain = status.to_dict()
+        await self._write_plain(resource, status.to_dict(), _step_of(status))
+
+    async def _reject(self, resource: dict[str, Any], error: Exception) -> None:
+        """Says that a spec can't be understood; everything stays as it is until it is mended."""
+        words = f"spec can't be understood: {error}; nothing is changed until it is mended"
+        if words != self._sentence:
+            log.warning("%s/%s: %s", self.namespace, self.name, words)
+            self._sentence = words
+        before = resource.get("status") or {}
+        plain = rejected(before, self.seen_generation, words, self._now())
+        await self._write_plain(resource, plain, INVALID_SPEC)
+        self._measure_conditions(status_of(plain))
+        await self._events.say(resource, INVALID_SPEC, words, warning=True)
+
+    async def _write_plain(
+        self, resource: dict[str, Any], plain: dict[str, Any], step: str
+    ) -> None:
         if plain == (resource.get("status") or {}):
             return
-        point = f"WriteStatus {_step_of(status)}"
+        point = f"WriteStatus {step}"
         failpoint.reach(point)
         log.debug("%s/%s: %s: it says something new", self.namespace, self.name, point)
         try:
@@ -203,15 +233,20 @@ class Runner:
 
     def _measure(self, desired: Desired, status: Status) -> None:
         labels = (self.namespace, self.name)
-        self._metrics.nodes.labels(*labels).set(desired.nodes)
+        self._metrics.nodes.labels(*labels).set(0 if desired.hibernate else desired.nodes)
         self._metrics.ready.labels(*labels).set(status.ready_nodes)
         self._metrics.writes.set(self._kube.writes)
-        for found in status.conditions:
-            value = -1 if found.holds is None else int(found.holds)
-            self._metrics.condition.labels(*labels, found.type).set(value)
+        self._measure_conditions(status)
         ends = [node.certificate_expiry for node in status.nodes if node.certificate_expiry]
         if ends:
             self._metrics.certificate.labels(*labels).set(min(ends))
+            due = min(ends) - seconds_of(desired.tls.renew_before) / 2
+            self._metrics.due.labels(*labels).set(due)
+
+    def _measure_conditions(self, status: Status) -> None:
+        for found in status.conditions:
+            value = -1 if found.holds is None else int(found.holds)
+            self._metrics.condition.labels(self.namespace, self.name, found.type).set(value)
 
 
 def _step_of(status: Status) -> str:

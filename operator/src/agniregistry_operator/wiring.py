@@ -15,13 +15,16 @@ from typing import Any
 
 import kopf
 
-from agniregistry_operator import names, reading
+from agniregistry_operator import names
 from agniregistry_operator.ending import end
 from agniregistry_operator.kube import ApiError, Connection, Kube, path_of
+from agniregistry_operator.machine import Machine, departed, machine_of, machines_after
 from agniregistry_operator.metrics import Metrics
-from agniregistry_operator.runner import LOOKS_AT_ONCE, RESYNC_S, Runner, Settings
+from agniregistry_operator.runner import LOOKS_AT_ONCE, Runner, Settings
 
 log = logging.getLogger("agniregistry.operator")
+
+VERSION = f"{names.GROUP}/{names.VERSION}"
 
 WATCHED = (
     ("apps", "v1", "statefulsets"),
@@ -32,10 +35,10 @@ WATCHED = (
 """Kinds whose changes wake the registry that they belong to; all others wait for the next look."""
 RESTART_S = 10.0
 """Time before a task that ended by a defect is started again."""
-MACHINES_AGAIN_S = 300.0
-"""Time between two full lists of the machines, in case a watch lost one."""
+LIST_AGAIN_S = 300.0
+"""Time between two full lists of registries and of machines, in case a watch lost one."""
 STALLED_S = 300.0
-"""A look that has not ended well for this long makes the operator unhealthy."""
+"""A look that has not ended for this long makes the operator unhealthy; an error is an end."""
 DEAF_S = 120.0
 """A change of a registry that no watch has told for this long does, too."""
 
@@ -43,17 +46,23 @@ DEAF_S = 120.0
 class Supervisor:
     """Keeps one task a registry, and what is known of machines."""
 
-    def __init__(self, kube: Kube, metrics: Metrics, settings: Settings) -> None:
+    def __init__(
+        self, kube: Kube, metrics: Metrics, settings: Settings, *, looks_at_machines: bool = False
+    ) -> None:
         self._kube, self._metrics, self._settings = kube, metrics, settings
         self._turn = asyncio.Semaphore(LOOKS_AT_ONCE)
-        self._machines: dict[str, reading.Machine] | None = None
+        self._machines: dict[str, Machine] | None = None
         self._runners: dict[tuple[str, str], Runner] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._told: dict[tuple[str, str], int] = {}
         self._deaf_since: dict[tuple[str, str], float] = {}
         self._is_stopping = False
+        self._machines_known = asyncio.Event()
+        """Set once all machines are listed, or it is known that they may not be looked at."""
+        if not looks_at_machines:
+            self._machines_known.set()
 
-    def machines(self) -> Mapping[str, reading.Machine] | None:
+    def machines(self) -> Mapping[str, Machine] | None:
         """The machines by name; None where they may not be looked at."""
         return self._machines
 
@@ -67,19 +76,28 @@ class Supervisor:
         elif not gone and not self._is_stopping:
             self._start(key)
 
-    async def begin(self, namespaces: list[str]) -> None:
-        """Begins with the registries that are there, without waiting until watches tell of them."""
-        version = f"{names.GROUP}/{names.VERSION}"
-        for space in namespaces or [""]:
-            try:
-                answer = await self._kube.call("GET", path_of(version, names.KIND, space))
-            except ApiError as error:
-                log.warning("registries couldn't be listed: %s", error.message)
-                continue
-            for plain in answer.get("items") or ():
-                key = (plain["metadata"]["namespace"], plain["metadata"]["name"])
-                if key not in self._runners and not self._is_stopping:
-                    self._start(key)
+    async def list_registries(self, namespaces: list[str]) -> None:
+        """Begins with the registries that are there, without waiting until watches tell of them.
+
+        Lists them again now and then: a watch may have lost one.
+        """
+        while True:
+            is_whole = True
+            for space in namespaces or [""]:
+                try:
+                    answer = await self._kube.call("GET", path_of(VERSION, names.KIND, space))
+                except ApiError as error:
+                    log.warning("registries couldn't be listed: %s", error.message)
+                    is_whole = False
+                    continue
+                for plain in answer.get("items") or ():
+                    self._found((plain["metadata"]["namespace"], plain["metadata"]["name"]))
+            await asyncio.sleep(LIST_AGAIN_S if is_whole else RESTART_S)
+
+    def _found(self, key: tuple[str, str]) -> None:
+        """A registry is there."""
+        if key not in self._runners and not self._is_stopping:
+            self._start(key)
 
     def _start(self, key: tuple[str, str]) -> None:
         runner = Runner(
@@ -95,6 +113,8 @@ class Supervisor:
 
     async def _supervised(self, key: tuple[str, str], runner: Runner) -> None:
         """Runs until the registry is gone; a defect is logged, and the task begun again."""
+        # A machine that isn't listed yet would count as gone, and a node be given no zone for life.
+        await self._machines_known.wait()
         while True:
             try:
                 await runner.run()
@@ -105,6 +125,17 @@ class Supervisor:
             break
         for known in (self._runners, self._tasks, self._told, self._deaf_since):
             known.pop(key, None)
+        await self._look_again(key)
+
+    async def _look_again(self, key: tuple[str, str]) -> None:
+        """Begins anew if there is one of the name again: what told of it woke the old runner."""
+        try:
+            await self._kube.get(VERSION, names.KIND, *key)
+        except ApiError as error:
+            if not error.is_gone:
+                log.warning("%s/%s couldn't be looked for: %s", *key, error.message)
+            return
+        self._found(key)
 
     def wake(self, namespace: str, name: str) -> None:
         """Something of a registry's has changed."""
@@ -114,14 +145,13 @@ class Supervisor:
 
     def machine_changed(self, plain: Mapping[str, Any], *, gone: bool) -> None:
         """A machine has come, changed or gone; wakes everybody where it matters."""
-        machine = reading.machine_of(plain)
-        known = self._machines if self._machines is not None else {}
+        machine = machine_of(plain)
+        known = self._machines
+        if known is None:
+            # The first full list is under way: some of them are no picture of all.
+            return
         before = known.get(machine.name)
-        if gone:
-            known.pop(machine.name, None)
-        else:
-            known[machine.name] = machine
-        self._machines = known
+        known[machine.name] = departed(machine, time.time()) if gone else machine
         if gone or before != machine:
             for runner in self._runners.values():
                 runner.wake()
@@ -134,19 +164,22 @@ class Supervisor:
             except ApiError as error:
                 if error.status == 403:
                     log.info("machines can't be looked at, so no zones are known")
+                    self._machines = None
+                    self._machines_known.set()
                     return
                 log.warning("machines couldn't be listed: %s", error.message)
                 await asyncio.sleep(RESTART_S)
                 continue
-            self._machines = {machine.name: machine for machine in found}
-            await asyncio.sleep(MACHINES_AGAIN_S)
+            self._machines = machines_after(self._machines or {}, found, time.time())
+            self._machines_known.set()
+            await asyncio.sleep(LIST_AGAIN_S)
 
-    async def _all_machines(self) -> list[reading.Machine]:
-        found: list[reading.Machine] = []
+    async def _all_machines(self) -> list[Machine]:
+        found: list[Machine] = []
         query = {"limit": "200"}
         while True:
             answer = await self._kube.call("GET", path_of("v1", "Node", ""), query=query)
-            found += [reading.machine_of(plain) for plain in answer.get("items") or ()]
+            found += [machine_of(plain) for plain in answer.get("items") or ()]
             more = (answer.get("metadata") or {}).get("continue")
             if not more:
                 return found
@@ -233,7 +266,8 @@ def kopf_settings(namespaces: list[str]) -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
-    settings.watching.inactivity_timeout = 2 * RESYNC_S
+    # Above the minute after which the API server sends a bookmark where nothing happens.
+    settings.watching.inactivity_timeout = 90
     settings.scanning.disabled = bool(namespaces)
     selectors = settings.watching.label_selectors
     for group, version, plural in WATCHED:

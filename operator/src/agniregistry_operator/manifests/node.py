@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,10 @@ from agniregistry_operator.model.desired import Desired, TlsMode
 
 USER_ID = 65532
 """Whom the image runs as."""
-GRACE_S = 60
-"""Above the time that a node hands over and drains in."""
+GRACE_MIN_S = 60
+"""What a node is given to stop in, at least."""
+GRACE_MARGIN_S = 20
+"""What it is given beyond the time in which it hands over and drains."""
 TEMPORARY_DIR = "/tmp"  # noqa: S108 - a volume of the pod's own
 ENDPOINT_PAUSE_S = 2
 """Time for endpoints to forget a pod that stops."""
@@ -71,10 +74,12 @@ def stateful_set(desired: Desired, place: Place) -> Manifest:
 def template_hash(desired: Desired, place: Place) -> str:
     """What a pod must have been made from to be up to date.
 
-    Seeds don't count: only an empty node reads them.
+    Seeds don't count: only an empty node reads them. Neither does the number of replicas, which
+    nodes take from their settings at the founding and from then on from the system group.
     """
     template = pod_template(desired, Place(place.index, place.zone, (), place.life))
-    return hash_of({"template": template, "settings": settings(desired)})
+    counted = {key: value for key, value in settings(desired).items() if key != "replication"}
+    return hash_of({"template": template, "settings": counted})
 
 
 def _own(desired: Desired, index: int) -> dict[str, str]:
@@ -108,7 +113,7 @@ def pod_template(desired: Desired, place: Place) -> Manifest:
         "serviceAccountName": names.headless(desired.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_S,
+        "terminationGracePeriodSeconds": grace_s(desired),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,
@@ -130,10 +135,18 @@ def pod_template(desired: Desired, place: Place) -> Manifest:
     return {"metadata": meta, "spec": spec}
 
 
+def grace_s(desired: Desired) -> int:
+    """How long a node may take to stop: its drain, and all around it."""
+    drain_s = math.ceil(int(settings(desired)["drain_timeout_ms"]) / 1000)
+    return max(GRACE_MIN_S, ENDPOINT_PAUSE_S + drain_s + GRACE_MARGIN_S)
+
+
 def container(desired: Desired, place: Place) -> Manifest:
     """The node's process."""
     registry, namespace = desired.name, desired.namespace
-    folder = f"{names.VOLUME_DIR}/data" + (f"-{place.life}" if place.life else "")
+    # Of its own for each cluster: what a volume holds that was kept is neither found nor touched.
+    folder = f"{names.VOLUME_DIR}/{desired.cluster_id}/data"
+    folder += f"-{place.life}" if place.life else ""
     environment = {
         "AGNI_CONFIG": f"{names.CONFIG_DIR}/node.yaml",
         "AGNI_NAME": desired.node(place.index),
@@ -228,10 +241,23 @@ def affinity(desired: Desired, zone: str) -> Manifest:
     return {**found, "nodeAffinity": machines}
 
 
-def kept_claim(desired: Desired, place: Place, size: str) -> Manifest:
+def lives_of(noted: str) -> dict[str, int]:
+    """Which life of its node a volume was last used in, by cluster, as noted on its claim."""
+    pairs = [part.partition("/") for part in noted.split(",") if part]
+    return {cluster: int(life) for cluster, _, life in pairs if life.isascii() and life.isdigit()}
+
+
+def with_life(noted: str, cluster_id: str, life: int) -> str:
+    """The note with one cluster's life in it."""
+    lives = lives_of(noted) | {cluster_id: life}
+    return ",".join(f"{cluster}/{number}" for cluster, number in sorted(lives.items()))
+
+
+def kept_claim(desired: Desired, place: Place, size: str, noted: str = "") -> Manifest:
     """What the operator says of a claim, beside what its StatefulSet said when it was made.
 
-    Zone and life are noted here, too, because a StatefulSet may be deleted and made again.
+    Zone and life are noted here, too, because a StatefulSet may be deleted and made again; and
+    which clusters have used it (`noted`), because a volume may outlive its registry.
     """
     meta: Manifest = {
         "name": names.claim(desired.name, place.index),
@@ -240,6 +266,7 @@ def kept_claim(desired: Desired, place: Place, size: str) -> Manifest:
         "annotations": {
             names.ANNOTATION_ZONE: place.zone,
             names.ANNOTATION_LIFE: str(place.life),
+            names.ANNOTATION_CLUSTERS: with_life(noted, desired.cluster_id, place.life),
         },
     }
     if desired.delete_with_registry:

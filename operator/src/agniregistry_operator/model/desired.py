@@ -6,12 +6,14 @@ again only where a wrong value would do harm.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from agniregistry_operator import names
+from agniregistry_operator.model.quantities import bytes_of
 from agniregistry_operator.model.times import seconds_of
 
 FOUNDERS_MAX = 7
@@ -75,6 +77,10 @@ class Desired:
     hibernate: bool = False
     replace: str = ""
     """The node that somebody wants replaced."""
+    remove: str = ""
+    """The node that somebody wants to leave before the last ones do."""
+    adopted: str = ""
+    """The identity of an earlier cluster that goes on, on volumes that were kept."""
     approved: str = ""
     """The update that somebody approved."""
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -82,8 +88,8 @@ class Desired:
 
     @property
     def cluster_id(self) -> str:
-        """The registry's identity: the resource's UID."""
-        return self.uid.replace("-", "")
+        """The registry's identity: the resource's UID, or that of the cluster it adopts."""
+        return self.adopted or self.uid.replace("-", "")
 
     @property
     def service_type(self) -> str:
@@ -116,6 +122,7 @@ def desired_of(resource: Mapping[str, Any], default_image: str) -> Desired:
     topology = spec.get("topology") or {}
     update, repair = spec.get("update") or {}, spec.get("repair") or {}
     name, namespace = meta["name"], meta["namespace"]
+    status = resource.get("status") or {}
     zone_key = topology.get("zoneKey", "topology.kubernetes.io/zone")
     return Desired(
         name=name,
@@ -123,7 +130,7 @@ def desired_of(resource: Mapping[str, Any], default_image: str) -> Desired:
         uid=meta["uid"],
         generation=int(meta.get("generation", 1)),
         deleting=bool(meta.get("deletionTimestamp")),
-        paused=notes.get(names.ANNOTATION_PAUSED, "false").lower() not in ("false", ""),
+        paused=notes.get(names.ANNOTATION_PAUSED, "").strip().lower() not in ("false", ""),
         nodes=int(spec["nodes"]),
         replication=int(spec.get("replicationFactor", 3)),
         partitions=int(spec.get("partitions", 16)),
@@ -131,7 +138,7 @@ def desired_of(resource: Mapping[str, Any], default_image: str) -> Desired:
         trust_domain=spec.get("trustDomain") or f"{name}.{namespace}.registry.internal",
         image=spec.get("image") or default_image,
         tls=_tls(spec.get("tls") or {}),
-        storage_size=str(storage["size"]),
+        storage_size=_size(str(storage["size"])),
         storage_class=storage.get("storageClassName"),
         delete_with_registry=retention.get("whenDeleted", "Retain") == "Delete",
         delete_with_node=retention.get("whenScaled", "Delete") == "Delete",
@@ -141,10 +148,35 @@ def desired_of(resource: Mapping[str, Any], default_image: str) -> Desired:
         ready_deadline_s=seconds_of(update.get("readyDeadline", "10m")),
         repair_after_s=seconds_of(repair.get("after", "10m")),
         hibernate=bool(spec.get("hibernate", False)),
-        replace=notes.get(names.ANNOTATION_REPLACE, ""),
-        approved=notes.get(names.ANNOTATION_APPROVE, ""),
+        replace=notes.get(names.ANNOTATION_REPLACE, "").strip(),
+        remove=notes.get(names.ANNOTATION_REMOVE, "").strip(),
+        adopted=status.get("adopted") or ("" if status.get("clusterId") else _adopted(notes)),
+        approved=notes.get(names.ANNOTATION_APPROVE, "").strip(),
         spec=spec,
     )
+
+
+def _adopted(notes: Mapping[str, str]) -> str:
+    """Which cluster somebody wants to go on; it counts until the registry is founded.
+
+    Raises:
+        ValueError: It is no cluster's identity.
+    """
+    text = notes.get(names.ANNOTATION_ADOPT, "").strip().lower().replace("-", "")
+    if text and not re.fullmatch("[0-9a-f]{32}", text):
+        key = names.ANNOTATION_ADOPT
+        raise ValueError(f"the annotation {key} must be 32 hexadecimal digits, not {text!r}")
+    return text
+
+
+def _size(text: str) -> str:
+    """A size that can be compared.
+
+    Raises:
+        ValueError: It is none.
+    """
+    bytes_of(text)
+    return text
 
 
 def _tls(given: Mapping[str, Any]) -> Tls:
@@ -152,6 +184,7 @@ def _tls(given: Mapping[str, Any]) -> Tls:
         "duration": given.get("duration", "168h"),
         "renew_before": given.get("renewBefore", "56h"),
     }
+    seconds_of(lives["renew_before"])
     if refs := given.get("secretRefs"):
         return Tls(
             mode=TlsMode.SECRETS,

@@ -80,7 +80,9 @@ class Claim:
     zone: str | None = None
     """The zone that its node was given; None before the operator has noted it."""
     life: int = 0
-    """Which life of its node it was last used in."""
+    """Which life of its node it was last used in, by this cluster."""
+    clusters: str = ""
+    """The clusters that have used it, as noted on it."""
 
 
 @dataclass(frozen=True)
@@ -177,5 +179,7 @@ class Observed:
     """None while nobody answers."""
     registry_fault: str = ""
     """Why not."""
+    silences: Mapping[int, str] = field(default_factory=dict)
+    """Why nodes didn't answer, as far as that is known."""
     refusals: Mapping[str, str] = field(default_factory=dict)
-    """Actions the API server or the registry refused in the last round: key and words."""
+    """Actions the API server or the registry has refused for a while: key and words."""

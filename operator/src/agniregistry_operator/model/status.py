@@ -18,6 +18,7 @@ STALLED = "Stalled"
 QUORUM_HEALTHY = "QuorumHealthy"
 CERTIFICATES_READY = "CertificatesReady"
 PAUSED = "Paused"
+INVALID_SPEC = "InvalidSpec"
 CONDITIONS = (READY, RECONCILING, STALLED, QUORUM_HEALTHY, CERTIFICATES_READY, PAUSED)
 
 
@@ -93,10 +94,16 @@ class Status:
     operation: Operation | None = None
     update_hash: str = ""
     cluster_id: str = ""
+    skipped: tuple[int, ...] = ()
+    """The nodes that have left although later ones stay; they don't come back."""
+    adopted: str = ""
+    """The earlier cluster that goes on, which must not change once it does."""
     trust: Trust = field(default_factory=Trust)
     version: str = ""
     replaced: str = ""
-    """The value of the annotation replace-node that was carried out."""
+    """The value of the annotation replace-node that was carried out, or is now."""
+    doomed: str = ""
+    """The UID of the claim (or pod, where there is none) that is given up for it."""
 
     def condition(self, kind: str) -> Condition | None:
         """A condition; None where it isn't set."""
@@ -116,9 +123,12 @@ class Status:
             "operation": _operation(self.operation),
             "updateHash": self.update_hash,
             "clusterId": self.cluster_id,
+            "skipped": list(self.skipped),
+            "adopted": self.adopted,
             "trust": _trust(self.trust),
             "version": self.version,
             "replaced": self.replaced,
+            "doomed": self.doomed,
         }
         zeros = ("readyNodes", "currentNodes")
         return {key: value for key, value in plain.items() if value or key in zeros}
@@ -168,6 +178,25 @@ def _trust(found: Trust) -> dict[str, Any]:
     return {"generation": found.generation, "bundle": list(found.bundle), "step": found.step}
 
 
+def rejected(plain: Mapping[str, Any], generation: int, words: str, now: float) -> dict[str, Any]:
+    """The status where the spec can't be understood: all else stays as it was."""
+    before = status_of(plain)
+    said: dict[str, tuple[bool | None, str, str]] = {
+        READY: (False, INVALID_SPEC, words),
+        RECONCILING: (False, INVALID_SPEC, "nothing is done"),
+        STALLED: (True, INVALID_SPEC, words),
+    }
+    conditions = []
+    for kind in CONDITIONS:
+        old = before.condition(kind)
+        kept = (old.holds, old.reason, old.message) if old else (None, INVALID_SPEC, words)
+        holds, reason, message = said.get(kind, kept)
+        since = old.since if old and old.holds == holds else now
+        conditions.append(Condition(kind, holds, reason, message, since))
+    made = Status(generation, words, tuple(conditions)).to_dict()
+    return {**plain, **{key: made[key] for key in ("observedGeneration", "message", "conditions")}}
+
+
 def status_of(plain: Mapping[str, Any] | None) -> Status:
     """Reads back what must survive, and the conditions with their times."""
     plain = plain or {}
@@ -197,11 +226,14 @@ def status_of(plain: Mapping[str, Any] | None) -> Status:
         if operation
         else None,
         cluster_id=plain.get("clusterId", ""),
+        skipped=tuple(plain.get("skipped") or ()),
+        adopted=plain.get("adopted", ""),
         trust=Trust(
             generation=trust.get("generation", 0),
             bundle=tuple(trust.get("bundle") or ()),
             step=trust.get("step", ""),
         ),
         replaced=plain.get("replaced", ""),
+        doomed=plain.get("doomed", ""),
         version=plain.get("version", ""),
     )

@@ -9,7 +9,7 @@ from agniregistry_operator import names
 from agniregistry_operator.model import status as s
 from agniregistry_operator.model.actions import MoveStep, RequestIdentity
 from agniregistry_operator.planning import trust as identity
-from agniregistry_operator.planning.gates import why_unready
+from agniregistry_operator.planning.gates import why_unready, without_room
 from agniregistry_operator.planning.view import Outcome, View
 
 
@@ -19,10 +19,10 @@ def conditions(view: View, outcome: Outcome, trust: identity.TrustPlan) -> tuple
     # Neither a leadership that moves nor the operator's own certificate is the registry's business.
     acts = any(not isinstance(action, MoveStep | RequestIdentity) for action in outcome.actions)
     works = outcome.operation is not None or acts
-    quorum = _quorum(view)
+    lost = quorum(view)
     unready = next((r for i in view.wanted if (r := why_unready(view, i))), None)
     hibernates = view.desired.hibernate
-    settled = not (works or stalled or unready or trust.blocked) and quorum.holds is True
+    settled = not (works or stalled or unready or trust.blocked) and lost.holds is True
     kind = outcome.operation.kind if outcome.operation else "Working"
     reason = stalled[0] if stalled else (kind if works else "NotReady")
     if hibernates and not works and not stalled:
@@ -42,7 +42,7 @@ def conditions(view: View, outcome: Outcome, trust: identity.TrustPlan) -> tuple
             s.STALLED, stalled is not None, stalled[0] if stalled else "Progressing",
             stalled[1] if stalled else "nothing is in the way",
         ),
-        quorum,
+        lost,
         _certificates(view, trust),
         s.Condition(
             s.PAUSED, paused, "Annotated" if paused else "Active",
@@ -59,7 +59,8 @@ def _with_time(view: View, condition: s.Condition) -> s.Condition:
     return replace(condition, since=before.since if same and before else view.now)
 
 
-def _quorum(view: View) -> s.Condition:
+def quorum(view: View) -> s.Condition:
+    """Whether every partition has a leader, and takes writes."""
     kind = s.QUORUM_HEALTHY
     if view.desired.hibernate:
         return s.Condition(kind, None, "Hibernating", "no node runs")
@@ -78,10 +79,14 @@ def _quorum(view: View) -> s.Condition:
         some = ", ".join(map(str, lost[:5])) + ("…" if len(lost) > 5 else "")
         words = f"nobody leads partition {some}; start the nodes that hold it"
         return s.Condition(kind, False, "NoLeader", words)
-    full = [m.name for m in view.registry.members if m.reachable and not m.writable]
-    if full:
-        words = f"{', '.join(full)} takes no writes: its disk is full; raise spec.storage.size"
-        return s.Condition(kind, True, "DiskFull", words)
+    if full := without_room(view):
+        return s.Condition(kind, True, "DiskFull", full)
+    refuses = [m for m in view.registry.members if m.reachable and not m.writable]
+    if refuses:
+        words = ", ".join(
+            f"{m.name} takes no writes: {m.fault or 'it says no why'}" for m in refuses
+        )
+        return s.Condition(kind, True, "NotWritable", words)
     return s.Condition(kind, True, "AllLed", "every partition has a leader")
 
 

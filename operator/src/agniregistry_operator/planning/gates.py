@@ -6,6 +6,9 @@ from agniregistry.placement import Cluster, NodeState, Partition
 from agniregistry_operator.model.observed import Registry
 from agniregistry_operator.planning.view import View
 
+FULL = "disk is full"
+"""What a node says of itself whose disk is full; one that has little room left says `almost`."""
+
 
 def why_unready(view: View, index: int) -> str | None:
     """Why a node doesn't take part; None if it does."""
@@ -76,6 +79,30 @@ def _why_partition(view: View, cluster: Cluster, partition: Partition, node_id: 
     if view.desired.replication > 1 and len(voters) > 1 and left <= len(voters) // 2:
         return f"partition {partition.number} has only {left} other replicas that answer"
     return None
+
+
+def why_thin(view: View) -> str | None:
+    """Why an update waits for replicas that are wanted and not there yet; None if all are.
+
+    A node that is lost doesn't wait for them: they may need it.
+    """
+    if view.registry is None:
+        return None
+    wanted = min(view.desired.replication, len(view.wanted))
+    for partition in view.partitions:
+        if (there := len(partition.voters)) < wanted:
+            return f"partition {partition.number} has {there} of {wanted} replicas"
+    return None
+
+
+def without_room(view: View) -> str:
+    """Whose disk is full, and what to do; empty where none is. One that stops isn't full."""
+    members = view.registry.members if view.registry else ()
+    full = [m for m in members if m.reachable and not m.writable and FULL in m.fault]
+    if not full:
+        return ""
+    said = ", ".join(f"{member.name} takes no writes: {member.fault}" for member in full)
+    return f"{said}; raise spec.storage.size"
 
 
 def sole_copies(view: View, index: int) -> int:

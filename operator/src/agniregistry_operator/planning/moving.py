@@ -106,7 +106,7 @@ def _forget_volumes(view: View) -> Outcome | None:
         return None
     actions = []
     for index, claim in sorted(view.observed.claims.items()):
-        is_left = index >= view.desired.nodes and index not in view.observed.stateful_sets
+        is_left = index not in view.wanted and index not in view.observed.stateful_sets
         if is_left and not claim.deleting and index not in view.observed.pods:
             name = names.claim(view.desired.name, index)
             actions.append(DeleteClaim(index, name, claim.uid, "its node has left"))

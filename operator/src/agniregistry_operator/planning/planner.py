@@ -12,17 +12,18 @@ from agniregistry_operator.manifests.base import selector
 from agniregistry_operator.model.actions import Action, MoveStep, key_of
 from agniregistry_operator.model.desired import Desired
 from agniregistry_operator.model.observed import Observed
-from agniregistry_operator.model.status import Status
+from agniregistry_operator.model.status import QUORUM_HEALTHY, Status
 from agniregistry_operator.planning import conditions as say
 from agniregistry_operator.planning.gates import why_unready
 from agniregistry_operator.planning.moving import balance, scale_in
 from agniregistry_operator.planning.repair import (
     bootstrap,
-    finish_doomed_volume,
-    replace_lost,
+    give_up,
+    is_doomed,
     restart_broken,
     take_back,
     wait_for_nodes,
+    wait_for_room,
 )
 from agniregistry_operator.planning.rolling import update, update_hash
 from agniregistry_operator.planning.trust import TrustPlan, plan_trust
@@ -32,6 +33,9 @@ from agniregistry_operator.planning.view import Outcome, View
 IDENTITY_DEADLINE_S = 20.0
 """How long certificates, or what they need, may be missing before somebody is told: what is applied
 together comes in any order."""
+
+QUORUM_DEADLINE_S = 60.0
+"""How long a quorum may be missing before it counts as a standstill: elections end far earlier."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def plan(observed: Observed, desired: Desired, now: float) -> Plan:
         missing = missing_stateful_sets(view, view.wanted) if there else []
         actions = (*upkeep(view, trust), *missing, *outcome.actions)
         outcome = replace(outcome, actions=_distinct(actions))
-    outcome = _with_refusals(view, outcome)
+    outcome = _with_quorum(view, _with_refusals(view, outcome))
     status = _status(view, outcome, trust)
     return Plan(outcome.sentence, outcome.actions, status)
 
@@ -100,11 +104,11 @@ def _decide(view: View, trust: TrustPlan) -> Outcome:
     outcome = (
         restart_broken(view)
         or bootstrap(view)
-        or finish_doomed_volume(view)
-        or replace_lost(view)
+        or give_up(view)
         or take_back(view)
         or wait_for_nodes(view)
         or _in_order(view)
+        or wait_for_room(view)
         or Outcome("")
     )
     return _with_moves(view, trust, outcome)
@@ -168,6 +172,27 @@ def _with_refusals(view: View, outcome: Outcome) -> Outcome:
     return outcome
 
 
+def _with_quorum(view: View, outcome: Outcome) -> Outcome:
+    """A quorum that doesn't come back by itself is a standstill, whatever else is said."""
+    lost, before = say.quorum(view), view.observed.status.condition(QUORUM_HEALTHY)
+    if outcome.stalled or lost.holds is not False or before is None or before.holds is not False:
+        return outcome
+    kind = outcome.operation.kind if outcome.operation else ""
+    # Whoever wakes, or is a single node that restarts, has none until it is there.
+    is_meant = kind == "Wake" or (kind in ("Update", "Replace") and len(view.wanted) == 1)
+    deadline = view.desired.ready_deadline_s if is_meant else QUORUM_DEADLINE_S
+    if view.now - before.since < deadline:
+        return outcome
+    return replace(outcome, stalled=("NoQuorum", lost.message))
+
+
+def _skipped(view: View) -> tuple[int, ...]:
+    """The nodes that have left out of turn: until one is no member any more, it may stay."""
+    if view.registry is None or view.desired.paused:
+        return view.observed.status.skipped
+    return tuple(sorted(index for index in view.skipped if view.member(index) is None))
+
+
 def _status(view: View, outcome: Outcome, trust: TrustPlan) -> Status:
     before = view.observed.status
     cluster_id = before.cluster_id
@@ -175,6 +200,7 @@ def _status(view: View, outcome: Outcome, trust: TrustPlan) -> Status:
         joined = all(view.member(index) is not None for index in view.founders)
         cluster_id = view.registry.cluster_id if joined else ""
     replaced = outcome.replaced or before.replaced
+    doomed = outcome.doomed or (before.doomed if is_doomed(view) else "")
     if not view.desired.replace:
         replaced = ""
     shown = sorted({*view.wanted, *view.leaving})
@@ -193,7 +219,10 @@ def _status(view: View, outcome: Outcome, trust: TrustPlan) -> Status:
         operation=before.operation if kept else outcome.operation,
         update_hash=update_hash(view) if waits else "",
         cluster_id=cluster_id,
+        skipped=_skipped(view),
+        adopted=before.adopted if kept else view.desired.adopted,
         trust=before.trust if kept else trust.trust,
         version=say.version(view),
         replaced=replaced,
+        doomed=doomed,
     )

@@ -5,8 +5,14 @@ from __future__ import annotations
 from agniregistry.placement import Limits, NodeState, SetWanted, plan
 from agniregistry_operator import names
 from agniregistry_operator.manifests.base import hash_of
-from agniregistry_operator.model.actions import Action, DeletePod, DrainMember, MoveStep
-from agniregistry_operator.planning.gates import is_system_leader, why_not_without
+from agniregistry_operator.model.actions import (
+    Action,
+    DeletePod,
+    DrainMember,
+    MoveStep,
+    ReturnMember,
+)
+from agniregistry_operator.planning.gates import is_system_leader, why_not_without, why_thin
 from agniregistry_operator.planning.moving import planners_cluster
 from agniregistry_operator.planning.view import Outcome, View
 
@@ -45,11 +51,16 @@ def update(view: View) -> Outcome | None:
     if pod.deleting:
         operation = view.operation("Update", "Restart", label)
         return Outcome(f"restarting {label} {left}", operation, moves=False)
-    reason = why_not_without(view, index)
+    member = view.member(index)
+    thin = why_thin(view)
+    reason = why_not_without(view, index) or thin
     if reason and len(view.wanted) > 1:
         operation = view.operation("Update", "Gate", label, reason)
-        return Outcome(f"updating {label} {left}: waiting: {reason}", operation)
-    member = view.member(index)
+        given_back: tuple[Action, ...] = ()
+        if thin and member is not None and member.state is NodeState.DRAINING:
+            # Who drains is given no replicas, and may be one of those that are to get them.
+            given_back = (ReturnMember(member.node_id, member.name, thin),)
+        return Outcome(f"updating {label} {left}: waiting: {reason}", operation, given_back)
     if member is None or len(view.wanted) == 1:
         return _restart(view, index, left)
     leads = view.led.get(member.node_id, 0)

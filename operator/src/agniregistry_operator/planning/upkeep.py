@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from agniregistry_operator import names
 from agniregistry_operator.manifests.base import Manifest, applied_hash
-from agniregistry_operator.manifests.node import kept_claim, stateful_set
+from agniregistry_operator.manifests.node import kept_claim, stateful_set, with_life
 from agniregistry_operator.manifests.ownership import owns_all
 from agniregistry_operator.manifests.shared import shared_objects
 from agniregistry_operator.model.actions import (
@@ -120,10 +120,11 @@ def _claims(view: View) -> Iterator[Action]:
         grows = bytes_of(claim.size) < bytes_of(wanted)
         is_owned = view.desired.delete_with_registry
         place = view.places[index]
-        is_noted = (claim.zone, claim.life, claim.owned) == (place.zone, place.life, is_owned)
+        noted = with_life(claim.clusters, view.desired.cluster_id, place.life)
+        is_noted = (claim.zone, claim.clusters, claim.owned) == (place.zone, noted, is_owned)
         if not grows and is_noted:
             continue
         size = wanted if grows else claim.size
         why = f"from {claim.size} to {size}" if grows else "what it is for is noted on it"
         name = names.claim(view.desired.name, index)
-        yield KeepClaim(index, name, kept_claim(view.desired, place, size), why)
+        yield KeepClaim(index, name, kept_claim(view.desired, place, size, claim.clusters), why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count, islice
 
 from agniregistry.placement import NodeState, Partition
 from agniregistry_operator import names
@@ -53,7 +54,19 @@ class View:
     @cached_property
     def wanted(self) -> tuple[int, ...]:
         """The nodes that should be there in the end."""
-        return tuple(range(self.desired.nodes)) if self.is_founded else self.founders
+        return self._first(self.skipped) if self.is_founded else self.founders
+
+    @cached_property
+    def skipped(self) -> frozenset[int]:
+        """The nodes that have left, or are to leave, although later ones stay."""
+        left = frozenset(self.observed.status.skipped)
+        asked = self.desired.index_of(self.desired.remove)
+        return left if asked is None or asked not in self._first(left) else left | {asked}
+
+    def _first(self, skipped: frozenset[int]) -> tuple[int, ...]:
+        """As many nodes as are wanted, from the first one on."""
+        numbers = (index for index in count() if index not in skipped)
+        return tuple(islice(numbers, self.desired.nodes))
 
     @cached_property
     def leaving(self) -> tuple[int, ...]:
@@ -61,11 +74,12 @@ class View:
         if not self.is_founded:
             return ()
         there = {*self.observed.stateful_sets, *self.observed.pods}
-        found = {index for index in there if index >= self.desired.nodes}
+        found = {index for index in there if index not in self.wanted}
         for member in self.registry.members if self.registry else ():
             index = self.desired.index_of(member.name)
-            is_beyond = index is not None and index >= self.desired.nodes
-            if index is not None and is_beyond and member.state is not NodeState.LEFT:
+            if index is None or member.state is NodeState.LEFT:
+                continue
+            if index not in self.wanted:
                 found.add(index)
         return tuple(sorted(found))
 
@@ -210,4 +224,7 @@ class Outcome:
     moves: bool = True
     """Whether replicas and leaderships may be moved meanwhile."""
     replaced: str | None = None
+    """The node whose replacement begins with this: it is written before anything is done."""
+    doomed: str = ""
+    """What is given up for that."""
     notes: tuple[str, ...] = field(default=())
