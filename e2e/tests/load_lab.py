@@ -102,6 +102,17 @@ class LoadLab:
         assert "error" not in answer, answer
         return answer
 
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """What each node says of itself, by its address, once all of them answer."""
+        found: dict[str, dict[str, Any]] = {}
+
+        def all_answer() -> bool:
+            found.update(self.ask("nodes"))
+            return not any("error" in said for said in found.values())
+
+        self.registry.until("all nodes answer", all_answer, READY_S)
+        return found
+
     @contextmanager
     def fault(self, name: str, *, gap_s_max: float) -> Iterator[None]:
         """A fault, from its beginning until all is well again; nobody may have noticed it.

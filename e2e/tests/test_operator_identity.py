@@ -15,6 +15,9 @@ from agniregistry.identity import DevCa, SpiffeId
 
 assert ROOT.is_dir()
 
+SEEN_S = 60.0
+"""How long it may take until a condition says what is missing."""
+
 
 def apply(lab: Lab, *objects: dict[str, Any]) -> None:
     text = yaml.safe_dump_all(objects)
@@ -87,8 +90,7 @@ def test_an_issuer_of_the_users(lab: Lab) -> None:
     given = {"issuerRef": {"name": "shop"}, "trustConfigMap": {"name": "shop-roots"}}
     lab.apply(tls=given)
     lab.start()
-    stalled = lambda: lab.condition("Stalled").get("reason") == "TrustMissing"  # noqa: E731
-    until("it says what is missing", stalled, timeout_s=SETTLE_S)
+    lab.says("Stalled", "TrustMissing", SEEN_S)
     wait = ("wait", "--for=condition=Ready", "certificate/shop-ca", "--timeout=30s")
     lab.cluster.kubectl("-n", lab.namespace, *wait)
     secret = lab.cluster.get("secret", "shop-ca", "-n", lab.namespace)["data"]
@@ -127,9 +129,7 @@ def test_secrets_of_ones_own(lab: Lab, tmp_path: Path) -> None:
         trustDomain=domain, tls={"secretRefs": {"nodePrefix": "mine", "operator": "mine-operator"}}
     )
     lab.start()
-    stalled = lambda: lab.condition("Stalled").get("reason") == "IdentityMissing"  # noqa: E731
-    until("it says what is missing", stalled, timeout_s=SETTLE_S)
-    assert "mine-operator" in lab.condition("Stalled")["message"]
+    assert "mine-operator" in lab.says("Stalled", "IdentityMissing", SEEN_S)["message"]
     host = f"web-nodes.{lab.namespace}.svc"
     nodes = [
         secret_of(f"mine-{i}", ca, SpiffeId.node(domain, f"web-{i}"), [f"web-{i}-0.{host}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 from operator_handle import STOP_S, OperatorProcess
@@ -37,7 +38,7 @@ def since(lab: Lab) -> dict[str, str]:
     return {c["type"]: c["lastTransitionTime"] for c in lab.status()["conditions"]}
 
 
-def test_the_other_one_takes_over(lab: Lab) -> None:
+def test_the_other_one_takes_over(lab: Lab, tell: Callable[[str], None]) -> None:
     lab.apply()
     first = lab.start()
     lab.settled()
@@ -53,7 +54,7 @@ def test_the_other_one_takes_over(lab: Lab) -> None:
     second.signal(signal.SIGTERM)
     stopped_s = acts_after(lab, third, began)
     until("the second one ends", lambda: second.code() is not None, timeout_s=30.0)
-    print(f"another operator acts {killed_s:.1f} s after SIGKILL, {stopped_s:.1f} s after SIGTERM")
+    tell(f"another operator acts {killed_s:.1f} s after SIGKILL, {stopped_s:.1f} s after SIGTERM")
     assert second.code() == 0
     assert killed_s < AFTER_A_KILL_S_MAX
     assert stopped_s < AFTER_A_STOP_S_MAX

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
 
 import yaml
 from operator_lab import Lab, Operators, registry_of, several
@@ -13,25 +15,30 @@ from agni_e2e.waiting import until
 
 REGISTRIES = 50
 SETTLE_S_MAX = 180.0
+BUSY_S_MAX = 480.0
+"""The same on a machine that does a lot beside: that one's time is told, and no more."""
+BUSY_LOAD = 3.0
+"""What waits for each processor before the test begins, where that is so."""
 MEMORY_MIB_MAX = 250.0
 
 
 def test_fifty_registries_are_settled_by_one_small_operator(
-    quick: Cluster, theatre: Theatre, operators: Operators
+    quick: Cluster, theatre: Theatre, operators: Operators, tell: Callable[[str], None]
 ) -> None:
     spaces = [f"many-{number:02}" for number in range(REGISTRIES)]
     with several(quick, theatre, operators, spaces) as found:
+        is_busy = os.getloadavg()[0] > BUSY_LOAD * (os.cpu_count() or 1)
         operator = operators.start(lease="many")
         began = time.monotonic()
         registries = [registry_of(space) for space in spaces]
         quick.kubectl("create", "-f", "-", stdin=yaml.safe_dump_all(registries))
-        late = wait_for_all(found, SETTLE_S_MAX)
+        late = wait_for_all(found, BUSY_S_MAX if is_busy else SETTLE_S_MAX)
         took_s, memory = time.monotonic() - began, operator.memory()
-        print(
+        tell(
             f"{REGISTRIES} registries of 3 nodes: settled in {took_s:.0f} s, "
             f"{memory.most:.0f} MiB resident at most, {operator.processor_s():.0f} s of a processor"
         )
-        assert not late, f"not settled within {SETTLE_S_MAX:g} s: {late}"
+        assert not late, f"not settled within {took_s:.0f} s: {late}"
         assert memory.most < MEMORY_MIB_MAX
         assert all(lab.stage.model.joins == 3 for lab in found)
         operator.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 
 from audit import requests_of
 from chart_account import account_of_chart
@@ -19,7 +20,7 @@ SHARE_MAX = 0.01
 MEMORY_MIB_MAX = 100.0
 
 
-def test_a_settled_registry_is_left_in_peace(lab: Lab) -> None:
+def test_a_settled_registry_is_left_in_peace(lab: Lab, tell: Callable[[str], None]) -> None:
     with account_of_chart(lab) as account:
         lab.apply()
         operator = lab.start(token=account.token, lease=account.name)
@@ -31,7 +32,7 @@ def test_a_settled_registry_is_left_in_peace(lab: Lab) -> None:
               timeout_s=QUIET_S + 10, poll_s=1.0)  # fmt: skip
         share = (operator.processor_s() - used_s) / (time.monotonic() - began)
         memory = operator.memory()
-        print(
+        tell(
             f"settled for {QUIET_S:.0f} s: {100 * share:.2f} % of a core, "
             f"{memory.now:.0f} MiB resident, {memory.most:.0f} at most"
         )

@@ -56,6 +56,10 @@ def test_a_silent_kubelet_takes_no_node_along() -> None:
     cluster.silent[cluster.pods[1].machine] = cluster.now
     rounds(cluster, 200)
     assert cluster.claims[1].uid == claim
+    assert "is silent, and the node on it answers" in cluster.status.message
+    stalled = cluster.status.condition("Stalled")
+    assert stalled is not None
+    assert stalled.reason == "NodeNotReady", "somebody should look at the machine"
     cluster.silent.clear()
     cluster.check_settled()
     assert cluster.registry.joins == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -64,3 +65,17 @@ def test_both_roots_are_trusted() -> None:
     made = plan(picture, cluster.desired, cluster.now)
     applied = {action.name: action for action in made.actions if isinstance(action, ApplyChild)}
     assert applied["web-trust"].manifest["data"]["ca.crt"] == "root 1\nroot 1 made anew\n"
+
+
+async def test_the_operator_shows_what_nodes_trust_until_they_know_the_new_root(
+    tmp_path: Any,
+) -> None:
+    identity = Identity(tmp_path)
+    old = Issued(b"old", b"key", "root 1", 0.0, time.time() + 3600)
+    new = Issued(b"new", b"key", "another", 1.0, time.time() + 3600, former=old)
+    identity.issued[1] = new
+    assert identity.files(1, "both") is not None
+    assert (tmp_path / "tls.crt").read_bytes() == b"old"
+    new.taken_at -= 121
+    assert identity.files(1, "both") is not None
+    assert (tmp_path / "tls.crt").read_bytes() == b"new"

@@ -28,6 +28,8 @@ from agniregistry_operator.names import root
 VERSION, KIND = "cert-manager.io/v1", "CertificateRequest"
 REFUSED_S = 60.0
 """Time after which is asked again for what was denied, or failed."""
+TAKEN_UP_S = 120.0
+"""Time in which the kubelet brings new roots to the nodes."""
 RENEW_SHARE = 2
 """A certificate is asked for anew when half of its life is left: before nodes renew theirs, so that
 what has become of the root is known by then."""
@@ -42,6 +44,9 @@ class Issued:
     root: str
     renew_at: float
     ends_at: float
+    former: Issued | None = None
+    """What is used until nodes know the root of this one, where that is another."""
+    taken_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -85,6 +90,8 @@ class Identity:
         found = self.issued.get(generation)
         if found is None or not (bundle or found.root):
             return None
+        if found.former is not None and time.monotonic() - found.taken_at < TAKEN_UP_S:
+            found = found.former
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _put(self.folder / "ca.crt", (bundle or found.root).encode())
         _put(self.folder / "tls.key", found.key)
@@ -156,7 +163,11 @@ class Identity:
             # Another operator has taken the lease meanwhile, and asked under the same name.
             return True
         authority = base64.b64decode(status.get("ca") or "").decode()
-        self.issued[generation] = _issued(pem, pending.key, authority)
+        former = self.issued.get(generation)
+        made = _issued(pem, pending.key, authority)
+        if former is not None and former.root != made.root and former.ends_at > time.time():
+            former.former, made.former = None, former
+        self.issued[generation] = made
         self.fault, self.refused_at = "", None
         return True
 

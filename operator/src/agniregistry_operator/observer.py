@@ -58,6 +58,12 @@ class Memory:
     ties: dict[str, str] = field(default_factory=dict)
     """The machine that each volume that was asked for is tied to."""
 
+    def lasting_refusals(self) -> dict[str, str]:
+        """What has been refused for long enough to be told, and why."""
+        now = time.monotonic()
+        lasting = self.refusals.items()
+        return {key: found.words for key, found in lasting if now - found.since >= REFUSED_S}
+
 
 class Observer:
     """Makes pictures."""
@@ -91,8 +97,8 @@ class Observer:
         trust = await self._trust(found["ConfigMap"], desired, memory)
         roots, bundle, user_trust, fault = trust
         generation = status.trust.generation or desired.tls.generation
-        for number, not_after in reading.root_ends(found.get("Certificate", ()), desired).items():
-            if number in roots and is_another(roots[number], not_after):
+        for number, ends in reading.root_ends(found.get("Certificate", ()), desired).items():
+            if number in roots and is_another(roots[number], ends):
                 memory.identity.doubt(number)
         if desired.tls.mode is not TlsMode.BOOTSTRAP:
             generation = 0
@@ -132,11 +138,7 @@ class Observer:
                 for index, address in zip(sorted(sets), memory.addresses, strict=True)
                 if address in memory.link.silences
             },
-            refusals={
-                key: found.words
-                for key, found in memory.refusals.items()
-                if time.monotonic() - found.since >= REFUSED_S
-            },
+            refusals=memory.lasting_refusals(),
         )
 
     async def _clients(self, desired: Desired, status: Status) -> tuple[ClientCertificate, ...]:

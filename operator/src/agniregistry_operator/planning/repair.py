@@ -287,13 +287,18 @@ def _why_lost(view: View, index: int) -> tuple[str, bool] | None:
     if claim and claim.lost and not claim.deleting:
         return "its volume is lost", False
     gone = pod.machine_gone_since if pod else None
-    member = view.member(index)
-    if member is not None and member.reachable:
+    if _is_reached(view, index):
         # Its machine's kubelet is silent, and the node is well.
         return None
     if gone is not None and view.now - gone >= view.desired.repair_after_s:
         return f"its machine is gone for more than {words(view.desired.repair_after_s)}", False
     return None
+
+
+def _is_reached(view: View, index: int) -> bool:
+    """Whether a node answers the operator."""
+    member = view.member(index)
+    return member is not None and member.reachable
 
 
 def take_back(view: View) -> Outcome | None:
@@ -343,7 +348,7 @@ def wait_for_nodes(view: View) -> Outcome | None:
     operation = view.operation(kind, MISSING if _lacks_pod(view, index) else "Wait", target)
     times = ((i, operation.since if i == index else view.now) for i, _ in late)
     stalled = next((found for i, since in times if (found := overdue(view, i, since))), None)
-    if gone:
+    if gone and not _is_reached(view, index):
         stalled = None
     # Leaderships that move while a node restarts would only move back again.
     moves = kind != "Update" or stalled is not None
@@ -367,5 +372,7 @@ def _machine_words(view: View, index: int) -> str:
         return ""
     left = view.desired.repair_after_s - (view.now - pod.machine_gone_since)
     machine = f"its machine {pod.machine}" if pod.machine else "its machine"
+    if _is_reached(view, index):
+        return f"{machine} is silent, and the node on it answers"
     return f"{machine} is gone; it is replaced after {words(view.desired.repair_after_s)}" if (
         left > 0) else f"{machine} is gone"  # fmt: skip
