@@ -158,8 +158,8 @@ async fn ask_since(
         };
         let target = match repeatable || !node.engine.holds(partition) {
             true => target(node, partition, turn),
-            // A replica learns of a leader as soon as there is one. What is sent on a guess to somebody
-            // who doesn't answer can't be refused any more: nobody knows what came of it.
+            // A replica learns of a leader as soon as there is one. What is sent on a guess to
+            // somebody who doesn't answer can't be refused any more: nobody knows what came of it.
             false => Some(leader(node, partition)).filter(|id| *id != 0),
         };
         let attempt = match target {
