@@ -275,6 +275,20 @@ RAFT = [
     Panel("Raft messages sent", "cps", grown("agni_peer_messages_sent_total")),
     Panel("Raft messages received", "cps", grown("agni_peer_messages_received_total")),
     Panel(
+        "Raft messages that wait",
+        "short",
+        (
+            (f"agni_peer_queue_messages{SOME}", "{{instance}} for {{node_id}}"),
+            (f"agni_peer_queue_bytes{SOME}", "bytes, {{instance}} for {{node_id}}"),
+        ),
+    ),
+    Panel(
+        "Replicas compared up to",
+        "short",
+        ((f"agni_state_checked_index{SOME}", "{{partition}} {{instance}}"),),
+        "Log index. One that stays behind for long was not compared.",
+    ),
+    Panel(
         "Raft messages dropped or refused",
         "cps",
         (

@@ -230,11 +230,11 @@ pub const DRIVER_SILENT_MS_MAX: u64 = 10_000;
 pub const NODE_NAME_BYTES_MAX: usize = 63;
 /// Nodes that may be answered although they are not known yet.
 pub const PEER_GUESTS_MAX: usize = 64;
-/// Time that a request waits for a partition to have a leader that can be reached, in milliseconds: a
-/// minority refuses within 2 s, and an election takes no more than 1.6 s.
+/// Time that a request waits for a partition to have a leader that can be reached, in milliseconds:
+/// a minority refuses within 2 s, and an election takes no more than 1.6 s.
 pub const ROUTE_WAIT_MS_MAX: u64 = 1_900;
-/// What a write gets at least for its answer once it is on its way to a leader, in milliseconds: when
-/// that is over, nobody knows what came of it.
+/// What a write gets at least for its answer once it is on its way to a leader, in milliseconds:
+/// when that is over, nobody knows what came of it.
 pub const ROUTE_WRITE_MS_MIN: u64 = 500;
 /// First pause before a partition's leader is looked for again, in milliseconds; it doubles.
 pub const ROUTE_PAUSE_MS_MIN: u64 = 5;

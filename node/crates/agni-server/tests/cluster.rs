@@ -498,8 +498,8 @@ async fn a_watch_shows_what_its_node_does_not_hold_and_goes_on_elsewhere() {
     }
 }
 
-/// Takes the first record out of each snapshot of a directory; the files stay as valid as they were.
-/// Answers how many it took.
+/// Takes the first record out of each snapshot of a directory; the files stay as valid as they
+/// were. Answers how many it took.
 fn forget_a_record_each(dir: &Path) -> u64 {
     let mut taken = 0;
     for files in snapshot::list(dir).expect("snapshots").into_values() {

@@ -177,9 +177,9 @@ fn claim_command(claim: StateClaim, term: u64, unix_ms: i64) -> Command {
 }
 
 impl Group {
-    /// It is time for a comparison. A leader of others makes its next entry a place of comparison and
-    /// says what its state was at the last one, if anything has changed since. A follower asks for
-    /// one if nothing is known of it.
+    /// It is time for a comparison. A leader of others makes its next entry a place of comparison
+    /// and says what its state was at the last one, if anything has changed since. A follower asks
+    /// for one if nothing is known of it.
     pub fn check_state(&mut self, turn: &mut Turn, unix_ms: i64) {
         if !self.leads() && !self.is_blank() && !self.checks.is_known {
             self.tell_leader((0, 0), turn, unix_ms);

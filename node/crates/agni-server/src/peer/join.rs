@@ -1,6 +1,6 @@
-//! Letting a node in: the leader of the system group writes it down for all. Any other member says
-//! who leads, and the node asks there itself: whoever lets it in sees its certificate, and no member
-//! can speak for another node.
+//! Letting a node in: the leader of the system group writes it down for all. Any other member
+//! says who leads, and the node asks there itself: whoever lets it in sees its certificate, and no
+//! member can speak for another node.
 
 use super::face::Face;
 use super::links::Links;

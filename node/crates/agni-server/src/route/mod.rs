@@ -156,7 +156,12 @@ async fn ask_since(
             true => left,
             false => left.max(Duration::from_millis(limits::ROUTE_WRITE_MS_MIN)),
         };
-        let target = target(node, partition, turn);
+        let target = match repeatable || !node.engine.holds(partition) {
+            true => target(node, partition, turn),
+            // A replica learns of a leader as soon as there is one. What is sent on a guess to
+            // somebody who doesn't answer can't be refused any more: nobody knows what came of it.
+            false => Some(leader(node, partition)).filter(|id| *id != 0),
+        };
         let attempt = match target {
             None => Err(Failure::Refused(Refuse::NotLeader { leader: 0 })),
             Some(id) if id == node.engine.node_id() => here(node, partition, &work).await,
