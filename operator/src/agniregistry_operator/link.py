@@ -99,8 +99,8 @@ class Link:
         except AgniError as error:
             self.fault = f"{address}: {error.message}"
             self.silences[address] = error.message
-            # A pod that comes again has another address, and gRPC asks a name's address of one
-            # connection once in 30 seconds at most: a new connection asks at once.
+            # A pod that comes again has another address: a new connection asks for it at once, and
+            # doesn't wait as long as one that has failed.
             if (client := self._clients.pop(address, None)) is not None:
                 await client.aclose()
             return None
