@@ -17,6 +17,14 @@ pub const MEMBERS_EVER_MAX: usize = 10_000;
 
 /// Submissions waiting for the driver before more are refused as overload.
 pub const INBOX_SUBMISSIONS_MAX: usize = 65_536;
+/// How much of a full queue deregistrations may fill, in percent; renewals may fill all of it.
+pub const DEREGISTER_MARK_PERCENT: usize = 90;
+/// The same for registrations, changes and reads of one record.
+pub const REGISTER_MARK_PERCENT: usize = 75;
+/// The same for watches that begin or catch up.
+pub const WATCH_MARK_PERCENT: usize = 60;
+/// The same for lists and discoveries.
+pub const MANY_MARK_PERCENT: usize = 45;
 /// Delay that an overloaded driver asks for, in milliseconds.
 pub const OVERLOAD_RETRY_MS: u64 = 100;
 

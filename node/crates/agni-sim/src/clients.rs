@@ -7,7 +7,7 @@ use crate::world::Summary;
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{Kind, Spec};
 use agni_core::proto::node::{Command, Put, command::Operation};
-use agni_core::raft::work::{Answer, Refuse, Ticket, Work};
+use agni_core::raft::work::{Answer, Priority, Refuse, Ticket, Work};
 use agni_core::store::{Outcome, Store};
 use bytes::Bytes;
 use prost::Message as _;
@@ -213,8 +213,8 @@ impl Clients {
                 let work = put(&key, ticket, 0);
                 (key, partition, work, false)
             }
-            5..=7 => (key, partition, Work::Read, true),
-            _ => (key, partition, Work::Read, false),
+            5..=7 => (key, partition, Work::Read(Priority::Register), true),
+            _ => (key, partition, Work::Read(Priority::Register), false),
         }
     }
 

@@ -10,7 +10,10 @@ use crate::raft::fitness::Fitness;
 use crate::raft::group::{ArrivedSnapshot, Group, Turn};
 use crate::raft::rounds::Claim;
 use crate::raft::snapshots::{SnapshotDone, SnapshotJob, SnapshotQueue};
-use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer, Submission, Ticket, Work};
+use crate::raft::work::{
+    Answer, PeerMessage, Priority, Refuse, SnapshotTransfer, Submission, Ticket, Work,
+};
+use crate::store::Store;
 use crate::system::SYSTEM_PARTITION;
 use crate::wal::{Batch, DiskState};
 use std::sync::Arc;
@@ -311,7 +314,7 @@ impl Core {
                 }
             }
             Work::Renew(leases) => self.renew(ticket, position, leases).err(),
-            Work::Read => self.read(ticket, position).err(),
+            Work::Read(priority) => self.read(ticket, position, priority).err(),
             Work::Snapshot => self.queue_snapshot(position, ticket).err(),
             Work::Transfer { to } => self.transfer(ticket, position, to).err(),
         };
@@ -340,13 +343,13 @@ impl Core {
             self.turn.answers.push((ticket, answer));
             return Ok(());
         }
-        group.rounds.ask(Claim::Renew(ticket, leases)).map_err(overloaded)
+        group.rounds.ask(Claim::Renew(ticket, leases), Priority::Renew).map_err(overloaded)
     }
 
-    fn read(&mut self, ticket: Ticket, position: usize) -> Result<(), Refuse> {
+    fn read(&mut self, ticket: Ticket, position: usize, priority: Priority) -> Result<(), Refuse> {
         let group = &mut self.groups[position];
         group.check_leader()?;
-        group.rounds.ask(Claim::Read(ticket)).map_err(overloaded)
+        group.rounds.ask(Claim::Read(ticket), priority).map_err(overloaded)
     }
 
     fn transfer(&mut self, ticket: Ticket, position: usize, to: u64) -> Result<(), Refuse> {
@@ -378,7 +381,8 @@ impl Core {
                     group.expire(due, self.clock.unix_ms());
                     continue;
                 }
-                if let Err(Claim::Expire(due)) = group.rounds.ask(Claim::Expire(due)) {
+                let claim = Claim::Expire(due);
+                if let Err(Claim::Expire(due)) = group.rounds.ask(claim, Priority::Renew) {
                     group.cell().store.write().expiry_failed(&due);
                     break;
                 }

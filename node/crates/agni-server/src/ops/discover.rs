@@ -1,6 +1,7 @@
 //! Discover: random candidates that match, over all partitions, of which the better ones win
 //! (power of k choices), so that a thousand clients who ask at once don't all go to the same one.
 
+use crate::admission;
 use crate::limits;
 use crate::node::Node;
 use crate::ops::read::{demand, named};
@@ -10,6 +11,7 @@ use crate::status::RpcError;
 use agni_core::engine::ReadPoint;
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{self, ExclusionReason};
+use agni_core::raft::work::Priority;
 use agni_core::store::{CompiledFilter, InstanceOwned, RankRequest, key_bytes_of, rank};
 use bytes::Bytes;
 use prost::Message;
@@ -125,6 +127,7 @@ async fn draw(node: &Node, question: &Draw<'_>, demand: &Demand) -> Result<Drawn
 
 /// Finds the best records for a need.
 pub async fn discover(node: &Node, request: &api::DiscoverRequest) -> Result<Discovered, RpcError> {
+    let _place = admission::admit(Priority::Many).await?;
     let question = question(request)?;
     let want = question.limit * question.choices;
     let Question { filter, demand, .. } = &question;
