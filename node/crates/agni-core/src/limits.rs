@@ -71,6 +71,20 @@ pub const INBOX_MESSAGES_MAX: usize = 65_536;
 
 /// Time between two looks at the timing wheels, in milliseconds.
 pub const EXPIRY_SCAN_MS: u64 = 50;
+/// The part of its time to live after which a lease that wasn't renewed is late, in percent. Owners
+/// renew after a third of it, so a late one has missed it; and those that fell silent together are
+/// all late before the first of them is due, because no deadline is further than a third from
+/// another's.
+pub const LATE_AFTER_PERCENT: u64 = 60;
+/// The share of a domain's leases above which their silence is one fault, in percent.
+pub const MASS_EXPIRY_SHARE_PERCENT_DEFAULT: u32 = 30;
+/// Silent leases below which it never is.
+pub const MASS_EXPIRY_LEASES_MIN_DEFAULT: u32 = 5;
+/// Leases of a domain that go in a second once they were held for long enough.
+pub const MASS_EXPIRY_LEASES_PER_S_DEFAULT: u32 = 1_000;
+/// After how long a lease that was named for removal and is still there is named again, in
+/// milliseconds.
+pub const EXPIRY_RETRY_MS: u64 = 2_000;
 /// Leases that one expiry entry may remove.
 pub const EXPIRY_BATCH_LEASES_MAX: usize = 1_000;
 /// Expiry entries that one partition proposes in one look.

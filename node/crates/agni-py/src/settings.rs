@@ -49,6 +49,9 @@ pub struct Settings {
     snapshot_wal_bytes: u64,
     disk_reserve_bytes: u64,
     mass_expiry_guard: bool,
+    mass_expiry_share_percent: u32,
+    mass_expiry_min_leases: u32,
+    mass_expiry_leases_per_s: u32,
 }
 
 impl Settings {
@@ -62,7 +65,10 @@ impl Settings {
         config.engine.wal_segment_bytes = self.wal_segment_bytes;
         config.engine.snapshot_wal_bytes = self.snapshot_wal_bytes;
         config.engine.disk_reserve_bytes = self.disk_reserve_bytes;
-        config.engine.mass_expiry_guard = self.mass_expiry_guard;
+        config.engine.mass_expiry.is_on = self.mass_expiry_guard;
+        config.engine.mass_expiry.share_percent = self.mass_expiry_share_percent;
+        config.engine.mass_expiry.min_leases = self.mass_expiry_min_leases;
+        config.engine.mass_expiry.leases_per_s = self.mass_expiry_leases_per_s;
         config.cluster = (!self.name.is_empty()).then(|| ClusterConfig {
             name: self.name,
             listen: self.peer_listen,

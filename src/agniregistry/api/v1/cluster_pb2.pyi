@@ -99,7 +99,7 @@ class PartitionStatus(_message.Message):
     snapshot_index: _builtins.int
     """The log index of the newest snapshot; 0 without one."""
     suspect_domains: _builtins.int
-    """How many regions are being spared by the mass-expiry guard."""
+    """How many regions and gateways have silent leases that the mass-expiry guard holds here."""
     def __init__(
         self,
         *,

@@ -2,6 +2,7 @@
 
 use super::seed::Seed;
 use crate::error::StartError;
+use crate::lease::GuardSettings;
 use crate::limits;
 use crate::system::Founder;
 use std::path::PathBuf;
@@ -35,8 +36,8 @@ pub struct EngineConfig {
     pub wal_segment_bytes: u64,
     /// Submissions that may wait for the driver.
     pub queue_limit: usize,
-    /// Whether many leases of one region that fall due together are held as SUSPECT.
-    pub mass_expiry_guard: bool,
+    /// When leases of one region, or behind one gateway, that run out together are held as SUSPECT.
+    pub mass_expiry: GuardSettings,
 }
 
 impl Default for EngineConfig {
@@ -50,7 +51,7 @@ impl Default for EngineConfig {
             disk_reserve_bytes: limits::DISK_RESERVE_BYTES_DEFAULT,
             wal_segment_bytes: limits::WAL_SEGMENT_BYTES_DEFAULT,
             queue_limit: limits::INBOX_SUBMISSIONS_MAX,
-            mass_expiry_guard: true,
+            mass_expiry: GuardSettings::default(),
         }
     }
 }
@@ -69,6 +70,12 @@ impl EngineConfig {
         }
         if self.queue_limit == 0 {
             return fault("queue_limit", "must be at least 1".into());
+        }
+        if !(1..=100).contains(&self.mass_expiry.share_percent) {
+            return fault("mass_expiry_share_percent", "must be 1..100 percent".into());
+        }
+        if self.mass_expiry.leases_per_s == 0 {
+            return fault("mass_expiry_leases_per_s", "must be at least 1".into());
         }
         let segment = 64 << 10..=limits::WAL_SEGMENT_BYTES_DEFAULT * 16;
         if !segment.contains(&self.wal_segment_bytes) {

@@ -7,7 +7,6 @@ use super::peers::Peers;
 use super::snapshot_thread::{SnapshotSettings, SnapshotSlot, spawn_snapshots};
 use super::{EngineConfig, Shared, disk_code};
 use crate::fatal::AbortOnPanic;
-use crate::lease::LeaseSettings;
 use crate::limits;
 use crate::raft::core::{Core, CoreSettings, Effects, Event};
 use crate::raft::work::{Answer, Deliver, Refuse};
@@ -29,15 +28,13 @@ pub fn spawn(
         node_id: opened.meta.node_id,
         cluster_id: opened.meta.cluster_id,
         snapshot_wal_bytes: config.snapshot_wal_bytes,
+        mass_expiry: config.mass_expiry.clone(),
     };
     let clock = shared.lease_clock.clone();
     let core = Core::new(settings, opened.groups, clock, shared.metrics.clone());
     let (log, log_thread) = spawn_log(opened.writer, shared.clone())?;
-    let settings = SnapshotSettings {
-        dir: config.data_dir.join("snapshots"),
-        node_id: shared.node_id,
-        leases: LeaseSettings { guard: config.mass_expiry_guard, ..LeaseSettings::default() },
-    };
+    let settings =
+        SnapshotSettings { dir: config.data_dir.join("snapshots"), node_id: shared.node_id };
     let snapshots = shared.snapshots.clone();
     let snapshot_thread = spawn_snapshots(settings, shared.clone())?;
     let driver = Builder::new().name("agni-driver".into()).spawn(move || {
@@ -146,6 +143,13 @@ impl Driver {
         }
         if !self.effects.messages.is_empty() {
             self.peers.send(&mut self.effects.messages);
+        }
+        for news in self.effects.mass_expiries.drain(..) {
+            let told = match news.has_begun() {
+                true => "so many leases went silent at once that they are kept as SUSPECT",
+                false => "no lease is kept as SUSPECT any more",
+            };
+            crate::fatal::warn(told, &news);
         }
         for transfer in self.effects.transfers.drain(..) {
             self.peers.send_snapshot(transfer);

@@ -1,7 +1,7 @@
 //! All partitions of a node as one state machine: `handle(event)` fills `Effects`. It reads no
 //! file and starts no thread; time comes from an injected clock.
 
-use crate::lease::LeaseClock;
+use crate::lease::{GuardSettings, LeaseClock, MassExpiry, MassExpiryNews};
 use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::planted::{Bug, is_planted};
@@ -91,6 +91,8 @@ pub struct Effects {
     pub transfers: Vec<SnapshotTransfer>,
     /// Remove the snapshot files of these groups, then report it.
     pub forget: Vec<u32>,
+    /// The mass-expiry guard has begun or ended to hold these: to be told to people.
+    pub mass_expiries: Vec<MassExpiryNews>,
     /// Files that hold only entries before these indexes (one a group) may go.
     pub release: Option<Vec<(u32, u64)>>,
 }
@@ -103,6 +105,8 @@ pub struct CoreSettings {
     pub cluster_id: [u8; 16],
     /// Bytes of log that start a round of snapshots.
     pub snapshot_wal_bytes: u64,
+    /// When leases that run out together are held.
+    pub mass_expiry: GuardSettings,
 }
 
 /// All groups of a node.
@@ -119,6 +123,8 @@ pub struct Core {
     pub(super) marks: Vec<Option<(Ticket, Answer)>>,
     pub(super) fitness: Fitness,
     pub(super) snapshots: SnapshotQueue,
+    mass_expiry: MassExpiry,
+    mass_expiry_news: Vec<MassExpiryNews>,
     /// A snapshot's mark has become durable, so older files may go.
     release_due: bool,
     /// Ticks since the groups' members were looked at.
@@ -143,6 +149,7 @@ impl Core {
         clock: Arc<LeaseClock>,
         metrics: Arc<EngineMetrics>,
     ) -> Self {
+        let mass_expiry = MassExpiry::new(settings.mass_expiry.clone());
         Core {
             settings,
             groups,
@@ -153,6 +160,8 @@ impl Core {
             marks: Vec::new(),
             fitness: Fitness::default(),
             snapshots: SnapshotQueue::default(),
+            mass_expiry,
+            mass_expiry_news: Vec::new(),
             release_due: false,
             membership_ticks: 0,
             is_leaving: false,
@@ -221,6 +230,7 @@ impl Core {
         effects.changed.append(&mut self.turn.changed);
         effects.transfers.append(&mut self.turn.transfers);
         effects.forget.append(&mut self.turn.forget);
+        effects.mass_expiries.append(&mut self.mass_expiry_news);
         effects.append = self.take_append(false);
         self.start_snapshot(effects);
         if std::mem::take(&mut self.release_due) {
@@ -366,10 +376,17 @@ impl Core {
     /// the deadline: a leader that was paused finds out that it leads no longer.
     fn scan_expiry(&mut self) {
         let now_ms = self.clock.lease_ms();
-        for group in &mut self.groups {
-            if !group.is_current() && !is_planted(Bug::ExpiryWithoutProof) {
-                continue;
+        let scans = |group: &Group| group.is_current() || is_planted(Bug::ExpiryWithoutProof);
+        let (groups, known) = (&self.groups, self.mass_expiry_news.len());
+        let mut visit = |look: &mut dyn FnMut(&mut Store)| {
+            for group in groups.iter().filter(|group| scans(group)) {
+                look(&mut group.cell().store.write());
             }
+        };
+        self.mass_expiry.look(now_ms, &mut visit, &mut self.mass_expiry_news);
+        let begun = self.mass_expiry_news[known..].iter().filter(|news| news.has_begun()).count();
+        self.metrics.mass_expiries.fetch_add(begun as u64, Relaxed);
+        for group in self.groups.iter_mut().filter(|group| scans(group)) {
             for _ in 0..limits::EXPIRY_BATCHES_PER_SCAN_MAX {
                 let mut store = group.cell().store.write();
                 let due = store.take_due(now_ms, limits::EXPIRY_BATCH_LEASES_MAX);

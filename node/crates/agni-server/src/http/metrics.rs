@@ -148,6 +148,7 @@ fn engine(text: &mut Text, metrics: &EngineMetrics) {
         ("agni_renewals_lost_total", &metrics.renewals_lost),
         ("agni_expired_total", &metrics.expired),
         ("agni_expiry_spared_total", &metrics.expiry_spared),
+        ("agni_mass_expiries_total", &metrics.mass_expiries),
         ("agni_snapshots_total", &metrics.snapshots),
         ("agni_snapshots_failed_total", &metrics.snapshots_failed),
     ];
