@@ -214,8 +214,15 @@ class NodeConfig:
         danger="Each needs a file descriptor: raise the process's limit with it.",
         check=between(1, 1_000_000),
     )
+    max_connections_per_identity: int = setting(
+        64,
+        "Open connections of one identity, with TLS; those beyond are closed at once.",
+        unit="connections",
+        danger="Too few lock out an identity that many processes share.",
+        check=between(1, 1_000_000),
+    )
     max_concurrent_streams: int = setting(
-        256,
+        100,
         "Requests that one connection may have under way.",
         unit="streams",
         check=between(1, 65_536),

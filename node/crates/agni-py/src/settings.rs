@@ -40,6 +40,7 @@ pub struct Settings {
     access_log: bool,
     runtimes: usize,
     max_connections: usize,
+    max_connections_per_identity: usize,
     max_concurrent_streams: u32,
     max_message_bytes: usize,
     max_watches: usize,
@@ -100,6 +101,7 @@ impl Settings {
             config.runtimes = self.runtimes;
         }
         config.max_connections = self.max_connections;
+        config.max_connections_per_identity = self.max_connections_per_identity;
         config.max_concurrent_streams = self.max_concurrent_streams;
         config.max_message_bytes = self.max_message_bytes;
         config.max_watches = self.max_watches;

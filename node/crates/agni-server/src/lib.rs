@@ -25,6 +25,7 @@ pub mod config;
 pub mod connection;
 mod dial;
 pub mod grpc;
+mod header_blocks;
 mod health;
 mod hints;
 pub mod http;

@@ -7,8 +7,10 @@ pub const RUNTIMES_MAX: usize = 64;
 pub const RUNTIMES_DEFAULT_MAX: usize = 8;
 /// Open connections.
 pub const CONNECTIONS_DEFAULT: usize = 10_000;
+/// Open connections of one identity.
+pub const CONNECTIONS_PER_IDENTITY_DEFAULT: usize = 64;
 /// HTTP/2 streams of one connection.
-pub const STREAMS_DEFAULT: u32 = 256;
+pub const STREAMS_DEFAULT: u32 = 100;
 /// Watches of one runtime.
 pub const WATCHES_DEFAULT: usize = 10_000;
 
