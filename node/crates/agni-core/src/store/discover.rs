@@ -59,10 +59,11 @@ impl Store {
     ) -> Sample {
         let slots = self.index.query(&filter.query());
         let few = slots.len() <= 4 * want as u64;
-        // Draining records are few and known; suspect ones are neither, but hardly ever there.
+        // Draining records are few and known; suspect ones are neither, and stand behind the alive:
+        // while there may be any, each record is looked at.
         let counted = !filter.looks_at_records()
             && filter.matches_status(Status::Alive)
-            && (filter.matches_status(Status::Suspect) || self.suspect_domains() == 0);
+            && self.suspect_domains() == 0;
         if few || !counted {
             let matching = slots.iter().filter(|&slot| self.matches(slot, filter, now_ms));
             return self.reservoir(matching, want, rng, now_ms);
