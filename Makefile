@@ -70,8 +70,9 @@ docs-check: $(VENV)/.stamp
 # Half an hour: both servers alternate. BENCH_ARGS="--rounds 1 --seconds 1" for a first look.
 bench: node bench-run ## measure against etcd and against this machine (docs/benchmarks.md)
 
-soak: node bench-tools ## the fault tests in full size: 200 kills, 100,000 leases, 2,000 watchers, a backup of 1,000,000 records
+soak: node bench-tools ## the fault tests in full size: 200 kills, 100,000 leases, 2,000 watchers, 10,000,000 frames, a backup of 1,000,000 records
 	AGNI_SOAK=1 AGNI_FUZZ_SECONDS=300 $(BIN)/python -m pytest -s tests/faults tests/fuzz tests/backup
+	$(CARGO) test --release --locked -p agni-server --lib -- --ignored --nocapture by_the_million
 
 # Root, iproute2 and nftables: each node gets a host of its own. A report with a picture each.
 CHAOS ?= cluster disks five_nodes network one_way replacing scaling stalls

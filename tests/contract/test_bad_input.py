@@ -12,6 +12,7 @@ from agniregistry import errors
 from agniregistry import types as t
 
 BAD_SPECS = [
+    ({"ip": "", "domain": ""}, "spec.ip"),
     ({"region": ""}, "spec.region"),
     ({"region": "r" * 64}, "spec.region"),
     ({"region": "a\nb"}, "spec.region"),

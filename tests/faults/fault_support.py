@@ -137,6 +137,13 @@ class NodeProcess:
         """How it does."""
         return self.cluster.Status(cluster_pb2.StatusRequest(), timeout=10)
 
+    def resident_bytes(self) -> int:
+        """Its memory that is in RAM."""
+        if self.process is None:
+            return 0
+        statm = Path(f"/proc/{self.process.pid}/statm").read_text()
+        return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
     def records(self) -> int:
         """How many records it holds, expired ones that are not yet deleted included."""
         return sum(partition.records for partition in self.status().partitions)

@@ -214,8 +214,15 @@ class NodeConfig:
         danger="Each needs a file descriptor: raise the process's limit with it.",
         check=between(1, 1_000_000),
     )
+    max_connections_per_identity: int = setting(
+        64,
+        "Open connections of one identity, with TLS; those beyond are closed at once.",
+        unit="connections",
+        danger="Too few lock out an identity that many processes share.",
+        check=between(1, 1_000_000),
+    )
     max_concurrent_streams: int = setting(
-        256,
+        100,
         "Requests that one connection may have under way.",
         unit="streams",
         check=between(1, 65_536),
@@ -278,7 +285,8 @@ class NodeConfig:
     )
     mass_expiry_guard: bool = setting(
         True,
-        "Whether many leases of one region that run out together are kept as SUSPECT at first.",
+        "Whether many leases of one region, or behind one gateway, that run out together are kept "
+        "as SUSPECT at first.",
         danger="Without it, a network fault between a region and this node deletes the region.",
     )
     state_check_ms: int = setting(
@@ -287,6 +295,29 @@ class NodeConfig:
         unit="milliseconds",
         danger="With 0, a replica that holds something else than the others serves it unnoticed.",
         check=between(0, 86_400_000),
+    )
+    mass_expiry_share_percent: int = setting(
+        30,
+        "Share of such leases, of those on partitions that this node leads, above which their "
+        "silence is one fault and not many.",
+        unit="percent",
+        danger="100 never holds anything; a low share keeps what is really gone longer.",
+        check=between(1, 100),
+    )
+    mass_expiry_min_leases: int = setting(
+        5,
+        "Silent leases below which it never is.",
+        unit="leases",
+        danger="Fleets of fewer are not protected; with 1, whoever is alone in its region goes "
+        "late.",
+        check=between(1, 1_000_000),
+    )
+    mass_expiry_leases_per_s: int = setting(
+        1_000,
+        "Leases of one region that run out in a second when they have been kept for long enough.",
+        unit="leases a second",
+        danger="A high rate floods watches and clients; a low one keeps the dead listed longer.",
+        check=between(1, 1_000_000),
     )
     drain_timeout_ms: int = setting(
         10_000,

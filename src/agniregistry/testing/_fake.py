@@ -85,6 +85,7 @@ class FakeRegistry(Generic[C]):
         full = validate.key(key, spec)
         validate.whole_spec(spec)
         validate.ttl(ttl_ms)
+        validate.gateway(full, spec)
         spec = replace(spec, labels=dict(spec.labels))
         operation = t.RegisterOperation(full, spec, ttl_ms, incarnation, expected_revision)
         with self._change():

@@ -141,6 +141,12 @@ def whole_spec(spec: t.Spec) -> None:
     _size("spec.payload", spec.payload, PAYLOAD_BYTES_MAX)
 
 
+def gateway(full: t.Key, spec: t.Spec) -> None:
+    """A gateway is to be reached; an address needs a port anyway."""
+    if full.kind is t.Kind.GATEWAY and not spec.ip and not spec.domain:
+        raise refuse("spec.ip", "must be given for a gateway, or spec.domain")
+
+
 def _addresses(spec: t.Spec) -> None:
     if spec.ip:
         try:

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use agni_core::key::KeyRef;
-use agni_core::lease::LeaseSettings;
+use agni_core::lease::{GuardSettings, MassExpiry};
 use agni_core::limits::EXPIRY_BATCH_LEASES_MAX;
 use agni_core::proto::api::{Capacity, Key, Kind, Spec};
 use agni_core::proto::node::command::Operation;
@@ -92,9 +92,11 @@ fn main() {
 /// Removes what all falls due at once, in the batches of the engine.
 fn expire_all(stores: &mut [Store], now_ms: u64) {
     let (mut removed, mut longest) = (0, Duration::ZERO);
+    let mut guard = MassExpiry::new(GuardSettings { is_on: false, ..GuardSettings::default() });
     let begun = processor_time();
+    guard.look(now_ms, &mut |look| stores.iter_mut().for_each(&mut *look), &mut vec![]);
+    println!("looked at               {:?}", processor_time() - begun);
     for store in stores {
-        store.set_lease_settings(LeaseSettings { guard: false, ..LeaseSettings::default() });
         loop {
             let taking = processor_time();
             let leases = store.take_due(now_ms, EXPIRY_BATCH_LEASES_MAX);

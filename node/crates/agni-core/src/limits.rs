@@ -17,6 +17,14 @@ pub const MEMBERS_EVER_MAX: usize = 10_000;
 
 /// Submissions waiting for the driver before more are refused as overload.
 pub const INBOX_SUBMISSIONS_MAX: usize = 65_536;
+/// How much of a full queue deregistrations may fill, in percent; renewals may fill all of it.
+pub const DEREGISTER_MARK_PERCENT: usize = 90;
+/// The same for registrations, changes and reads of one record.
+pub const REGISTER_MARK_PERCENT: usize = 75;
+/// The same for watches that begin or catch up.
+pub const WATCH_MARK_PERCENT: usize = 60;
+/// The same for lists and discoveries.
+pub const MANY_MARK_PERCENT: usize = 45;
 /// Delay that an overloaded driver asks for, in milliseconds.
 pub const OVERLOAD_RETRY_MS: u64 = 100;
 
@@ -69,6 +77,20 @@ pub const INBOX_MESSAGES_MAX: usize = 65_536;
 
 /// Time between two looks at the timing wheels, in milliseconds.
 pub const EXPIRY_SCAN_MS: u64 = 50;
+/// The part of its time to live after which a lease that wasn't renewed is late, in percent. Owners
+/// renew after a third of it, so a late one has missed it; and those that fell silent together are
+/// all late before the first of them is due, because no deadline is further than a third from
+/// another's.
+pub const LATE_AFTER_PERCENT: u64 = 60;
+/// The share of a domain's leases above which their silence is one fault, in percent.
+pub const MASS_EXPIRY_SHARE_PERCENT_DEFAULT: u32 = 30;
+/// Silent leases below which it never is.
+pub const MASS_EXPIRY_LEASES_MIN_DEFAULT: u32 = 5;
+/// Leases of a domain that go in a second once they were held for long enough.
+pub const MASS_EXPIRY_LEASES_PER_S_DEFAULT: u32 = 1_000;
+/// After how long a lease that was named for removal and is still there is named again, in
+/// milliseconds.
+pub const EXPIRY_RETRY_MS: u64 = 2_000;
 /// Leases that one expiry entry may remove.
 pub const EXPIRY_BATCH_LEASES_MAX: usize = 1_000;
 /// Expiry entries that one partition proposes in one look.

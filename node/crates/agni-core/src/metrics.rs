@@ -69,6 +69,8 @@ pub struct EngineMetrics {
     pub expired: AtomicU64,
     /// Records named for expiry that had been renewed or changed in time.
     pub expiry_spared: AtomicU64,
+    /// Times that the mass-expiry guard began to hold a domain.
+    pub mass_expiries: AtomicU64,
     /// Time in which the driver stood still, beyond what is usual; leases don't count it.
     pub stalled_us: AtomicU64,
     /// Clock-bound leases given up because time was doubtful.

@@ -1,7 +1,7 @@
 //! A replica that let go of its group, and what it still owes to it.
 
 use agni_core::clock::{Clock, SystemClock};
-use agni_core::lease::{LeaseClock, LeaseSettings};
+use agni_core::lease::LeaseClock;
 use agni_core::limits::{ELECTION_TICKS, TICK_MS};
 use agni_core::metrics::EngineMetrics;
 use agni_core::proto::node::{ReplicaSet, SnapshotHeader};
@@ -19,7 +19,6 @@ use std::sync::Arc;
 fn settings() -> RecoverySettings {
     RecoverySettings {
         node_id: 2,
-        leases: LeaseSettings::default(),
         now_ms: 0,
         founding: None,
         store: StoreLimits::default(),

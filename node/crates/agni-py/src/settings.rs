@@ -40,6 +40,7 @@ pub struct Settings {
     access_log: bool,
     runtimes: usize,
     max_connections: usize,
+    max_connections_per_identity: usize,
     max_concurrent_streams: u32,
     max_message_bytes: usize,
     max_watches: usize,
@@ -51,6 +52,9 @@ pub struct Settings {
     lease_reads: bool,
     mass_expiry_guard: bool,
     state_check_ms: u64,
+    mass_expiry_share_percent: u32,
+    mass_expiry_min_leases: u32,
+    mass_expiry_leases_per_s: u32,
 }
 
 impl Settings {
@@ -65,8 +69,11 @@ impl Settings {
         config.engine.snapshot_wal_bytes = self.snapshot_wal_bytes;
         config.engine.disk_reserve_bytes = self.disk_reserve_bytes;
         config.engine.lease_reads = self.lease_reads;
-        config.engine.mass_expiry_guard = self.mass_expiry_guard;
         config.engine.state_check_ms = self.state_check_ms;
+        config.engine.mass_expiry.is_on = self.mass_expiry_guard;
+        config.engine.mass_expiry.share_percent = self.mass_expiry_share_percent;
+        config.engine.mass_expiry.min_leases = self.mass_expiry_min_leases;
+        config.engine.mass_expiry.leases_per_s = self.mass_expiry_leases_per_s;
         config.cluster = (!self.name.is_empty()).then(|| ClusterConfig {
             name: self.name,
             listen: self.peer_listen,
@@ -98,6 +105,7 @@ impl Settings {
             config.runtimes = self.runtimes;
         }
         config.max_connections = self.max_connections;
+        config.max_connections_per_identity = self.max_connections_per_identity;
         config.max_concurrent_streams = self.max_concurrent_streams;
         config.max_message_bytes = self.max_message_bytes;
         config.max_watches = self.max_watches;

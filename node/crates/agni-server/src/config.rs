@@ -33,6 +33,8 @@ pub struct ServerConfig {
     pub access_log: bool,
     /// Open connections; those beyond are closed at once.
     pub max_connections: usize,
+    /// Those of one identity, where clients have one.
+    pub max_connections_per_identity: usize,
     /// HTTP/2 streams that one connection may have open.
     pub max_concurrent_streams: u32,
     /// Bytes of one request message or body.
@@ -69,6 +71,7 @@ impl Default for ServerConfig {
             log_level: "info".to_owned(),
             access_log: false,
             max_connections: limits::CONNECTIONS_DEFAULT,
+            max_connections_per_identity: limits::CONNECTIONS_PER_IDENTITY_DEFAULT,
             max_concurrent_streams: limits::STREAMS_DEFAULT,
             max_message_bytes: limits::MESSAGE_BYTES_DEFAULT,
             max_arriving_bytes: limits::ARRIVING_BYTES_MAX,
@@ -94,6 +97,7 @@ impl ServerConfig {
         }
         let at_least_one = [
             ("max_connections", self.max_connections),
+            ("max_connections_per_identity", self.max_connections_per_identity),
             ("max_concurrent_streams", self.max_concurrent_streams as usize),
             ("max_watches", self.max_watches),
             ("header_timeout_ms", self.header_timeout_ms as usize),

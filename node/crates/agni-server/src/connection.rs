@@ -1,5 +1,6 @@
 //! One connection: which protocol it speaks, and its life until its end.
 
+use crate::header_blocks::HeaderBlocks;
 use crate::heads::Heads;
 use crate::io::{Connection, Corked};
 use crate::limits;
@@ -15,6 +16,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
@@ -42,6 +44,10 @@ pub async fn greet(node: Arc<Node>, stream: TcpStream) {
     };
     // A handshake that failed was counted and logged.
     if let Ok(secured) = secured {
+        let Some(_place) = node.place_of(&secured.identity) else {
+            node.metrics.refused.fetch_add(1, Relaxed);
+            return;
+        };
         let proven = Proven { identity: secured.identity, valid_for: secured.valid_for };
         serve_to(node, secured.stream, Some(proven)).await;
     }
@@ -63,7 +69,8 @@ async fn serve_to<S: AsyncRead + AsyncWrite + Unpin>(
     else {
         return;
     };
-    let (io, corked) = Connection::new(stream, first);
+    let blocks = is_http2.then(HeaderBlocks::default);
+    let (io, corked) = Connection::new(stream, first, blocks);
     let (identity, valid_for) = proven.map(|proven| (proven.identity, proven.valid_for)).unzip();
     let service = service_fn(|mut request: Request<Incoming>| {
         if let Some(identity) = &identity {
@@ -75,7 +82,7 @@ async fn serve_to<S: AsyncRead + AsyncWrite + Unpin>(
     match is_http2 {
         true => {
             let connection = http2_builder(&node).serve_connection(io, service);
-            let connection = corked.around(connection);
+            let connection = corked.around(connection, limit);
             drive(&node, connection, valid_for, |c| c.graceful_shutdown()).await;
         }
         false => {
@@ -87,7 +94,7 @@ async fn serve_to<S: AsyncRead + AsyncWrite + Unpin>(
             });
             let io = io.telling(heads.clone());
             let connection = http1_builder(&node).serve_connection(io, service);
-            let connection = corked.around(connection);
+            let connection = corked.around(connection, limit);
             tokio::select! {
                 () = drive(&node, connection, valid_for, |c| c.graceful_shutdown()) => {}
                 () = heads.overdue(limit) => {}

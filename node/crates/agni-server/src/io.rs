@@ -6,6 +6,7 @@
 //! stored record may be copied, and from here the kernel takes it. Larger writes go straight from
 //! where they lie.
 
+use crate::header_blocks::HeaderBlocks;
 use crate::heads::Heads;
 use crate::limits;
 use bytes::{Buf, BytesMut};
@@ -15,13 +16,17 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 struct State<S> {
     stream: S,
     gathered: BytesMut,
     /// Whether the stream may still hold bytes that it has taken: TLS does, until it is flushed.
     unflushed: bool,
+    /// What an HTTP/2 client has sent of its headers.
+    blocks: Option<HeaderBlocks>,
 }
 
 type Shared<S> = Arc<parking_lot::Mutex<State<S>>>;
@@ -37,9 +42,14 @@ pub struct Connection<S> {
 pub struct Cork<S>(Shared<S>);
 
 impl<S> Connection<S> {
-    /// A connection of which some bytes were read already.
-    pub fn new(stream: S, first: Vec<u8>) -> (Connection<S>, Cork<S>) {
-        let state = Arc::new(parking_lot::Mutex::new(State::new(stream)));
+    /// A connection of which some bytes were read already. `blocks` is given what comes after them.
+    pub fn new(
+        stream: S,
+        first: Vec<u8>,
+        blocks: Option<HeaderBlocks>,
+    ) -> (Connection<S>, Cork<S>) {
+        let state = State { blocks, ..State::new(stream) };
+        let state = Arc::new(parking_lot::Mutex::new(state));
         let first = BytesMut::from(&first[..]);
         (Connection { first, state: state.clone(), heads: None }, Cork(state))
     }
@@ -53,7 +63,7 @@ impl<S> Connection<S> {
 
 impl<S> State<S> {
     fn new(stream: S) -> Self {
-        State { stream, gathered: BytesMut::new(), unflushed: false }
+        State { stream, gathered: BytesMut::new(), unflushed: false, blocks: None }
     }
 }
 
@@ -117,6 +127,9 @@ impl<S: AsyncRead + Unpin> Read for Connection<S> {
             let mut tokio_buffer = ReadBuf::uninit(buffer.as_mut());
             let mut state = self.state.lock();
             ready!(Pin::new(&mut state.stream).poll_read(context, &mut tokio_buffer))?;
+            if let Some(blocks) = &mut state.blocks {
+                blocks.follow(tokio_buffer.filled());
+            }
             tokio_buffer.filled().len()
         };
         // SAFETY: as above.
@@ -164,9 +177,10 @@ impl<S: AsyncWrite + Unpin> Write for Connection<S> {
 }
 
 impl<S> Cork<S> {
-    /// A connection that sends what has gathered whenever it has nothing more to do.
-    pub fn around<C>(self, connection: C) -> Corked<C, S> {
-        Corked { connection, state: self.0, ended: false }
+    /// A connection that sends what has gathered whenever it has nothing more to do, and ends when
+    /// its client has owed the rest of its headers for so long.
+    pub fn around<C>(self, connection: C, headers_limit: Duration) -> Corked<C, S> {
+        Corked { connection, state: self.0, ended: false, headers_limit, owed: None }
     }
 }
 
@@ -175,6 +189,9 @@ pub struct Corked<C, S> {
     connection: C,
     state: Shared<S>,
     ended: bool,
+    headers_limit: Duration,
+    /// The end of a client's patience that owes headers.
+    owed: Option<Pin<Box<Sleep>>>,
 }
 
 impl<C, S> Corked<C, S> {
@@ -183,6 +200,23 @@ impl<C, S> Corked<C, S> {
         // SAFETY: `connection` is pinned whenever `self` is: nothing moves it out.
         unsafe { self.map_unchecked_mut(|corked| &mut corked.connection) }
     }
+
+    /// Whether the client has owed the rest of its headers for too long; wakes when it will have.
+    fn is_overdue(self: Pin<&mut Self>, context: &mut Context<'_>) -> bool {
+        // SAFETY: nothing that is pinned is touched.
+        let corked = unsafe { self.get_unchecked_mut() };
+        let since = corked.state.lock().blocks.as_ref().and_then(HeaderBlocks::open_since);
+        let Some(since) = since else {
+            corked.owed = None;
+            return false;
+        };
+        let end = since + corked.headers_limit;
+        let owed = corked.owed.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        if owed.deadline() != end {
+            owed.as_mut().reset(end);
+        }
+        owed.as_mut().poll(context).is_ready()
+    }
 }
 
 impl<C: Future, S: AsyncWrite + Unpin> Future for Corked<C, S> {
@@ -190,6 +224,9 @@ impl<C: Future, S: AsyncWrite + Unpin> Future for Corked<C, S> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let ended = self.ended || self.as_mut().inner().poll(context).is_ready();
+        if !ended && self.as_mut().is_overdue(context) {
+            return Poll::Ready(());
+        }
         // SAFETY: a flag has no place to keep.
         unsafe { self.as_mut().get_unchecked_mut() }.ended = ended;
         let mut state = self.state.lock();
@@ -268,9 +305,9 @@ mod tests {
 
     #[test]
     fn what_the_stream_holds_leaves_at_the_end_of_a_turn() {
-        let (mut connection, cork) = Connection::new(Taker::default(), Vec::new());
+        let (mut connection, cork) = Connection::new(Taker::default(), Vec::new(), None);
         let mut context = Context::from_waker(std::task::Waker::noop());
-        let mut turn = pin!(cork.around(std::future::pending::<()>()));
+        let mut turn = pin!(cork.around(std::future::pending::<()>(), Duration::ZERO));
         for bytes in [&[1; 16][..], &[2; 2 * limits::SMALL_WRITE_BYTES_MAX]] {
             assert!(Pin::new(&mut connection).poll_write(&mut context, bytes).is_ready());
             connection.state.lock().stream.is_full = true;

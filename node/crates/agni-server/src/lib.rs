@@ -9,21 +9,23 @@
 //! Modules use one another downwards only:
 //! ```text
 //! server > health > http
-//! server > accept, connection > router > grpc, http > permit, watch > ops > route > runtime
-//!        > node
-//!        > token, metrics > status > body > call, wire, io, tls
+//! server > accept, connection > router > grpc, http > permit, watch > ops > admission, route
+//!        > runtime > node
+//!        > token, metrics > status > body > call, wire, io > header_blocks, tls
 //!        > config, dial, hints, log, pace, process, limits
 //! server > peer > runtime
 //! ```
 
 mod accept;
 mod access;
+mod admission;
 pub mod body;
 pub mod call;
 pub mod config;
 pub mod connection;
 mod dial;
 pub mod grpc;
+mod header_blocks;
 mod heads;
 mod health;
 mod hints;

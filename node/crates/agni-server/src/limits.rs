@@ -7,8 +7,10 @@ pub const RUNTIMES_MAX: usize = 64;
 pub const RUNTIMES_DEFAULT_MAX: usize = 8;
 /// Open connections.
 pub const CONNECTIONS_DEFAULT: usize = 10_000;
+/// Open connections of one identity.
+pub const CONNECTIONS_PER_IDENTITY_DEFAULT: usize = 64;
 /// HTTP/2 streams of one connection.
-pub const STREAMS_DEFAULT: u32 = 256;
+pub const STREAMS_DEFAULT: u32 = 100;
 /// Watches of one runtime.
 pub const WATCHES_DEFAULT: usize = 10_000;
 
@@ -81,6 +83,9 @@ pub const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 /// Answers of a `KeepAlive` stream that may wait for its reader.
 pub const KEEPALIVE_ANSWERS_MAX: usize = 4;
 
+/// Lists, discoveries and watches that begin, under way at once on one runtime, of which lists and
+/// discoveries get 45 %, and with watches 60 %.
+pub const MANY_READS_MAX: usize = 1_024;
 /// Writes of one batch.
 pub const BATCH_OPERATIONS_MAX: usize = 1_000;
 /// Bytes of a region that is preferred.

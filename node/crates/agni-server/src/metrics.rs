@@ -64,6 +64,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         "Records named for expiry that had been renewed or changed in time.",
     ),
     (
+        "agni_mass_expiries_total",
+        Kind::Counter,
+        "Times that the mass-expiry guard began to hold a region, or what is behind a gateway.",
+    ),
+    (
         "agni_stalled_seconds_total",
         Kind::Counter,
         "Time in which the process stood still; leases don't count it.",
@@ -139,7 +144,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (
         "agni_suspect_domains",
         Kind::Gauge,
-        "Regions that the mass-expiry guard spares, by partition.",
+        "Regions and gateways whose silent leases the mass-expiry guard holds, by partition.",
     ),
     ("agni_leader", Kind::Gauge, "1 where this node leads the partition, else 0."),
     ("agni_replica", Kind::Gauge, "1 where this node holds a replica of the partition, else 0."),

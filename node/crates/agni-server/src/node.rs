@@ -6,9 +6,11 @@ use crate::limits;
 use crate::metrics::ServerMetrics;
 use crate::pace::Pace;
 use crate::status::RpcError;
-use crate::tls::Tls;
+use crate::tls::{Identity, Tls};
 use crate::wire::HeaderParts;
 use agni_core::engine::{Engine, ReadPoint};
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -49,6 +51,8 @@ pub struct Node {
     /// The rate of all of them together.
     pub backup_pace: Pace,
     connections: AtomicUsize,
+    /// How many of them each identity has.
+    connections_of: Mutex<HashMap<Identity, usize>>,
     arriving: AtomicUsize,
     phase: watch::Sender<Phase>,
 }
@@ -76,6 +80,7 @@ impl Node {
             copies: Arc::new(Semaphore::new(limits::COPIES_AT_ONCE)),
             backup_pace: Pace::new(limits::BACKUP_BYTES_PER_S),
             connections: AtomicUsize::new(0),
+            connections_of: Mutex::default(),
             arriving: AtomicUsize::new(0),
             phase: watch::Sender::new(Phase::Serving),
         })
@@ -125,9 +130,38 @@ impl Node {
         Some(Place(self.clone()))
     }
 
+    /// A place for one more connection of an identity, unless it has all of its own.
+    pub fn place_of(self: &Arc<Self>, identity: &Identity) -> Option<PlaceOf> {
+        let mut places = self.connections_of.lock();
+        let open = places.entry(identity.clone()).or_default();
+        if *open >= self.config.max_connections_per_identity {
+            return None;
+        }
+        *open += 1;
+        Some(PlaceOf { node: self.clone(), identity: identity.clone() })
+    }
+
     /// The header of an answer.
     pub fn header(&self, partition: u32, point: ReadPoint) -> HeaderParts<'_> {
         HeaderParts { cluster_id: &self.cluster_id, partition, point }
+    }
+}
+
+/// One of an identity's connections; dropping it gives the place back.
+pub struct PlaceOf {
+    node: Arc<Node>,
+    identity: Identity,
+}
+
+impl Drop for PlaceOf {
+    fn drop(&mut self) {
+        let mut places = self.node.connections_of.lock();
+        if let Some(open) = places.get_mut(&self.identity) {
+            *open -= 1;
+            if *open == 0 {
+                places.remove(&self.identity);
+            }
+        }
     }
 }
 

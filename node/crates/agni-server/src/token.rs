@@ -183,6 +183,7 @@ pub fn page_expired() -> RpcError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const CLUSTER: [u8; 16] = [7; 16];
 
@@ -221,5 +222,24 @@ mod tests {
         let reason = |result: Result<Vec<u64>, RpcError>| result.err().map(|error| error.reason);
         assert_eq!(reason(open_resume(&token, &CLUSTER, 2)), Some("RESUME_TOKEN_FOREIGN"));
         assert_eq!(reason(open_resume(b"x", &CLUSTER, 2)), Some("RESUME_TOKEN_INVALID"));
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_are_no_token(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            prop_assert!(open_resume(&bytes, &CLUSTER, 4).is_err());
+            prop_assert!(open_page(&to_text(&bytes), &CLUSTER, 4, 9).is_err());
+            prop_assert!(open_page(&String::from_utf8_lossy(&bytes), &CLUSTER, 4, 9).is_err());
+        }
+
+        #[test]
+        fn what_has_a_sound_checksum_is_still_looked_at(
+            rest in proptest::collection::vec(any::<u8>(), 0..60), page: bool,
+        ) {
+            let purpose = if page { Purpose::Page } else { Purpose::Resume };
+            let token = end([&begin(purpose, &CLUSTER, &[])[..18], &rest].concat());
+            let _ = open_resume(&token, &CLUSTER, 4);
+            let _ = open_page(&to_text(&token), &CLUSTER, 4, 9);
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::world::Summary;
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{Kind, Spec};
 use agni_core::proto::node::{Command, Put, command::Operation};
-use agni_core::raft::work::{Answer, Refuse, Ticket, Work};
+use agni_core::raft::work::{Answer, Priority, Refuse, Ticket, Work};
 use agni_core::store::{Outcome, Store};
 use bytes::Bytes;
 use prost::Message as _;
@@ -231,9 +231,9 @@ impl Clients {
                 let work = self.hearsay.demand(canonical(&key), &spec(ticket), &mut self.random);
                 (key, partition, work, Way::Driver)
             }
-            7..=10 => (key, partition, Work::Read, Way::Lease),
-            11 | 12 => (key, partition, Work::Read, Way::Driver),
-            _ => (key, partition, Work::Read, Way::Stale),
+            7..=10 => (key, partition, Work::Read(Priority::Register), Way::Lease),
+            11 | 12 => (key, partition, Work::Read(Priority::Register), Way::Driver),
+            _ => (key, partition, Work::Read(Priority::Register), Way::Stale),
         }
     }
 

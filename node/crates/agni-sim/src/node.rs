@@ -5,7 +5,7 @@ use crate::disk::SimDisk;
 use crate::random::Random;
 use crate::snapshots::{self, Worker};
 use agni_core::clock::Clock;
-use agni_core::lease::{LeaseClock, LeaseSettings};
+use agni_core::lease::{GuardSettings, LeaseClock};
 use agni_core::limits;
 use agni_core::metrics::EngineMetrics;
 use agni_core::proto::node::{ReplicaSet, SystemState};
@@ -146,7 +146,6 @@ impl SimNode {
         let now_us = self.clock.boot_us();
         let recovery = RecoverySettings {
             node_id: self.id,
-            leases: LeaseSettings::default(),
             now_ms: now_us / 1000,
             founding: founding.cloned(),
             store: settings.store.clone(),
@@ -180,6 +179,7 @@ impl SimNode {
             cluster_id: CLUSTER_ID,
             snapshot_wal_bytes: settings.snapshot_wal_bytes,
             state_check_ms: settings.state_check_ms,
+            mass_expiry: GuardSettings::default(),
         };
         let lease_clock = Arc::new(LeaseClock::new(self.clock.clone()));
         let metrics = Arc::new(EngineMetrics::default());

@@ -101,7 +101,7 @@ class PartitionStatus(_message.Message):
     snapshot_index: _builtins.int
     """The log index of the newest snapshot; 0 without one."""
     suspect_domains: _builtins.int
-    """How many regions are being spared by the mass-expiry guard."""
+    """How many regions and gateways have silent leases that the mass-expiry guard holds here."""
     state_hash: _builtins.str
     """The hash of what is replicated, as of `applied_index`: 16 hexadecimal digits, the same on every
     replica that has applied as much.

@@ -1028,7 +1028,9 @@ Global___DiscoverRequest: _TypeAlias = DiscoverRequest  # noqa: Y015
 
 @_typing.final
 class Score(_message.Message):
-    """How a record's rank came about; each part is 0..1, the total is their weighted sum."""
+    """How a record's rank came about; each part is 0..1, the total is their weighted sum, and 0 for a
+    suspect record: those stand last, behind other regions too.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

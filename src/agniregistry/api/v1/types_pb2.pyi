@@ -59,8 +59,9 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     STATUS_ALIVE: _Status.ValueType  # 1
     """Its lease is in time, or it has none."""
     STATUS_SUSPECT: _Status.ValueType  # 2
-    """Its lease is overdue, but so many of its region went silent at once that the fault is
-    likelier in between than in them: still listed, removed later.
+    """Its lease is overdue, but so many of its region, or behind its gateway, went silent at once
+    that the fault is likelier in between than in them: still listed, discovered behind whoever is
+    alive, alive again with its next renewal, removed later.
     """
     STATUS_DRAINING: _Status.ValueType  # 3
     """Its owner has said that it is about to go."""
@@ -73,8 +74,9 @@ STATUS_UNSPECIFIED: Status.ValueType  # 0
 STATUS_ALIVE: Status.ValueType  # 1
 """Its lease is in time, or it has none."""
 STATUS_SUSPECT: Status.ValueType  # 2
-"""Its lease is overdue, but so many of its region went silent at once that the fault is
-likelier in between than in them: still listed, removed later.
+"""Its lease is overdue, but so many of its region, or behind its gateway, went silent at once
+that the fault is likelier in between than in them: still listed, discovered behind whoever is
+alive, alive again with its next renewal, removed later.
 """
 STATUS_DRAINING: Status.ValueType  # 3
 """Its owner has said that it is about to go."""
@@ -211,7 +213,9 @@ class Spec(_message.Message):
     region: _builtins.str
     """The region it serves or runs in, 1..63 bytes; must be given."""
     ip: _builtins.str
-    """IPv4 or IPv6 address in text form. Over HTTP a gateway calls it gateway_ip."""
+    """IPv4 or IPv6 address in text form. A gateway must have one, or a domain, and the port; an agent
+    need not. Over HTTP a gateway calls it gateway_ip.
+    """
     domain: _builtins.str
     """DNS name, at most 253 bytes. Over HTTP a gateway calls it gateway_domain."""
     port: _builtins.int

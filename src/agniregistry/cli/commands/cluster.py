@@ -59,7 +59,8 @@ def _status(status: t.ClusterStatus, partitions: bool) -> Any:
     writable = Text("yes", style="green")
     if not status.writable:
         writable = Text(f"no: {status.message}", style="red")
-    suspect = sum(part.suspect_domains for part in parts)
+    # A domain is spread over partitions: most of them is what is known of how many there are.
+    suspect = max((part.suspect_domains for part in parts), default=0)
     pairs: list[tuple[str, str | Text]] = [
         ("Address", Text(current().where()[0], style="bold")),
         ("Cluster", status.cluster_id),
@@ -73,7 +74,8 @@ def _status(status: t.ClusterStatus, partitions: bool) -> Any:
         ("Log on disk", render.size(status.wal_bytes)),
     ]
     if suspect:
-        pairs.append(("Suspect", Text(f"{suspect} regions went silent at once", style="yellow")))
+        silent = f"{suspect} regions or gateways went silent"
+        pairs.append(("Suspect", Text(silent, style="yellow")))
     if not partitions:
         return facts(pairs)
     return Group(facts(pairs), Text(""), _partitions(status))

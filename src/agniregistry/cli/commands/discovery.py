@@ -32,8 +32,8 @@ ADVICE = {
     t.ExclusionReason.NOT_REGISTERED: "`agnictl list -A` shows every record",
     t.ExclusionReason.EXPIRED: "its owner no longer renews; it comes back by registering",
     t.ExclusionReason.DRAINING: "its owner is taking it out of service; --status draining finds it",
-    t.ExclusionReason.SUSPECT: "most of its region went silent at once: look at the network "
-    "in between first",
+    t.ExclusionReason.SUSPECT: "much of its region, or behind its gateway, went silent at once: "
+    "look at the network in between first",
     t.ExclusionReason.REGION: "use --prefer REGION in place of --region, which demands it",
     t.ExclusionReason.LABELS: "compare its labels with --label; they are equal to the letter",
     t.ExclusionReason.CAPACITY: "it is too small; lower --min-... or give it more",

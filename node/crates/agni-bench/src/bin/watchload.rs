@@ -1,7 +1,7 @@
 //! Many watchers and one writer on one clock: does everyone get each event, once, in order, soon?
 //!
 //! `--address host:port --watchers N --connections C --rate R --seconds N --bodies FILE
-//! [--deaf 1: one watcher more, that never reads]`. The bodies are `RegisterRequest`s that end
+//! [--deaf N: so many watchers more, that never read]`. The bodies are `RegisterRequest`s that end
 //! with eight bytes of payload; nobody else may write meanwhile. Prints JSON.
 
 use agni_bench::args::Args;
@@ -19,6 +19,8 @@ const GAP: u64 = 4;
 const PARTITIONS_MAX: usize = 1024;
 /// A watch of all gateways, with progress messages far apart: `filter {kind: GATEWAY}`.
 const WATCH: [u8; 8] = [0x0a, 0x02, 0x08, 0x01, 0x28, 0xc0, 0xcf, 0x24];
+/// Watchers that never read share connections, as many streams as any server allows.
+const DEAF_OF_A_CONNECTION: usize = 50;
 /// How long the last events may take before they count as missing.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -129,12 +131,15 @@ impl Run {
         for slot in 0..watchers {
             connections[slot % count].start(slot, &message, true);
         }
-        if args.or("deaf", 0)? != 0 {
-            let mut deaf = Connection::open(&address, &format!("{service}Watch"))?;
-            deaf.start(0, &message, true);
-            deaf.flush()?;
-            deaf.paused = true;
-            connections.push(deaf);
+        let deaf: usize = args.or("deaf", 0)?;
+        for first in (0..deaf).step_by(DEAF_OF_A_CONNECTION) {
+            let mut connection = Connection::open(&address, &format!("{service}Watch"))?;
+            for slot in 0..DEAF_OF_A_CONNECTION.min(deaf - first) {
+                connection.start(slot, &message, true);
+            }
+            connection.flush()?;
+            connection.paused = true;
+            connections.push(connection);
         }
         connections.push(Connection::open(&address, &format!("{service}Register"))?);
         let new = || Watcher { created: false, events: 0, last_revision: vec![0; PARTITIONS_MAX] };

@@ -2,6 +2,7 @@
 
 use super::seed::Seed;
 use crate::error::StartError;
+use crate::lease::GuardSettings;
 use crate::limits;
 use crate::store::StoreLimits;
 use crate::system::Founder;
@@ -39,12 +40,12 @@ pub struct EngineConfig {
     /// Whether a leader answers reads and renewals under its clock-bound lease; without, each takes
     /// a quorum round.
     pub lease_reads: bool,
-    /// Whether many leases of one region that fall due together are held as SUSPECT.
-    pub mass_expiry_guard: bool,
     /// Time between two comparisons of the replicas' states, in milliseconds; 0 for none.
     pub state_check_ms: u64,
     /// How much of the past each partition keeps for those who watch.
     pub store: StoreLimits,
+    /// When leases of one region, or behind one gateway, that run out together are held as SUSPECT.
+    pub mass_expiry: GuardSettings,
 }
 
 impl Default for EngineConfig {
@@ -59,9 +60,9 @@ impl Default for EngineConfig {
             wal_segment_bytes: limits::WAL_SEGMENT_BYTES_DEFAULT,
             queue_limit: limits::INBOX_SUBMISSIONS_MAX,
             lease_reads: true,
-            mass_expiry_guard: true,
             state_check_ms: limits::STATE_CHECK_MS_DEFAULT,
             store: StoreLimits::default(),
+            mass_expiry: GuardSettings::default(),
         }
     }
 }
@@ -80,6 +81,12 @@ impl EngineConfig {
         }
         if self.queue_limit == 0 {
             return fault("queue_limit", "must be at least 1".into());
+        }
+        if !(1..=100).contains(&self.mass_expiry.share_percent) {
+            return fault("mass_expiry_share_percent", "must be 1..100 percent".into());
+        }
+        if self.mass_expiry.leases_per_s == 0 {
+            return fault("mass_expiry_leases_per_s", "must be at least 1".into());
         }
         let segment = 64 << 10..=limits::WAL_SEGMENT_BYTES_DEFAULT * 16;
         if !segment.contains(&self.wal_segment_bytes) {

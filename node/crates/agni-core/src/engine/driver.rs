@@ -7,7 +7,6 @@ use super::peers::Peers;
 use super::snapshot_thread::{SnapshotSettings, SnapshotSlot, spawn_snapshots};
 use super::{EngineConfig, Shared, disk_code};
 use crate::fatal::AbortOnPanic;
-use crate::lease::LeaseSettings;
 use crate::limits;
 use crate::raft::core::{Core, CoreSettings, Effects, Event};
 use crate::raft::state_check::StateNotice;
@@ -31,6 +30,7 @@ pub fn spawn(
         cluster_id: opened.meta.cluster_id,
         snapshot_wal_bytes: config.snapshot_wal_bytes,
         state_check_ms: config.state_check_ms,
+        mass_expiry: config.mass_expiry.clone(),
     };
     let clock = shared.lease_clock.clone();
     let core = Core::new(settings, opened.groups, clock, shared.metrics.clone());
@@ -38,7 +38,6 @@ pub fn spawn(
     let settings = SnapshotSettings {
         dir: config.data_dir.join("snapshots"),
         node_id: shared.node_id,
-        leases: LeaseSettings { guard: config.mass_expiry_guard, ..LeaseSettings::default() },
         store: config.store.clone(),
     };
     let snapshots = shared.snapshots.clone();
@@ -165,6 +164,13 @@ impl Driver {
         }
         if !self.effects.messages.is_empty() {
             self.peers.send(&mut self.effects.messages);
+        }
+        for news in self.effects.mass_expiries.drain(..) {
+            let told = match news.has_begun() {
+                true => "so many leases went silent at once that they are kept as SUSPECT",
+                false => "no lease is kept as SUSPECT any more",
+            };
+            crate::fatal::warn(told, &news);
         }
         for transfer in self.effects.transfers.drain(..) {
             self.peers.send_snapshot(transfer);

@@ -3,10 +3,9 @@
 
 use crate::clock::Clock;
 use crate::limits;
-use crate::proto::node::command::Operation;
 use crate::raft::core::Event;
 use crate::raft::snapshots::SnapshotDone;
-use crate::raft::work::{PeerMessage, Submission, Ticket, Work};
+use crate::raft::work::{PeerMessage, Submission, Ticket};
 use crate::wal::{Batch, DiskState};
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -73,14 +72,14 @@ impl Inbox {
         }
     }
 
-    /// Puts requests in, those of a higher priority to a higher mark.
+    /// Puts requests in, each up to the mark of its priority.
     pub fn submit(&self, batch: &mut Vec<Submission>, clock: &dyn Clock) {
         let mut mail = self.mail.lock();
         if mail.work.is_empty() {
             mail.first_us = clock.boot_us();
         }
         for submission in batch.drain(..) {
-            if mail.stop || mail.work.len() >= self.mark(&submission.work) {
+            if mail.stop || mail.work.len() >= submission.work.priority().mark(self.limit) {
                 mail.refused.push(submission.ticket);
             } else {
                 mail.work.push(submission);
@@ -93,18 +92,6 @@ impl Inbox {
     /// How many requests wait.
     pub fn waiting(&self) -> usize {
         self.mail.lock().work.len()
-    }
-
-    /// Renewals may fill the inbox, deregistrations nine tenths of it, the rest three quarters:
-    /// under overload what keeps the living alive comes first.
-    fn mark(&self, work: &Work) -> usize {
-        match work {
-            Work::Renew(_) | Work::Read | Work::Snapshot | Work::Transfer { .. } => self.limit,
-            Work::Write(command) => match command.operation {
-                Some(Operation::Delete(_) | Operation::Drain(_)) => (self.limit * 9 / 10).max(1),
-                _ => (self.limit * 3 / 4).max(1),
-            },
-        }
     }
 
     /// The log thread is done with a batch.
@@ -193,4 +180,78 @@ impl Inbox {
 /// The refusal of what found no place.
 pub fn overload() -> crate::raft::work::Refuse {
     crate::raft::work::Refuse::Overloaded { retry_ms: limits::OVERLOAD_RETRY_MS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::node::command::Operation;
+    use crate::proto::node::{Command, Delete, Put};
+    use crate::raft::work::{Priority, Work};
+
+    const LIMIT: usize = 100;
+
+    struct Still;
+
+    impl Clock for Still {
+        fn boot_us(&self) -> u64 {
+            0
+        }
+
+        fn unix_ms(&self) -> i64 {
+            0
+        }
+    }
+
+    fn write(operation: Operation) -> Work {
+        Work::Write(Command { proposed_unix_ms: 0, operation: Some(operation) })
+    }
+
+    fn work(priority: Priority) -> Work {
+        match priority {
+            Priority::Renew => Work::Renew(Vec::new()),
+            Priority::Deregister => write(Operation::Delete(Delete::default())),
+            Priority::Register => write(Operation::Put(Put::default())),
+            other => Work::Read(other),
+        }
+    }
+
+    /// Submits so many of a priority; answers how many found a place.
+    fn submit(inbox: &Inbox, priority: Priority, count: usize) -> usize {
+        let before = inbox.waiting();
+        let one = |ticket| Submission { ticket, partition: 0, work: work(priority) };
+        inbox.submit(&mut (0..count as u64).map(one).collect(), &Still);
+        inbox.waiting() - before
+    }
+
+    #[test]
+    fn what_stands_lower_never_takes_the_room_of_what_stands_higher() {
+        let order = [
+            Priority::Many,
+            Priority::Watch,
+            Priority::Register,
+            Priority::Deregister,
+            Priority::Renew,
+        ];
+        assert!(order.is_sorted());
+        for pair in order.windows(2) {
+            let inbox = Inbox::new(LIMIT);
+            let taken = submit(&inbox, pair[0], 2 * LIMIT);
+            assert!(taken < LIMIT, "{pair:?}");
+            assert_eq!(submit(&inbox, pair[0], 1), 0, "{:?} has filled its part", pair[0]);
+            assert!(submit(&inbox, pair[1], 1) == 1, "{:?} finds a place", pair[1]);
+        }
+        let inbox = Inbox::new(LIMIT);
+        assert_eq!(submit(&inbox, Priority::Renew, 2 * LIMIT), LIMIT);
+        assert_eq!(Priority::Many.mark(1), 1, "the smallest queue takes anything");
+    }
+
+    #[test]
+    fn what_is_refused_is_told_so() {
+        let inbox = Inbox::new(10);
+        submit(&inbox, Priority::Many, 10);
+        let mut mail = Mail::default();
+        inbox.wait(Duration::ZERO, &mut mail);
+        assert_eq!((mail.work.len(), mail.refused.len()), (4, 6));
+    }
 }

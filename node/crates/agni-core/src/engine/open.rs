@@ -7,7 +7,6 @@ use super::meta::Meta;
 use super::seed::Seed;
 use crate::clock::Clock;
 use crate::error::StartError;
-use crate::lease::LeaseSettings;
 use crate::raft::cell::PartitionCell;
 use crate::raft::group::{Group, GroupSettings, Snapshots};
 use crate::raft::log_tail::TailLimits;
@@ -39,7 +38,6 @@ pub fn open(config: &EngineConfig, clock: &Arc<dyn Clock>) -> Result<Opened, Sta
     let (meta, seed) = Meta::open(config)?;
     let settings = RecoverySettings {
         node_id: meta.node_id,
-        leases: LeaseSettings { guard: config.mass_expiry_guard, ..LeaseSettings::default() },
         now_ms: clock.boot_us() / 1000,
         founding: seed.is_founding.then(|| Arc::new(seed.state.clone())),
         store: config.store.clone(),

@@ -4,7 +4,6 @@
 use super::{Shared, open};
 use crate::env::{Disk, RealDisk};
 use crate::fatal::AbortOnPanic;
-use crate::lease::LeaseSettings;
 use crate::limits;
 use crate::proto::node::{SnapshotFooter, SnapshotHeader};
 use crate::raft::core::Event;
@@ -104,8 +103,6 @@ pub struct SnapshotSettings {
     pub dir: PathBuf,
     /// This node.
     pub node_id: u64,
-    /// How leases expire.
-    pub leases: LeaseSettings,
     /// What a store keeps besides its records.
     pub store: StoreLimits,
 }
@@ -180,7 +177,6 @@ impl SnapshotThread {
     fn load(&self, partition: u32, message: Message, file: String) {
         let settings = RecoverySettings {
             node_id: self.settings.node_id,
-            leases: self.settings.leases.clone(),
             now_ms: self.shared.clock.boot_us() / 1000,
             founding: None,
             store: self.settings.store.clone(),

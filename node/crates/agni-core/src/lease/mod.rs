@@ -5,11 +5,18 @@
 //! `Expire` command, and only its application removes a record.
 
 mod clock;
+mod domain;
 mod guard;
+mod mass_expiry;
 mod table;
 mod wheel;
 
 pub use clock::{Gap, LeaseClock};
-pub use guard::LeaseSettings;
+pub use domain::Domain;
+pub(crate) use domain::Home;
+pub use guard::GuardSettings;
+pub(crate) use guard::Tally;
+pub(crate) use mass_expiry::Verdict;
+pub use mass_expiry::{MassExpiry, MassExpiryNews, Visit};
 pub(crate) use table::{LeaseTable, Liveness, Load};
 pub use wheel::TICK_MS;

@@ -1,17 +1,21 @@
 //! The lease table of one partition: a column beside the slots, found by slot or by lease identity.
 //!
 //! A renewal after the deadline is refused (the record is already expired for every reader), except
-//! while the guard holds the record as SUSPECT. A slot that `take_due` has answered is *taken*: its
-//! removal is in flight, so nothing but a new revision can save it, and renewals are refused even
-//! if it was suspect.
+//! while the guard holds the record's domain: it is SUSPECT then, from its deadline on. The guard
+//! decides while leases are late, well before the first of them is due, so that nothing depends on
+//! when it looks. A slot that `take_due` has answered is *taken*: its removal is in flight, so
+//! nothing but a new revision can save it, and renewals are refused even if it was suspect.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::{HashMap, HashTable};
 use roaring::RoaringBitmap;
 
-use super::guard::{Guard, LeaseSettings};
+use super::domain::{Domain, DomainRef, Home};
+use super::guard::Tally;
+use super::mass_expiry::Verdict;
 use super::wheel::{UNARMED, Wheel};
+use crate::limits::{EXPIRY_RETRY_MS, LATE_AFTER_PERCENT};
 
 /// A deadline that never comes: no lease, or one that `grant_all` has not reached yet.
 const NEVER: u64 = u64::MAX;
@@ -20,6 +24,10 @@ const SUSPECT: u8 = 1;
 const TAKEN: u8 = 2;
 const DRAINING: u8 = 4;
 const READY: u8 = 8;
+const LATE: u8 = 16;
+
+/// The domain of a record that is behind no gateway.
+const NO_DOMAIN: u32 = u32::MAX;
 
 /// What an owner last reported.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,14 +56,27 @@ struct Entry {
     deadline_ms: u64,
     ttl_ms: u32,
     armed: u32,
-    region: u32,
+    /// Its region's domain and its gateway's; none without a lease.
+    domains: [u32; 2],
     flags: u8,
 }
 
-const VACANT: Entry =
-    Entry { lease_id: 0, deadline_ms: NEVER, ttl_ms: 0, armed: UNARMED, region: 0, flags: 0 };
+const VACANT: Entry = Entry {
+    lease_id: 0,
+    deadline_ms: NEVER,
+    ttl_ms: 0,
+    armed: UNARMED,
+    domains: [NO_DOMAIN; 2],
+    flags: 0,
+};
 
 impl Entry {
+    /// When the lease counts as late.
+    fn late_ms(&self) -> u64 {
+        let rest_ms = u64::from(self.ttl_ms) * (100 - LATE_AFTER_PERCENT) / 100;
+        self.deadline_ms.saturating_sub(rest_ms)
+    }
+
     fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
@@ -67,28 +88,39 @@ struct Drain {
     deadline_ms: u64,
 }
 
-#[derive(Default)]
-struct Region {
-    name: Box<str>,
+/// The leases of one domain.
+struct Members {
+    domain: Domain,
     leased: u32,
-    suspects: u32,
-    guard: Guard,
+    tally: Tally,
+    /// Whether the guard holds what runs out.
+    is_held: bool,
     held: VecDeque<u32>,
+}
+
+impl Members {
+    /// Nothing is late or held any more.
+    fn calm(&mut self) {
+        (self.tally, self.is_held) = (Tally::default(), false);
+        self.held.clear();
+    }
 }
 
 /// Leases, deadlines and load figures of one partition.
 pub(crate) struct LeaseTable {
-    settings: LeaseSettings,
     entries: Vec<Entry>,
     by_lease: HashTable<u32>,
     leases: usize,
     drains: HashMap<u32, Drain>,
     loads: HashMap<u32, Load>,
     wheel: Wheel,
-    regions: Vec<Region>,
-    region_ids: HashMap<Box<str>, u32>,
-    vacant_regions: Vec<u32>,
-    active_regions: u32,
+    domains: Vec<Members>,
+    domain_ids: HashMap<Domain, u32>,
+    vacant_domains: Vec<u32>,
+    /// Domains in which something is late, overdue or held.
+    restless: BTreeSet<u32>,
+    /// What fell due at the look that is under way.
+    fell_due: Vec<u32>,
     ready: VecDeque<u32>,
     taken: VecDeque<(u64, u32)>,
     /// The slots with the flag TAKEN.
@@ -101,19 +133,19 @@ fn lease_hash(lease_id: u64) -> u64 {
 }
 
 impl LeaseTable {
-    pub(crate) fn new(settings: LeaseSettings) -> LeaseTable {
+    pub(crate) fn new() -> LeaseTable {
         LeaseTable {
-            settings,
             entries: Vec::new(),
             by_lease: HashTable::new(),
             leases: 0,
             drains: HashMap::new(),
             loads: HashMap::new(),
             wheel: Wheel::new(0),
-            regions: Vec::new(),
-            region_ids: HashMap::new(),
-            vacant_regions: Vec::new(),
-            active_regions: 0,
+            domains: Vec::new(),
+            domain_ids: HashMap::new(),
+            vacant_domains: Vec::new(),
+            restless: BTreeSet::new(),
+            fell_due: Vec::new(),
             ready: VecDeque::new(),
             taken: VecDeque::new(),
             taken_slots: RoaringBitmap::new(),
@@ -121,22 +153,20 @@ impl LeaseTable {
         }
     }
 
-    pub(crate) fn settings(&self) -> &LeaseSettings {
-        &self.settings
-    }
-
-    pub(crate) fn set_settings(&mut self, settings: LeaseSettings) {
-        self.settings = settings;
-    }
-
     /// How many leases there are.
     pub(crate) fn len(&self) -> usize {
         self.leases
     }
 
-    /// How many regions the guard holds or slows.
-    pub(crate) fn active_regions(&self) -> u32 {
-        self.active_regions
+    /// How many domains the guard holds here.
+    pub(crate) fn held_domains(&self) -> u32 {
+        let is_held = |&&id: &&u32| self.domains[id as usize].is_held;
+        self.restless.iter().filter(is_held).count() as u32
+    }
+
+    /// How many leases there are of a domain.
+    pub(crate) fn leased_in(&self, domain: &Domain) -> u32 {
+        self.domain_ids.get(domain).map_or(0, |&id| self.domains[id as usize].leased)
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
@@ -144,7 +174,8 @@ impl LeaseTable {
             + self.by_lease.capacity() * 5
             + (self.drains.capacity() + self.loads.capacity()) * (size_of::<(u32, Load)>() + 1)
             + self.wheel.memory_bytes()
-            + (self.ready.capacity() + self.scratch.capacity()) * 4
+            + (self.ready.capacity() + self.scratch.capacity() + self.fell_due.capacity()) * 4
+            + self.domains.capacity() * size_of::<Members>()
             + self.taken.capacity() * 16
     }
 
@@ -155,7 +186,7 @@ impl LeaseTable {
         slot: u32,
         lease_id: u64,
         ttl_ms: u32,
-        region: &str,
+        home: Home<'_>,
         now_ms: Option<u64>,
     ) {
         let old = self.entry(slot).lease_id;
@@ -166,12 +197,10 @@ impl LeaseTable {
                 lease_hash(entries[slot as usize].lease_id)
             });
             self.leases += 1;
-            let region = self.region_id(region);
-            self.regions[region as usize].leased += 1;
-            let entry = &mut self.entries[slot as usize];
-            (entry.lease_id, entry.region) = (lease_id, region);
+            self.entries[slot as usize].lease_id = lease_id;
+            self.enter_domains(slot, home);
         } else {
-            self.move_to_region(slot, region);
+            self.move_home(slot, home);
         }
         self.entries[slot as usize].ttl_ms = ttl_ms;
         if let Some(now_ms) = now_ms {
@@ -186,11 +215,20 @@ impl LeaseTable {
         }
     }
 
-    /// Notes that a slot's record is in another region now.
-    pub(crate) fn move_to_region(&mut self, slot: u32, region: &str) {
-        let leased = self.entries.get(slot as usize).filter(|entry| entry.lease_id != 0);
-        if leased.is_some_and(|entry| *self.regions[entry.region as usize].name != *region) {
-            self.move_region(slot, region);
+    /// Notes that a slot's record may be in other domains now.
+    pub(crate) fn move_home(&mut self, slot: u32, home: Home<'_>) {
+        let Some(entry) = self.entries.get(slot as usize).filter(|entry| entry.lease_id != 0)
+        else {
+            return;
+        };
+        let wanted = [Some(home.region()), home.gateway()];
+        let domain = |id: u32| self.domains.get(id as usize).map(|members| members.domain.as_ref());
+        if entry.domains.map(domain) != wanted {
+            self.clear_silence(slot);
+            let old = self.entries[slot as usize].domains;
+            self.enter_domains(slot, home);
+            self.leave_domains(old);
+            self.arm(slot);
         }
     }
 
@@ -236,7 +274,7 @@ impl LeaseTable {
         let entry = &self.entries[slot as usize];
         let ttl_ms = entry.ttl_ms;
         let overdue = self.deadline(slot) <= now_ms;
-        if entry.has(TAKEN) || (overdue && !entry.has(SUSPECT)) {
+        if entry.has(TAKEN) || (overdue && !self.is_spared(entry)) {
             return None;
         }
         let deadline_ms = now_ms + u64::from(ttl_ms);
@@ -253,12 +291,10 @@ impl LeaseTable {
         self.ready.clear();
         self.taken.clear();
         self.taken_slots.clear();
-        for region in &mut self.regions {
-            region.suspects = 0;
-            region.guard = Guard::default();
-            region.held.clear();
+        self.fell_due.clear();
+        for id in std::mem::take(&mut self.restless) {
+            self.domains[id as usize].calm();
         }
-        self.active_regions = 0;
         for slot in 0..self.entries.len() as u32 {
             let entry = &mut self.entries[slot as usize];
             entry.armed = UNARMED;
@@ -313,7 +349,7 @@ impl LeaseTable {
         if self.deadline(slot) > now_ms {
             return Liveness::Alive((entry.lease_id != 0).then_some(remaining));
         }
-        if entry.has(SUSPECT) && self.drain_deadline(slot) > now_ms {
+        if self.is_spared(entry) && self.drain_deadline(slot) > now_ms {
             return Liveness::Suspect(-(now_ms.saturating_sub(entry.deadline_ms) as i64));
         }
         Liveness::Overdue
@@ -324,16 +360,50 @@ impl LeaseTable {
         self.loads.get(&slot)
     }
 
-    /// Slots that are due, each answered once until it is put back.
-    pub(crate) fn take_due(&mut self, now_ms: u64, limit: usize) -> Vec<u32> {
-        self.retry_taken(now_ms);
+    /// Finds what is late or due by now and tells of each domain in which anything is, or was.
+    pub(crate) fn look(&mut self, now_ms: u64, tell: &mut dyn FnMut(&Domain, &Tally)) {
         let mut reached = std::mem::take(&mut self.scratch);
         let entries = &self.entries;
         self.wheel.advance(now_ms, |slot| entries[slot as usize].armed, &mut reached);
-        self.sort_reached(&reached, now_ms);
-        reached.clear();
+        for slot in reached.drain(..) {
+            self.reach(slot, now_ms);
+        }
         self.scratch = reached;
-        self.release_held(now_ms);
+        for &id in &self.restless {
+            let members = &self.domains[id as usize];
+            tell(&members.domain, &members.tally);
+        }
+    }
+
+    /// Sorts what `look` found due: ready to go, or held.
+    pub(crate) fn sort_due(&mut self, verdict: Verdict<'_>) {
+        let looked = std::mem::take(&mut self.restless);
+        for &id in &looked {
+            let domain = self.domains[id as usize].domain.clone();
+            let is_held = verdict(&domain, &mut |allowed| self.let_go(id, allowed));
+            let members = &mut self.domains[id as usize];
+            members.is_held = is_held;
+            members.tally.fell_due = 0;
+        }
+        for slot in std::mem::take(&mut self.fell_due) {
+            let domains = self.entries[slot as usize].domains;
+            match domains.into_iter().find(|&id| self.is_held(id)) {
+                Some(holder) => self.suspect(slot, holder),
+                None => self.make_ready(slot),
+            }
+        }
+        for id in looked {
+            let members = &mut self.domains[id as usize];
+            match members.tally.is_quiet() {
+                true => members.calm(),
+                false => drop(self.restless.insert(id)),
+            }
+        }
+    }
+
+    /// Slots that are due, each answered once until it is put back.
+    pub(crate) fn take_due(&mut self, now_ms: u64, limit: usize) -> Vec<u32> {
+        self.retry_taken(now_ms);
         let mut due = Vec::new();
         while due.len() < limit {
             let Some(slot) = self.ready.pop_front() else { break };
@@ -379,35 +449,48 @@ impl LeaseTable {
 
     /// Sets a lease's deadline and clears what an earlier one led to.
     fn extend(&mut self, slot: u32, deadline_ms: u64) {
-        self.clear_suspect(slot);
+        self.clear_silence(slot);
         self.clear_taken(slot);
         self.entries[slot as usize].deadline_ms = deadline_ms;
         self.arm(slot);
     }
 
-    /// Sees to it that the wheel reaches the slot no later than its deadline.
+    /// When there is something to do about a slot: it becomes late, its lease runs out, or its time
+    /// of draining is over.
+    fn wake_ms(&self, slot: u32) -> u64 {
+        let entry = &self.entries[slot as usize];
+        let lease_ms = match entry.deadline_ms {
+            NEVER => NEVER,
+            // Held, or on its way out: only the end of draining is news.
+            _ if entry.has(SUSPECT | TAKEN) => NEVER,
+            deadline_ms if entry.has(LATE) => deadline_ms,
+            _ => entry.late_ms(),
+        };
+        lease_ms.min(self.drain_deadline(slot))
+    }
+
+    /// Sees to it that the wheel reaches the slot no later than that.
     fn arm(&mut self, slot: u32) {
-        let deadline_ms = self.deadline(slot);
+        let wake_ms = self.wake_ms(slot);
         let armed = self.entries[slot as usize].armed;
-        if deadline_ms == NEVER || (armed != UNARMED && armed <= super::wheel::tick_of(deadline_ms))
-        {
+        if wake_ms == NEVER || (armed != UNARMED && armed <= super::wheel::tick_of(wake_ms)) {
             return;
         }
         // Too many stale entries: rebuilt from what is known to be armed.
         if self.wheel.entries() > 2 * self.entries.len() + 4_096 {
             self.rebuild_wheel();
         }
-        self.entries[slot as usize].armed = self.wheel.arm(slot, deadline_ms);
+        self.entries[slot as usize].armed = self.wheel.arm(slot, wake_ms);
     }
 
     fn rebuild_wheel(&mut self) {
         let mut wheel = self.wheel.emptied();
         for slot in 0..self.entries.len() as u32 {
             if self.entries[slot as usize].armed != UNARMED {
-                let deadline_ms = self.deadline(slot);
-                self.entries[slot as usize].armed = match deadline_ms {
+                let wake_ms = self.wake_ms(slot);
+                self.entries[slot as usize].armed = match wake_ms {
                     NEVER => UNARMED,
-                    _ => wheel.arm(slot, deadline_ms),
+                    _ => wheel.arm(slot, wake_ms),
                 };
             }
         }
@@ -422,86 +505,78 @@ impl LeaseTable {
         }
     }
 
-    /// Sorts what the wheel reached: armed again, ready to go, or held by the guard.
-    fn sort_reached(&mut self, reached: &[u32], now_ms: u64) {
-        let mut due_by_region: HashMap<u32, (u32, u32)> = HashMap::new();
-        let mut due = Vec::new();
-        for &slot in reached {
-            self.entries[slot as usize].armed = UNARMED;
-            let deadline_ms = self.deadline(slot);
-            if deadline_ms > now_ms {
-                self.arm(slot);
-            } else if self.drain_deadline(slot) <= now_ms {
-                self.make_ready(slot);
-            } else if !self.entries[slot as usize].has(SUSPECT | TAKEN | READY) {
-                let entry = &self.entries[slot as usize];
-                let (count, ttl_ms) = due_by_region.entry(entry.region).or_default();
-                *count += 1;
-                *ttl_ms = entry.ttl_ms.max(*ttl_ms);
-                due.push(slot);
-            }
-        }
-        for (&region, &(count, ttl_ms)) in &due_by_region {
-            let region = &mut self.regions[region as usize];
-            let was_active = region.guard.is_active();
-            let ttl_ms = u64::from(ttl_ms);
-            region.guard.fell_due(count, ttl_ms, region.leased, now_ms, &self.settings);
-            self.active_regions += u32::from(region.guard.is_active() && !was_active);
-        }
-        for slot in due {
-            let region = self.entries[slot as usize].region as usize;
-            if self.regions[region].guard.is_active() {
-                self.regions[region].held.push_back(slot);
-                self.regions[region].suspects += 1;
-                self.entries[slot as usize].flags |= SUSPECT;
-                self.arm_drain(slot);
-            } else {
-                self.make_ready(slot);
-            }
-        }
-    }
-
-    /// A held slot that is draining still goes when its time of draining is over.
-    fn arm_drain(&mut self, slot: u32) {
-        let deadline_ms = self.drain_deadline(slot);
-        if deadline_ms != NEVER {
-            self.entries[slot as usize].armed = self.wheel.arm(slot, deadline_ms);
-        }
-    }
-
-    /// Lets go what the guards allow.
-    fn release_held(&mut self, now_ms: u64) {
-        if self.active_regions == 0 {
+    /// The wheel has reached a slot.
+    fn reach(&mut self, slot: u32, now_ms: u64) {
+        self.entries[slot as usize].armed = UNARMED;
+        if self.drain_deadline(slot) <= now_ms {
+            self.make_ready(slot);
             return;
         }
-        for id in 0..self.regions.len() {
-            let region = &mut self.regions[id];
-            if !region.guard.is_active() {
-                continue;
-            }
-            let allowed = region.guard.may_release(region.suspects, now_ms, &self.settings);
-            let mut released = 0;
-            while released < allowed {
-                let Some(slot) = self.regions[id].held.pop_front() else { break };
-                let entry = &self.entries[slot as usize];
-                if entry.has(SUSPECT) && entry.region as usize == id {
-                    self.clear_suspect(slot);
-                    self.make_ready(slot);
-                    released += 1;
-                }
-            }
-            let region = &mut self.regions[id];
-            region.guard.released(released, now_ms, &self.settings);
-            if !region.guard.is_active() {
-                region.held.clear();
-                self.active_regions -= 1;
+        let entry = &self.entries[slot as usize];
+        let is_settled = entry.has(SUSPECT | TAKEN | READY);
+        let (is_due, is_late) = (entry.deadline_ms <= now_ms, entry.late_ms() <= now_ms);
+        if is_due && !is_settled {
+            self.clear_silence(slot);
+            self.count(slot, |tally| tally.fell_due += 1);
+            self.fell_due.push(slot);
+        } else if is_late && !is_due && !entry.has(LATE) {
+            self.entries[slot as usize].flags |= LATE;
+            self.count(slot, |tally| tally.late += 1);
+        }
+        // What is ready is armed again, if it is spared, when its turn comes.
+        let is_ready = self.entries[slot as usize].has(READY);
+        if !is_ready && (!is_due || is_settled) {
+            self.arm(slot);
+        }
+    }
+
+    /// Changes the tallies of both domains of a slot.
+    fn count(&mut self, slot: u32, change: impl Fn(&mut Tally)) {
+        let Entry { domains, ttl_ms, .. } = self.entries[slot as usize];
+        for id in domains.into_iter().filter(|&id| id != NO_DOMAIN) {
+            let tally = &mut self.domains[id as usize].tally;
+            change(tally);
+            tally.ttl_ms = tally.ttl_ms.max(u64::from(ttl_ms));
+            self.restless.insert(id);
+        }
+    }
+
+    fn is_held(&self, domain: u32) -> bool {
+        self.domains.get(domain as usize).is_some_and(|members| members.is_held)
+    }
+
+    /// Whether an overdue lease is, or is about to be, held instead of removed.
+    fn is_spared(&self, entry: &Entry) -> bool {
+        let is_held = || entry.domains.into_iter().any(|id| self.is_held(id));
+        entry.has(SUSPECT) || (!entry.has(READY | TAKEN) && is_held())
+    }
+
+    fn suspect(&mut self, slot: u32, holder: u32) {
+        self.entries[slot as usize].flags |= SUSPECT;
+        self.count(slot, |tally| tally.suspects += 1);
+        self.domains[holder as usize].held.push_back(slot);
+        // A held slot that is draining still goes when its time of draining is over.
+        self.arm(slot);
+    }
+
+    /// Lets so many suspects of a domain go, oldest first; answers how many went.
+    fn let_go(&mut self, id: u32, allowed: usize) -> usize {
+        let mut released = 0;
+        while released < allowed {
+            let Some(slot) = self.domains[id as usize].held.pop_front() else { break };
+            let entry = &self.entries[slot as usize];
+            if entry.has(SUSPECT) && entry.domains.contains(&id) {
+                self.clear_silence(slot);
+                self.make_ready(slot);
+                released += 1;
             }
         }
+        released
     }
 
     fn retry_taken(&mut self, now_ms: u64) {
         while let Some(&(at_ms, slot)) = self.taken.front() {
-            if at_ms.saturating_add(self.settings.retry_ms) > now_ms {
+            if at_ms.saturating_add(EXPIRY_RETRY_MS) > now_ms {
                 break;
             }
             self.taken.pop_front();
@@ -518,68 +593,77 @@ impl LeaseTable {
         }
     }
 
-    fn clear_suspect(&mut self, slot: u32) {
+    /// Forgets that a lease was late or held.
+    fn clear_silence(&mut self, slot: u32) {
         let entry = &mut self.entries[slot as usize];
-        if entry.has(SUSPECT) {
-            entry.flags &= !SUSPECT;
-            self.regions[entry.region as usize].suspects -= 1;
+        let (was_late, was_suspect) = (entry.has(LATE), entry.has(SUSPECT));
+        entry.flags &= !(LATE | SUSPECT);
+        if was_late || was_suspect {
+            self.count(slot, |tally| {
+                tally.late -= u32::from(was_late);
+                tally.suspects -= u32::from(was_suspect);
+            });
         }
     }
 
     fn forget_lease(&mut self, slot: u32) {
-        self.clear_suspect(slot);
+        self.clear_silence(slot);
         self.clear_taken(slot);
         let entry = &self.entries[slot as usize];
         if entry.lease_id == 0 {
             return;
         }
-        let (lease_id, region) = (entry.lease_id, entry.region);
+        let (lease_id, domains) = (entry.lease_id, entry.domains);
         if let Ok(found) = self.by_lease.find_entry(lease_hash(lease_id), |&other| other == slot) {
             found.remove();
         }
         let entry = &mut self.entries[slot as usize];
-        (entry.lease_id, entry.deadline_ms, entry.ttl_ms, entry.region) = (0, NEVER, 0, 0);
+        (entry.lease_id, entry.deadline_ms, entry.ttl_ms) = (0, NEVER, 0);
+        entry.domains = [NO_DOMAIN; 2];
         self.leases -= 1;
-        self.leave_region(region);
+        self.leave_domains(domains);
     }
 
-    fn region_id(&mut self, name: &str) -> u32 {
-        if let Some(&id) = self.region_ids.get(name) {
-            return id;
-        }
-        let region = Region { name: name.into(), ..Region::default() };
-        let id = match self.vacant_regions.pop() {
-            Some(id) => {
-                self.regions[id as usize] = region;
-                id
-            }
-            None => {
-                self.regions.push(region);
-                self.regions.len() as u32 - 1
-            }
-        };
-        self.region_ids.insert(name.into(), id);
+    fn enter_domains(&mut self, slot: u32, home: Home<'_>) {
+        let region = self.enter(home.region());
+        let gateway = home.gateway().map_or(NO_DOMAIN, |gateway| self.enter(gateway));
+        self.entries[slot as usize].domains = [region, gateway];
+    }
+
+    fn enter(&mut self, domain: DomainRef<'_>) -> u32 {
+        let known = self.domain_ids.get(&domain).copied();
+        let id = known.unwrap_or_else(|| self.new_domain(domain.to_owned()));
+        self.domains[id as usize].leased += 1;
         id
     }
 
-    fn leave_region(&mut self, id: u32) {
-        let region = &mut self.regions[id as usize];
-        region.leased -= 1;
-        if region.leased == 0 {
-            self.active_regions -= u32::from(region.guard.is_active());
-            let name = std::mem::take(region).name;
-            self.region_ids.remove(&name);
-            self.vacant_regions.push(id);
+    fn new_domain(&mut self, domain: Domain) -> u32 {
+        let id = self.vacant_domains.pop().unwrap_or(self.domains.len() as u32);
+        self.domain_ids.insert(domain.clone(), id);
+        let members = Members {
+            domain,
+            leased: 0,
+            tally: Tally::default(),
+            is_held: false,
+            held: VecDeque::new(),
+        };
+        match self.domains.get_mut(id as usize) {
+            Some(vacant) => *vacant = members,
+            None => self.domains.push(members),
         }
+        id
     }
 
-    fn move_region(&mut self, slot: u32, name: &str) {
-        self.clear_suspect(slot);
-        let old = self.entries[slot as usize].region;
-        let new = self.region_id(name);
-        self.regions[new as usize].leased += 1;
-        self.entries[slot as usize].region = new;
-        self.leave_region(old);
-        self.arm(slot);
+    fn leave_domains(&mut self, domains: [u32; 2]) {
+        for id in domains.into_iter().filter(|&id| id != NO_DOMAIN) {
+            let members = &mut self.domains[id as usize];
+            members.leased -= 1;
+            if members.leased == 0 {
+                members.calm();
+                self.domain_ids.remove(&members.domain);
+                self.restless.remove(&id);
+                self.vacant_domains.push(id);
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! All partitions of a node as one state machine: `handle(event)` fills `Effects`. It reads no
 //! file and starts no thread; time comes from an injected clock.
 
-use crate::lease::{Gap, LeaseClock};
+use crate::lease::{Gap, GuardSettings, LeaseClock, MassExpiry, MassExpiryNews};
 use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::planted::{Bug, is_planted};
@@ -11,7 +11,10 @@ use crate::raft::group::{ArrivedSnapshot, Group, Turn};
 use crate::raft::rounds::Claim;
 use crate::raft::snapshots::{SnapshotDone, SnapshotJob, SnapshotQueue};
 use crate::raft::state_check::StateNotice;
-use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer, Submission, Ticket, Work};
+use crate::raft::work::{
+    Answer, PeerMessage, Priority, Refuse, SnapshotTransfer, Submission, Ticket, Work,
+};
+use crate::store::Store;
 use crate::system::SYSTEM_PARTITION;
 use crate::wal::{Batch, DiskState};
 use std::sync::Arc;
@@ -91,6 +94,8 @@ pub struct Effects {
     pub transfers: Vec<SnapshotTransfer>,
     /// Remove the snapshot files of these groups, then report it.
     pub forget: Vec<u32>,
+    /// The mass-expiry guard has begun or ended to hold these: to be told to people.
+    pub mass_expiries: Vec<MassExpiryNews>,
     /// Files that hold only entries before these indexes (one a group) may go.
     pub release: Option<Vec<(u32, u64)>>,
 }
@@ -105,6 +110,8 @@ pub struct CoreSettings {
     pub snapshot_wal_bytes: u64,
     /// Time between two comparisons of the replicas' states, in milliseconds; 0 for none.
     pub state_check_ms: u64,
+    /// When leases that run out together are held.
+    pub mass_expiry: GuardSettings,
 }
 
 /// All groups of a node.
@@ -121,6 +128,8 @@ pub struct Core {
     pub(super) marks: Vec<Option<(Ticket, Answer)>>,
     pub(super) fitness: Fitness,
     pub(super) snapshots: SnapshotQueue,
+    mass_expiry: MassExpiry,
+    mass_expiry_news: Vec<MassExpiryNews>,
     /// A snapshot's mark has become durable, so older files may go.
     release_due: bool,
     /// Ticks since the groups' members were looked at.
@@ -147,6 +156,7 @@ impl Core {
         clock: Arc<LeaseClock>,
         metrics: Arc<EngineMetrics>,
     ) -> Self {
+        let mass_expiry = MassExpiry::new(settings.mass_expiry.clone());
         Core {
             settings,
             groups,
@@ -157,6 +167,8 @@ impl Core {
             marks: Vec::new(),
             fitness: Fitness::default(),
             snapshots: SnapshotQueue::default(),
+            mass_expiry,
+            mass_expiry_news: Vec::new(),
             release_due: false,
             membership_ticks: 0,
             state_check_ticks: 0,
@@ -236,6 +248,7 @@ impl Core {
         effects.notices.append(&mut self.turn.notices);
         effects.transfers.append(&mut self.turn.transfers);
         effects.forget.append(&mut self.turn.forget);
+        effects.mass_expiries.append(&mut self.mass_expiry_news);
         effects.append = self.take_append(false);
         self.start_snapshot(effects);
         if std::mem::take(&mut self.release_due) {
@@ -344,7 +357,7 @@ impl Core {
                 }
             }
             Work::Renew(leases) => self.renew(ticket, position, leases).err(),
-            Work::Read => self.read(ticket, position).err(),
+            Work::Read(priority) => self.read(ticket, position, priority).err(),
             Work::Snapshot => self.queue_snapshot(position, ticket).err(),
             Work::Transfer { to } => self.transfer(ticket, position, to).err(),
         };
@@ -373,13 +386,13 @@ impl Core {
             self.turn.answers.push((ticket, answer));
             return Ok(());
         }
-        group.rounds.ask(Claim::Renew(ticket, leases)).map_err(overloaded)
+        group.rounds.ask(Claim::Renew(ticket, leases), Priority::Renew).map_err(overloaded)
     }
 
-    fn read(&mut self, ticket: Ticket, position: usize) -> Result<(), Refuse> {
+    fn read(&mut self, ticket: Ticket, position: usize, priority: Priority) -> Result<(), Refuse> {
         let group = &mut self.groups[position];
         group.check_leader()?;
-        group.rounds.ask(Claim::Read(ticket)).map_err(overloaded)
+        group.rounds.ask(Claim::Read(ticket), priority).map_err(overloaded)
     }
 
     fn transfer(&mut self, ticket: Ticket, position: usize, to: u64) -> Result<(), Refuse> {
@@ -396,10 +409,17 @@ impl Core {
     /// the deadline: a leader that was paused finds out that it leads no longer.
     fn scan_expiry(&mut self) {
         let now_ms = self.clock.lease_ms();
-        for group in &mut self.groups {
-            if !group.is_current() && !is_planted(Bug::ExpiryWithoutProof) {
-                continue;
+        let scans = |group: &Group| group.is_current() || is_planted(Bug::ExpiryWithoutProof);
+        let (groups, known) = (&self.groups, self.mass_expiry_news.len());
+        let mut visit = |look: &mut dyn FnMut(&mut Store)| {
+            for group in groups.iter().filter(|group| scans(group)) {
+                look(&mut group.cell().store.write());
             }
+        };
+        self.mass_expiry.look(now_ms, &mut visit, &mut self.mass_expiry_news);
+        let begun = self.mass_expiry_news[known..].iter().filter(|news| news.has_begun()).count();
+        self.metrics.mass_expiries.fetch_add(begun as u64, Relaxed);
+        for group in self.groups.iter_mut().filter(|group| scans(group)) {
             for _ in 0..limits::EXPIRY_BATCHES_PER_SCAN_MAX {
                 let mut store = group.cell().store.write();
                 let due = store.take_due(now_ms, limits::EXPIRY_BATCH_LEASES_MAX);
@@ -411,7 +431,8 @@ impl Core {
                     group.expire(due, self.clock.unix_ms());
                     continue;
                 }
-                if let Err(Claim::Expire(due)) = group.rounds.ask(Claim::Expire(due)) {
+                let claim = Claim::Expire(due);
+                if let Err(Claim::Expire(due)) = group.rounds.ask(claim, Priority::Renew) {
                     group.cell().store.write().expiry_failed(&due);
                     break;
                 }

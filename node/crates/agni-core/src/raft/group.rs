@@ -9,7 +9,7 @@ use crate::raft::log_tail::{LogTail, TailLimits};
 use crate::raft::replicas;
 use crate::raft::rounds::{Claim, Rounds};
 use crate::raft::state_check::{StateChecks, StateNotice};
-use crate::raft::work::{Answer, PeerMessage, Refuse, SnapshotTransfer, Ticket};
+use crate::raft::work::{Answer, PeerMessage, Priority, Refuse, SnapshotTransfer, Ticket};
 use crate::store::{Outcome, Store};
 use crate::wal::{Batch, DISCARD_INDEX};
 use prost::Message as _;
@@ -374,7 +374,7 @@ impl Group {
             && self.cell.lease_is_used.swap(false, Relaxed)
         {
             // Where the queue is full there will be a round anyway.
-            let _ = self.rounds.ask(Claim::Lease);
+            let _ = self.rounds.ask(Claim::Lease, Priority::Renew);
         }
     }
 

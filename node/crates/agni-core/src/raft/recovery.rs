@@ -1,7 +1,6 @@
 //! From snapshots and the log back to a running group: pure, fed with what was read.
 
 use crate::error::StartError;
-use crate::lease::LeaseSettings;
 use crate::proto::node::{Command, ReplicaSet, SnapshotBlock, SnapshotHeader, SystemState};
 use crate::raft::log_tail::{LogTail, TailLimits};
 use crate::raft::replicas;
@@ -19,8 +18,6 @@ use std::sync::Arc;
 pub struct RecoverySettings {
     /// This node.
     pub node_id: u64,
-    /// How leases expire.
-    pub leases: LeaseSettings,
     /// The time, in milliseconds since boot.
     pub now_ms: u64,
     /// What the system group begins with, for the founding entry.
@@ -61,8 +58,7 @@ pub struct RecoveredGroup {
 impl GroupRecovery {
     /// A blank group.
     pub fn new(partition: u32, settings: RecoverySettings) -> Self {
-        let (leases, limits) = (settings.leases.clone(), settings.store.clone());
-        let store = Store::with_limits(partition, leases, limits);
+        let store = Store::with_limits(partition, settings.store.clone());
         let tail = LogTail::new(ConfState::default(), 0, 0);
         GroupRecovery {
             settings,

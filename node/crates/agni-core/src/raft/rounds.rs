@@ -5,7 +5,7 @@
 use crate::limits;
 use crate::proto::api::Capacity;
 use crate::proto::node::ExpiredLease;
-use crate::raft::work::Ticket;
+use crate::raft::work::{Priority, Ticket};
 
 /// What somebody wants to do once the node has proved itself.
 #[derive(Debug)]
@@ -52,9 +52,9 @@ impl Rounds {
     /// Waits for a round that begins from now on.
     ///
     /// # Errors
-    /// Hands the claim back when too many wait.
-    pub fn ask(&mut self, claim: Claim) -> Result<(), Claim> {
-        if self.next.len() >= limits::CLAIMS_MAX {
+    /// Hands the claim back when too many wait for its priority.
+    pub fn ask(&mut self, claim: Claim, priority: Priority) -> Result<(), Claim> {
+        if self.next.len() >= priority.mark(limits::CLAIMS_MAX) {
             return Err(claim);
         }
         self.next.push(claim);
@@ -102,9 +102,9 @@ mod tests {
     #[test]
     fn who_asks_during_a_round_waits_for_the_next_one() {
         let mut rounds = Rounds::default();
-        rounds.ask(Claim::Read(1)).unwrap();
+        rounds.ask(Claim::Read(1), Priority::Renew).unwrap();
         let first = rounds.begin(1, 5, 1_000).unwrap();
-        rounds.ask(Claim::Read(2)).unwrap();
+        rounds.ask(Claim::Read(2), Priority::Renew).unwrap();
         assert!(rounds.begin(1, 5, 1_500).is_none(), "one round at a time");
         let confirmed = rounds.confirmed(&first).unwrap();
         assert_eq!(confirmed.started_us, 1_000);
@@ -117,11 +117,20 @@ mod tests {
     #[test]
     fn a_deposed_leader_gives_all_claims_back() {
         let mut rounds = Rounds::default();
-        rounds.ask(Claim::Read(1)).unwrap();
+        rounds.ask(Claim::Read(1), Priority::Renew).unwrap();
         let context = rounds.begin(1, 5, 0).unwrap();
-        rounds.ask(Claim::Lease).unwrap();
+        rounds.ask(Claim::Lease, Priority::Renew).unwrap();
         assert_eq!(rounds.fail().len(), 2);
         assert!(rounds.confirmed(&context).is_none());
         assert!(!rounds.is_wanted());
+    }
+
+    #[test]
+    fn reads_of_many_records_leave_room_for_renewals() {
+        let mut rounds = Rounds::default();
+        while rounds.ask(Claim::Read(1), Priority::Many).is_ok() {}
+        assert!(rounds.ask(Claim::Read(2), Priority::Many).is_err());
+        assert!(rounds.ask(Claim::Read(3), Priority::Watch).is_ok());
+        assert!(rounds.ask(Claim::Renew(4, Vec::new()), Priority::Renew).is_ok());
     }
 }

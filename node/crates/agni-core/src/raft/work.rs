@@ -1,12 +1,44 @@
 //! What the driver is asked to do, and what it answers.
 
+use crate::limits;
 use crate::proto::api::Capacity;
 use crate::proto::node::Command;
+use crate::proto::node::command::Operation;
 use crate::snapshot::SnapshotMeta;
 use crate::store::Outcome;
 
 /// Names a waiting request. The engine hands it back with the answer and never looks inside.
 pub type Ticket = u64;
+
+/// What comes first where not everything can be done. Each may fill a queue up to its own mark, so
+/// that what stands lower never takes the room of what stands higher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// What many records are read for: lists, discoveries, backups.
+    Many,
+    /// What a watch begins, resumes or catches up with.
+    Watch,
+    /// Registrations, changes, and reads of one record.
+    Register,
+    /// What takes a record away, or announces it.
+    Deregister,
+    /// What keeps the living alive, and what the cluster needs to be led.
+    Renew,
+}
+
+impl Priority {
+    /// How much of a queue with this limit it may fill; one at least.
+    pub fn mark(self, limit: usize) -> usize {
+        let percent = match self {
+            Priority::Renew => 100,
+            Priority::Deregister => limits::DEREGISTER_MARK_PERCENT,
+            Priority::Register => limits::REGISTER_MARK_PERCENT,
+            Priority::Watch => limits::WATCH_MARK_PERCENT,
+            Priority::Many => limits::MANY_MARK_PERCENT,
+        };
+        (limit * percent / 100).max(1)
+    }
+}
 
 /// What is asked of a partition.
 #[derive(Debug)]
@@ -15,8 +47,9 @@ pub enum Work {
     Write(Command),
     /// Extend leases of this partition, with the load that their owners report.
     Renew(Vec<(u64, Option<Capacity>)>),
-    /// Prove that this node leads; then what it has applied may be read as linearizable.
-    Read,
+    /// Prove that this node leads; then what it has applied may be read as linearizable. How
+    /// urgent that is depends on what is read.
+    Read(Priority),
     /// Take a snapshot now.
     Snapshot,
     /// Hand the leadership over to another voter.
@@ -24,6 +57,21 @@ pub enum Work {
         /// Its node id.
         to: u64,
     },
+}
+
+impl Work {
+    /// What it comes before and after.
+    pub fn priority(&self) -> Priority {
+        match self {
+            Work::Renew(_) | Work::Snapshot | Work::Transfer { .. } => Priority::Renew,
+            Work::Read(priority) => *priority,
+            Work::Write(command) => match command.operation {
+                Some(Operation::Delete(_) | Operation::Drain(_)) => Priority::Deregister,
+                Some(Operation::System(_)) => Priority::Renew,
+                _ => Priority::Register,
+            },
+        }
+    }
 }
 
 /// One request to the driver.

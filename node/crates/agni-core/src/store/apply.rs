@@ -13,6 +13,7 @@ use super::record::{self, DrainingRef, Meta, SpecParts};
 use super::tombstones::Tombstone;
 use super::{Store, patch};
 use crate::key::KeyRef;
+use crate::lease::Home;
 use crate::planted::{Bug, is_planted};
 use crate::proto::api::EventType;
 use crate::proto::node::command::Operation;
@@ -190,7 +191,7 @@ impl Store {
                     && parts.meta.ttl_ms == put.ttl_ms
                     && parts.meta.draining.is_none();
                 if let (true, Some(slot)) = (same, stored) {
-                    return self.put_again(slot, &parts.meta, spec.region, now_ms);
+                    return self.put_again(slot, &parts.meta, spec.home(&key), now_ms);
                 }
                 let kept = incarnation == parts.meta.incarnation && put.ttl_ms > 0;
                 let lease_id = if kept { parts.meta.lease_id } else { 0 };
@@ -216,19 +217,21 @@ impl Store {
         self.leases.undrain(slot);
         match meta.lease_id {
             0 => self.leases.revoke(slot),
-            lease_id => self.leases.grant(slot, lease_id, ttl_ms, spec.region, Some(now_ms)),
+            lease_id => {
+                self.leases.grant(slot, lease_id, ttl_ms, spec.home(&key), Some(now_ms));
+            }
         }
         put_outcome(&meta, created)
     }
 
     /// A repeated `Put` that changes nothing: takes no revision, but renews.
-    fn put_again(&mut self, slot: u32, meta: &Meta<'_>, region: &str, now_ms: u64) -> Outcome {
+    fn put_again(&mut self, slot: u32, meta: &Meta<'_>, home: Home<'_>, now_ms: u64) -> Outcome {
         if self.leases.is_taken(slot) {
             return Outcome::Refused(Refusal::Expiring);
         }
         if meta.lease_id != 0 {
             let ttl_ms = u32::try_from(meta.ttl_ms).unwrap_or(u32::MAX);
-            self.leases.grant(slot, meta.lease_id, ttl_ms, region, Some(now_ms));
+            self.leases.grant(slot, meta.lease_id, ttl_ms, home, Some(now_ms));
         }
         put_outcome(meta, false)
     }
@@ -266,7 +269,7 @@ impl Store {
         };
         self.write(slot, record::encode(&parts.key, &spec, &meta));
         if let Some(spec) = SpecParts::parse(&spec) {
-            self.leases.move_to_region(slot, spec.region);
+            self.leases.move_home(slot, spec.home(&parts.key));
         }
         Outcome::Patched { revision }
     }

@@ -59,10 +59,11 @@ impl Store {
     ) -> Sample {
         let slots = self.index.query(&filter.query());
         let few = slots.len() <= 4 * want as u64;
-        // Draining records are few and known; suspect ones are neither, but hardly ever there.
+        // Draining records are few and known; suspect ones are neither, and stand behind the alive:
+        // while there may be any, each record is looked at.
         let counted = !filter.looks_at_records()
             && filter.matches_status(Status::Alive)
-            && (filter.matches_status(Status::Suspect) || self.suspect_domains() == 0);
+            && self.suspect_domains() == 0;
         if few || !counted {
             let matching = slots.iter().filter(|&slot| self.matches(slot, filter, now_ms));
             return self.reservoir(matching, want, rng, now_ms);
@@ -141,7 +142,8 @@ impl Store {
                 || filter.matches_free(record, capacity, self.leases.load(slot)))
     }
 
-    /// Counts matching slots and keeps `want` of them, each with the same chance.
+    /// Counts matching slots and keeps `want` of them, each with the same chance; suspects only
+    /// where there are too few others.
     fn reservoir(
         &self,
         matching: impl Iterator<Item = u32>,
@@ -149,21 +151,43 @@ impl Store {
         rng: &mut dyn FnMut() -> u64,
         now_ms: u64,
     ) -> Sample {
-        let (mut matched, mut kept) = (0u64, Vec::with_capacity(want));
+        let (mut alive, mut suspects) = (Reservoir::new(want), Reservoir::new(want));
         for slot in matching {
-            matched += 1;
-            if kept.len() < want {
-                kept.push(slot);
-                continue;
-            }
-            let place = below(rng(), matched) as usize;
-            if let Some(place) = kept.get_mut(place) {
-                *place = slot;
-            }
+            let is_suspect = matches!(self.leases.liveness(slot, now_ms), Liveness::Suspect(_));
+            if is_suspect { &mut suspects } else { &mut alive }.offer(slot, rng);
         }
+        let matched = alive.offered + suspects.offered;
+        let mut kept = alive.kept;
+        suspects.kept.truncate(want - kept.len());
+        kept.append(&mut suspects.kept);
         shuffle(&mut kept, rng);
         let view = |slot| self.view(slot, now_ms).map(|view| view.to_owned());
         Sample { matched, instances: kept.into_iter().filter_map(view).collect() }
+    }
+}
+
+/// Keeps some of what it is offered, each with the same chance.
+struct Reservoir {
+    want: usize,
+    offered: u64,
+    kept: Vec<u32>,
+}
+
+impl Reservoir {
+    fn new(want: usize) -> Reservoir {
+        Reservoir { want, offered: 0, kept: Vec::new() }
+    }
+
+    fn offer(&mut self, slot: u32, rng: &mut dyn FnMut() -> u64) {
+        self.offered += 1;
+        if self.kept.len() < self.want {
+            self.kept.push(slot);
+            return;
+        }
+        let place = below(rng(), self.offered) as usize;
+        if let Some(place) = self.kept.get_mut(place) {
+            *place = slot;
+        }
     }
 }
 
@@ -180,8 +204,9 @@ fn shuffle<T>(items: &mut [T], rng: &mut dyn FnMut() -> u64) {
 
 /// Chooses the best candidates, best first, each with the parts of its score.
 ///
-/// Those of the preferred region are drawn first, others only once these have run out. For each
-/// place `choices` random candidates compete: 1 spreads evenly, more leans towards the freest.
+/// Those of the preferred region are drawn first, others only once these have run out, and suspects
+/// last of all. For each place `choices` random candidates compete: 1 spreads evenly, more leans
+/// towards the freest.
 pub fn rank(
     candidates: Vec<InstanceOwned>,
     request: &RankRequest<'_>,
@@ -191,14 +216,15 @@ pub fn rank(
         let score = score(&instance, request.region);
         (instance, score)
     });
-    let (mut preferred, mut others): (Vec<_>, Vec<_>) =
-        scored.partition(|(_, score)| score.region_match > 0.0);
+    let mut pools: [Vec<(InstanceOwned, Score)>; 4] = Default::default();
+    for (instance, score) in scored {
+        let is_suspect = instance.status == Status::Suspect;
+        let elsewhere = score.region_match == 0.0;
+        pools[2 * usize::from(is_suspect) + usize::from(elsewhere)].push((instance, score));
+    }
     let mut chosen: Vec<(InstanceOwned, Score)> = Vec::new();
     while chosen.len() < request.limit {
-        let pool = if preferred.is_empty() { &mut others } else { &mut preferred };
-        if pool.is_empty() {
-            break;
-        }
+        let Some(pool) = pools.iter_mut().find(|pool| !pool.is_empty()) else { break };
         let draws = request.choices.clamp(1, pool.len());
         // The first `draws` of the pool become a random choice of it.
         for position in 0..draws {
@@ -227,9 +253,11 @@ fn score(instance: &InstanceOwned, region: &str) -> Score {
             (share, FRESHNESS_HALF_MS / (FRESHNESS_HALF_MS + age_ms))
         }
     };
-    let freshness = if instance.status == Status::Suspect { 0.0 } else { freshness };
     let total =
         WEIGHT_REGION * region_match + WEIGHT_FREE * free_capacity + WEIGHT_FRESHNESS * freshness;
+    // Whether it is still there is what nobody knows: it stands behind whoever is alive.
+    let is_suspect = instance.status == Status::Suspect;
+    let (freshness, total) = if is_suspect { (0.0, 0.0) } else { (freshness, total) };
     Score { total, region_match, free_capacity, freshness }
 }
 
@@ -246,7 +274,8 @@ fn explain_status(filter: &CompiledFilter, status: Status) -> Option<(ExclusionR
     Some(match status {
         Status::Draining => (ExclusionReason::Draining, "it is about to go".to_owned()),
         Status::Suspect => {
-            (ExclusionReason::Suspect, "its whole region went silent at once".to_owned())
+            let detail = "much of its region, or behind its gateway, went silent at once";
+            (ExclusionReason::Suspect, detail.to_owned())
         }
         _ => (ExclusionReason::Filter, "its status is alive".to_owned()),
     })

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use crate::capacity;
 use crate::key::KeyRef;
-use crate::lease::{LeaseSettings, LeaseTable, Liveness};
+use crate::lease::{Domain, LeaseTable, Liveness, Tally, Verdict};
 use crate::proto::api::{Capacity, Status};
 use crate::proto::node::{ExpiredLease, SystemState};
 
@@ -122,18 +122,13 @@ impl InstanceView<'_> {
 }
 
 impl Store {
-    /// An empty store with the default limits and lease settings.
-    pub fn new(partition: u32) -> Store {
-        Store::with_settings(partition, LeaseSettings::default())
-    }
-
     /// An empty store with the default limits.
-    pub fn with_settings(partition: u32, leases: LeaseSettings) -> Store {
-        Store::with_limits(partition, leases, StoreLimits::default())
+    pub fn new(partition: u32) -> Store {
+        Store::with_limits(partition, StoreLimits::default())
     }
 
     /// An empty store.
-    pub fn with_limits(partition: u32, leases: LeaseSettings, limits: StoreLimits) -> Store {
+    pub fn with_limits(partition: u32, limits: StoreLimits) -> Store {
         Store {
             partition,
             applied_index: 0,
@@ -141,7 +136,7 @@ impl Store {
             revision: 0,
             slots: Slots::default(),
             index: Index::default(),
-            leases: LeaseTable::new(leases),
+            leases: LeaseTable::new(),
             events: EventLog::new(limits.events_max, limits.event_bytes_max),
             tombstones: Tombstones::new(limits.tombstones_max),
             snapshots: Vec::new(),
@@ -152,9 +147,9 @@ impl Store {
         }
     }
 
-    /// An empty store with the same limits and settings.
+    /// An empty store with the same limits.
     pub fn emptied(&self) -> Store {
-        Store::with_limits(self.partition, self.leases.settings().clone(), self.limits.clone())
+        Store::with_limits(self.partition, self.limits.clone())
     }
 
     /// Makes a new store a group's beginning: the state as of the founding entry.
@@ -166,11 +161,6 @@ impl Store {
     /// What the system group holds; none in a partition.
     pub fn system(&self) -> Option<&Arc<SystemState>> {
         self.system.as_ref()
-    }
-
-    /// Changes how leases expire from now on.
-    pub fn set_lease_settings(&mut self, settings: LeaseSettings) {
-        self.leases.set_settings(settings);
     }
 
     /// The partition that this is.
@@ -208,9 +198,14 @@ impl Store {
         self.leases.len()
     }
 
-    /// How many regions the mass-expiry guard holds or slows.
+    /// How many domains of this partition the mass-expiry guard holds.
     pub fn suspect_domains(&self) -> u32 {
-        self.leases.active_regions()
+        self.leases.held_domains()
+    }
+
+    /// How many leases there are of a domain.
+    pub(crate) fn leased_in(&self, domain: &Domain) -> u32 {
+        self.leases.leased_in(domain)
     }
 
     /// One record; none once its lease is overdue, even before its removal is applied.
@@ -224,8 +219,7 @@ impl Store {
     }
 
     /// Extends a lease to its full time from now and answers that time, in milliseconds; none when
-    /// it is lost. A lease is lost at its deadline, except while the guard holds its record as
-    /// suspect.
+    /// it is lost. A lease is lost at its deadline, except while the guard holds its domain.
     pub fn renew(&mut self, lease_id: u64, load: Option<&Capacity>, now_ms: u64) -> Option<i64> {
         self.leases.renew(lease_id, load.map(capacity::amounts), now_ms).map(i64::from)
     }
@@ -245,8 +239,18 @@ impl Store {
         }
     }
 
+    /// Finds what is late or has run out; see `MassExpiry::look`.
+    pub(crate) fn look_at_leases(&mut self, now_ms: u64, tell: &mut dyn FnMut(&Domain, &Tally)) {
+        self.leases.look(now_ms, tell);
+    }
+
+    /// Makes what has run out ready for `take_due`, or holds it; see `MassExpiry::look`.
+    pub(crate) fn sort_due(&mut self, verdict: Verdict<'_>) {
+        self.leases.sort_due(verdict);
+    }
+
     /// What has run out, for an `Expire` command, at most `limit`. Each is answered once, and again
-    /// after `retry_ms` (2 s) or `expiry_failed` while it is still there.
+    /// after `EXPIRY_RETRY_MS` or `expiry_failed` while it is still there.
     pub fn take_due(&mut self, now_ms: u64, limit: usize) -> Vec<ExpiredLease> {
         let due = self.leases.take_due(now_ms, limit);
         let expired = |slot: u32| {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use crate::key::KeyRef;
+use crate::lease::Home;
 use crate::proto::api::Kind;
 
 /// One field of an encoded message.
@@ -148,6 +149,14 @@ impl<'a> SpecParts<'a> {
             }
         }
         (!wire.malformed).then_some(parts)
+    }
+
+    /// Where the record with this key is: what it can be lost together with.
+    pub(crate) fn home<'h>(&self, key: &KeyRef<'h>) -> Home<'h>
+    where
+        'a: 'h,
+    {
+        Home { region: self.region, namespace: key.namespace, gateway: self.gateway }
     }
 
     /// The labels, as key and value.

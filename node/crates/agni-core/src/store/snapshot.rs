@@ -178,7 +178,8 @@ impl Store {
             if parts.meta.lease_id != 0 {
                 let ttl_ms = u32::try_from(parts.meta.ttl_ms)
                     .map_err(|_| wrong("has a time to live out of bounds"))?;
-                self.leases.grant(slot, parts.meta.lease_id, ttl_ms, spec.region, None);
+                let home = spec.home(&parts.key);
+                self.leases.grant(slot, parts.meta.lease_id, ttl_ms, home, None);
             }
             if let Some(draining) = parts.meta.draining {
                 // How long it was to drain, as far as the record tells; a full time again.

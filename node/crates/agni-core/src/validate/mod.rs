@@ -81,6 +81,12 @@ pub fn validate_register(request: &api::RegisterRequest) -> Result<api::Key, Fie
     let key = validate_key(request.key.as_ref(), &spec.domain)?;
     validate_spec(spec)?;
     validate_ttl(request.ttl_ms)?;
+    // Only here: what an older version has stored must stay changeable. An address needs a port
+    // anyway.
+    if key.kind() == Kind::Gateway && spec.ip.is_empty() && spec.domain.is_empty() {
+        let message = "must be given for a gateway, or spec.domain: others are to reach it";
+        return Err(FieldError::new("spec.ip", message));
+    }
     Ok(key)
 }
 

@@ -57,6 +57,14 @@ fn each_bad_field_of_a_registration_is_named() {
     assert_eq!(refused(|r, _| r.key.as_mut().unwrap().namespace = "a\0".into()), "key.namespace");
     assert_eq!(refused(|r, _| r.key.as_mut().unwrap().namespace = "*".into()), "key.namespace");
     assert_eq!(refused(|_, s| s.region.clear()), "spec.region");
+    let name = |request: &mut api::RegisterRequest| {
+        request.key.get_or_insert_default().name = "named".into();
+    };
+    let nowhere = |spec: &mut api::Spec| {
+        (spec.ip, spec.domain, spec.port) = Default::default();
+    };
+    assert_eq!(refused(|r, s| (name(r), nowhere(s)).0), "spec.ip");
+    assert_eq!(refused(|r, s| (name(r), s.port = 0).0), "spec.port");
     assert_eq!(refused(|_, s| s.region = "r".repeat(64)), "spec.region");
     for ip in ["300.1.1.1", "1.2.3", "host", "1.2.3.4 ", "::g", "01.2.3.4"] {
         assert_eq!(refused(|_, s| s.ip = ip.into()), "spec.ip", "{ip}");

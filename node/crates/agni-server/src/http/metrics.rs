@@ -151,6 +151,7 @@ fn engine(text: &mut Text, metrics: &EngineMetrics) {
         ("agni_expiry_spared_total", &metrics.expiry_spared),
         ("agni_leases_voided_total", &metrics.leases_voided),
         ("agni_quorum_rounds_total", &metrics.rounds),
+        ("agni_mass_expiries_total", &metrics.mass_expiries),
         ("agni_snapshots_total", &metrics.snapshots),
         ("agni_snapshots_failed_total", &metrics.snapshots_failed),
     ];

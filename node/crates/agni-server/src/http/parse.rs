@@ -309,3 +309,63 @@ pub struct SnapshotBody {
     #[serde(default)]
     pub partitions: Vec<u32>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Reads a body as everything that it could be.
+    fn read(bytes: &[u8]) {
+        if let Ok(renew) = body::<RenewBody>(bytes) {
+            let _ = renew.request();
+        }
+        if let Ok(batch) = body::<BatchBody>(bytes) {
+            let _ = batch.request();
+        }
+        let _ = (body::<WriteBody>(bytes), body::<SnapshotBody>(bytes));
+    }
+
+    fn json() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            "-?[0-9]{1,25}(\\.[0-9]{1,3})?(e[0-9]{1,3})?",
+            "\"[ -!#-\\[\\]-~]{0,12}\"",
+        ];
+        leaf.prop_recursive(4, 40, 5, |inner| {
+            let name = prop_oneof![
+                Just("kind"),
+                Just("name"),
+                Just("gateway_port"),
+                Just("capacity"),
+                Just("labels"),
+                Just("lease_ids"),
+                Just("loads"),
+                Just("operations"),
+                Just("ttl_ms"),
+                Just("cpu"),
+            ];
+            let pairs = proptest::collection::vec((name, inner.clone()), 0..5);
+            prop_oneof![
+                proptest::collection::vec(inner, 0..5)
+                    .prop_map(|items| format!("[{}]", items.join(","))),
+                pairs.prop_map(|pairs| {
+                    let pair = |(name, value)| format!("\"{name}\":{value}");
+                    format!("{{{}}}", pairs.into_iter().map(pair).collect::<Vec<_>>().join(","))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            read(&bytes);
+        }
+
+        #[test]
+        fn any_json_is_read_or_refused(text in json()) {
+            read(text.as_bytes());
+        }
+    }
+}

@@ -146,6 +146,7 @@ impl Query {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn field(result: Result<impl Sized, RpcError>) -> Option<String> {
         result.err().and_then(|error| error.metadata.get("field").cloned())
@@ -176,5 +177,18 @@ mod tests {
         assert_eq!(field(parse("kind=cow").kind()).as_deref(), Some("kind"));
         assert_eq!(field(parse("a=1&a=2").one("a")).as_deref(), Some("a"));
         assert_eq!(field(Query::parse("a=%ff")).as_deref(), Some("a"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken_apart_or_refused(
+            text in "\\PC{0,60}",
+            known in "(kind|region|label|min_cpu|status|consistency)=[%&=0-9a-z.]*",
+        ) {
+            for text in [text.clone(), known.clone(), format!("{known}&{text}")] {
+                let Ok(mut query) = Query::parse(&text) else { continue };
+                let _ = (query.kind(), query.read(), query.filter(0, "region"), query.end());
+            }
+        }
     }
 }

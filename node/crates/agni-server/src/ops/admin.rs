@@ -14,7 +14,7 @@ use agni_core::proto::node::system_command::Operation as SystemOperation;
 use agni_core::proto::node::{
     ClusterMember, Command, PartitionPlacement, RemoveMember, SetDraining, SetWanted, SystemCommand,
 };
-use agni_core::raft::work::Answer;
+use agni_core::raft::work::{Answer, Priority};
 use agni_core::store::{Outcome, Refusal};
 use agni_core::system::SYSTEM_PARTITION;
 use futures_util::future::join_all;
@@ -63,7 +63,8 @@ pub async fn members(node: &Node) -> api::MembersResponse {
 async fn find_leaders(node: &Node) {
     let unknown = (0..node.engine.partition_count()).filter(|p| route::leader(node, *p) == 0);
     let asked = unknown.map(|partition| async move {
-        let read = read(node, partition, Freshness::Linearizable, &Point);
+        let read =
+            read(node, partition, Freshness::Linearizable, &Point { priority: Priority::Renew });
         let limit = Duration::from_millis(limits::FIND_LEADER_MS_MAX);
         // Whoever answered is noted where requests are routed.
         let _ = tokio::time::timeout(limit, read).await;

@@ -20,7 +20,7 @@ use agni_core::proto::api::{
     BackupBegin, BackupData, BackupEnd, BackupPiece, BackupRequest, BackupSection,
 };
 use agni_core::proto::node::CopyRequest;
-use agni_core::raft::work::{Answer, Work};
+use agni_core::raft::work::{Answer, Priority, Work};
 use agni_core::system;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -239,7 +239,9 @@ async fn from_somewhere(
 ) -> Result<u64, Fault> {
     // Everything acknowledged by now is to be in it, wherever it comes from.
     let (point, ()) =
-        read(node, partition, Freshness::Linearizable, &Point).await.map_err(Fault::Source)?;
+        read(node, partition, Freshness::Linearizable, &Point { priority: Priority::Many })
+            .await
+            .map_err(Fault::Source)?;
     let sources = sources(node, partition);
     let Some(source) = sources.get(attempt % sources.len().max(1)) else {
         return Err(Fault::source("it isn't known which nodes hold it"));

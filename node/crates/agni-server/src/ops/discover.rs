@@ -1,6 +1,7 @@
 //! Discover: random candidates that match, over all partitions, of which the better ones win
 //! (power of k choices), so that a thousand clients who ask at once don't all go to the same one.
 
+use crate::admission;
 use crate::limits;
 use crate::node::Node;
 use crate::ops::read::{demand, named};
@@ -10,6 +11,7 @@ use crate::status::RpcError;
 use agni_core::engine::ReadPoint;
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{self, ExclusionReason};
+use agni_core::raft::work::Priority;
 use agni_core::store::{CompiledFilter, InstanceOwned, RankRequest, key_bytes_of, rank};
 use bytes::Bytes;
 use prost::Message;
@@ -88,17 +90,33 @@ struct Drawn {
 
 async fn draw(node: &Node, question: &Draw<'_>, demand: &Demand) -> Result<Drawn, RpcError> {
     let want = question.records_max;
-    let (mut pools, mut points, mut matched) = (Vec::new(), Vec::new(), 0);
+    let (mut alive, mut suspects) = (Vec::new(), Vec::new());
+    let (mut points, mut matched) = (Vec::new(), 0);
     let answers = read_all(node, demand, question).await?;
     for (partition, (point, sample)) in (0..).zip(answers) {
         points.push((partition, point));
         matched += sample.matched;
-        if !sample.instances.is_empty() {
-            pools.push((sample.matched, sample.instances));
-        }
+        let (doubtful, sure): (Vec<_>, Vec<_>) =
+            sample.instances.into_iter().partition(|i| i.status == api::Status::Suspect);
+        // A sample has suspects only where all others are in it.
+        let weight = if doubtful.is_empty() { sample.matched } else { sure.len() as u64 };
+        suspects.push((sample.matched - weight, doubtful));
+        alive.push((weight, sure));
     }
+    let mut instances = Vec::with_capacity(want);
+    lots(alive, want, &mut instances);
+    lots(suspects, want, &mut instances);
+    Ok(Drawn { matched, instances, points })
+}
+
+/// Draws from the partitions' samples until there are as many as wanted.
+fn lots(
+    mut pools: Vec<(u64, Vec<InstanceOwned>)>,
+    want: usize,
+    instances: &mut Vec<InstanceOwned>,
+) {
     // Partitions are drawn from by how many match in them, so that a small one isn't favoured.
-    let (mut instances, mut left) = (Vec::with_capacity(want), matched);
+    let mut left: u64 = pools.iter().map(|(weight, _)| weight).sum();
     while instances.len() < want && left > 0 {
         let mut lot = random() % left;
         for (weight, pool) in &mut pools {
@@ -120,11 +138,11 @@ async fn draw(node: &Node, question: &Draw<'_>, demand: &Demand) -> Result<Drawn
             lot -= *weight;
         }
     }
-    Ok(Drawn { matched, instances, points })
 }
 
 /// Finds the best records for a need.
 pub async fn discover(node: &Node, request: &api::DiscoverRequest) -> Result<Discovered, RpcError> {
+    let _place = admission::admit(Priority::Many).await?;
     let question = question(request)?;
     let want = question.limit * question.choices;
     let Question { filter, demand, .. } = &question;
@@ -141,7 +159,9 @@ pub async fn discover(node: &Node, request: &api::DiscoverRequest) -> Result<Dis
         None => Vec::new(),
     };
     // Others are only drawn when the preferred region hasn't enough; they are counted always.
-    let others = if candidates.len() < question.limit { want + candidates.len() } else { 0 };
+    // Suspects don't count: they stand behind whoever is alive, wherever that is.
+    let alive = candidates.iter().filter(|i| i.status != api::Status::Suspect).count();
+    let others = if alive < question.limit { want + candidates.len() } else { 0 };
     let all = Draw { filter, compiled: &question.compiled, region: "", records_max: others };
     let drawn = draw(node, &all, demand).await?;
     let known: HashSet<Bytes> = candidates.iter().filter_map(|i| key_bytes_of(&i.record)).collect();

@@ -1,5 +1,6 @@
 //! Get and List. Records pass as they are stored: neither decoded nor copied.
 
+use crate::admission;
 use crate::limits;
 use crate::node::Node;
 use crate::route::question::{self, Demand, Get, Point, read, read_all};
@@ -8,6 +9,7 @@ use crate::token::{self, PagePosition};
 use agni_core::engine::{Freshness, ReadPoint};
 use agni_core::key::KeyRef;
 use agni_core::proto::api::{self, Consistency};
+use agni_core::raft::work::Priority;
 use agni_core::store::{CompiledFilter, InstanceOwned, ListPosition};
 use agni_core::validate;
 use prost::Message;
@@ -87,13 +89,14 @@ pub async fn get(node: &Node, request: api::GetRequest) -> Result<Found, RpcErro
 }
 
 /// The revisions of all partitions as they are now, as fresh as is demanded.
-pub async fn pin(node: &Node, demand: &Demand) -> Result<Vec<u64>, RpcError> {
-    let points = read_all(node, demand, &Point).await?;
+pub async fn pin(node: &Node, demand: &Demand, priority: Priority) -> Result<Vec<u64>, RpcError> {
+    let points = read_all(node, demand, &Point { priority }).await?;
     Ok(points.into_iter().map(|(point, ())| point.revision).collect())
 }
 
 /// Reads one page of the records that match.
 pub async fn list(node: &Node, request: api::ListRequest) -> Result<Page, RpcError> {
+    let _place = admission::admit(Priority::Many).await?;
     let filter = named(request.filter);
     let compiled = CompiledFilter::new(&filter)?;
     let demand = demand(request.read.as_ref())?;
@@ -109,7 +112,7 @@ pub async fn list(node: &Node, request: api::ListRequest) -> Result<Page, RpcErr
     let filter_hash = xxhash_rust::xxh3::xxh3_64(&filter.encode_to_vec());
     let mut at = match request.page_token.is_empty() {
         true => PagePosition {
-            revisions: pin(node, &demand).await?,
+            revisions: pin(node, &demand, Priority::Many).await?,
             filter_hash,
             partition: 0,
             after_slot: None,

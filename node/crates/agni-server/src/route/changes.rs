@@ -6,6 +6,7 @@ use agni_core::proto::node::read_query::Query;
 use agni_core::proto::node::{
     ChangeEvent, DifferenceChange, DifferenceQuery, EventsQuery, ReadDone,
 };
+use agni_core::raft::work::Priority;
 use agni_core::store::{
     Change, Compacted, DifferenceCursor, DifferencePage, Event, PageExpired, Store,
 };
@@ -22,6 +23,10 @@ pub struct Events {
 
 impl Question for Events {
     type Answer = Result<Vec<Event>, Compacted>;
+
+    fn priority(&self) -> Priority {
+        Priority::Watch
+    }
 
     fn here(&self, store: &Store, _: u64) -> Option<Self::Answer> {
         let events = store.events_after(self.after, self.events_max);
@@ -80,6 +85,10 @@ pub struct Difference {
 
 impl Question for Difference {
     type Answer = Result<DifferencePage, PageExpired>;
+
+    fn priority(&self) -> Priority {
+        Priority::Watch
+    }
 
     fn here(&self, store: &Store, _: u64) -> Option<Self::Answer> {
         let reaches = self.after <= store.revision();

@@ -5,7 +5,7 @@ use agni_core::proto::node::ask_request::Work as Asked;
 use agni_core::proto::node::ask_response::Answer as Told;
 use agni_core::proto::node::write_done::{self, DeleteOutcome, PutOutcome, SystemDone};
 use agni_core::proto::node::{AskRefused, RenewDone, WriteDone};
-use agni_core::raft::work::{Answer, Refuse, Work};
+use agni_core::raft::work::{Answer, Priority, Refuse, Work};
 use agni_core::store::{Outcome, Refusal};
 use agni_core::system::{self, SystemOutcome, SystemRefusal};
 
@@ -18,7 +18,7 @@ pub fn asked(work: Asked) -> Work {
         }
         Asked::TransferTo(to) => Work::Transfer { to },
         // Reads don't get here: what they ask for has been looked up already.
-        Asked::Read(_) => Work::Read,
+        Asked::Read(_) => Work::Read(Priority::Many),
     }
 }
 

@@ -15,7 +15,7 @@ use agni_core::proto::node::read_query::Query;
 use agni_core::proto::node::{
     ExplainQuery, FoundRecord, ListQuery, ReadDone, ReadFreshness, ReadQuery, SampleQuery,
 };
-use agni_core::raft::work::{Answer, Refuse, Work};
+use agni_core::raft::work::{Answer, Priority, Refuse, Work};
 use agni_core::store::{
     CompiledFilter, DifferenceCursor, InstanceOwned, ListPage, ListPosition, PageExpired, Sample,
     Store,
@@ -28,6 +28,9 @@ use std::time::Instant;
 pub trait Question {
     /// What it is answered.
     type Answer;
+
+    /// What it comes before and after where a node has too much to do.
+    fn priority(&self) -> Priority;
 
     /// Puts it to the store; none when the store is behind what is asked for.
     fn here(&self, store: &Store, now_ms: u64) -> Option<Self::Answer>;
@@ -147,7 +150,7 @@ async fn here<Q: Question>(
         if known != engine.node_id() {
             return Err(Refuse::NotLeader { leader: known });
         }
-        read = match runtime::ask(partition, Work::Read).await {
+        read = match runtime::ask(partition, Work::Read(question.priority())).await {
             Answer::Readable => engine.read(partition, Freshness::Local, put),
             Answer::Refused(refuse) => Err(refuse),
             _ => Err(Refuse::NotReady),
@@ -214,7 +217,11 @@ pub async fn answer(node: &Node, partition: u32, read: ReadQuery) -> Result<Read
             let difference = Difference { after: query.after, cursor, changes_max };
             tell(node, partition, freshness, &difference).await
         }
-        Some(Query::Point(_)) | None => tell(node, partition, freshness, &Point).await,
+        Some(Query::Point(is_for_watch)) => {
+            let priority = if is_for_watch { Priority::Watch } else { Priority::Many };
+            tell(node, partition, freshness, &Point { priority }).await
+        }
+        None => Err(Refuse::NotReady),
     }
 }
 
@@ -266,6 +273,10 @@ pub struct Get<'a> {
 impl Question for Get<'_> {
     type Answer = Option<InstanceOwned>;
 
+    fn priority(&self) -> Priority {
+        Priority::Register
+    }
+
     fn here(&self, store: &Store, now_ms: u64) -> Option<Self::Answer> {
         Some(store.get(&KeyRef::of(self.key), now_ms).map(|view| view.to_owned()))
     }
@@ -299,6 +310,10 @@ pub struct Page<'a> {
 
 impl Question for Page<'_> {
     type Answer = Result<ListPage, PageExpired>;
+
+    fn priority(&self) -> Priority {
+        Priority::Many
+    }
 
     fn here(&self, store: &Store, now_ms: u64) -> Option<Self::Answer> {
         let reaches = self.position.revision.is_none_or(|wanted| wanted <= store.revision());
@@ -355,6 +370,10 @@ pub struct Draw<'a> {
 impl Question for Draw<'_> {
     type Answer = Sample;
 
+    fn priority(&self) -> Priority {
+        Priority::Many
+    }
+
     fn here(&self, store: &Store, now_ms: u64) -> Option<Self::Answer> {
         let mut random = crate::random::random;
         Some(store.sample(self.compiled, self.records_max, &mut random, now_ms))
@@ -391,6 +410,10 @@ pub struct Explain<'a> {
 impl Question for Explain<'_> {
     type Answer = Option<(ExclusionReason, String)>;
 
+    fn priority(&self) -> Priority {
+        Priority::Many
+    }
+
     fn here(&self, store: &Store, now_ms: u64) -> Option<Self::Answer> {
         Some(store.explain(&KeyRef::of(self.key), self.compiled, now_ms))
     }
@@ -416,17 +439,24 @@ impl Question for Explain<'_> {
 }
 
 /// Nothing but the state that would be shown.
-pub struct Point;
+pub struct Point {
+    /// What it is asked for.
+    pub priority: Priority,
+}
 
 impl Question for Point {
     type Answer = ();
+
+    fn priority(&self) -> Priority {
+        self.priority
+    }
 
     fn here(&self, _: &Store, _: u64) -> Option<()> {
         Some(())
     }
 
     fn query(&self) -> Query {
-        Query::Point(true)
+        Query::Point(self.priority == Priority::Watch)
     }
 
     fn tell((): ()) -> ReadDone {

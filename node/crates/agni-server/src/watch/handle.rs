@@ -1,11 +1,13 @@
 //! One watch as the protocols hold it: opened, asked for its next message, closed when dropped.
 
+use crate::admission;
 use crate::node::Node;
 use crate::status::RpcError;
 use crate::watch::dispatcher::with_hub;
 use crate::watch::encode::WatchMessage;
 use crate::watch::request;
 use agni_core::proto::api;
+use agni_core::raft::work::Priority;
 use std::task::{Context, Poll};
 
 /// A watch of this runtime, closed when it is dropped.
@@ -30,7 +32,9 @@ impl Handle {
         counted?;
         let counted = Counted;
         // The runtime is told of changes from here on, so that none falls in between.
+        let place = admission::admit(Priority::Watch).await?;
         let spec = request::check(node, request).await?;
+        drop(place);
         let id = with_hub(|hub| hub.open(spec)).ok_or_else(RpcError::shutting_down)?;
         // From here on the watch counts itself.
         std::mem::forget(counted);

@@ -7,6 +7,7 @@ use crate::status::RpcError;
 use crate::token;
 use agni_core::engine::Freshness;
 use agni_core::proto::api;
+use agni_core::raft::work::Priority;
 use agni_core::store::CompiledFilter;
 use prost::Message;
 
@@ -56,7 +57,7 @@ pub async fn check(node: &Node, request: api::WatchRequest) -> Result<WatchSpec,
             return Err(RpcError::field("progress_interval_ms", message));
         }
     };
-    let now = pin(node, &Freshness::Linearizable.into()).await?;
+    let now = pin(node, &Freshness::Linearizable.into(), Priority::Watch).await?;
     let start = if !request.resume_token.is_empty() {
         let cluster_id = node.engine.cluster_id();
         let revisions =

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::*;
+use crate::lease::{GuardSettings, MassExpiry};
 use crate::proto::api::{EventType, Filter, Key, Kind, Record, Spec};
 use crate::proto::node::command::Operation;
 use crate::proto::node::{Command, Delete, Drain, Expire, Patch, Put};
@@ -15,6 +16,7 @@ use crate::proto::node::{Command, Delete, Drain, Expire, Patch, Put};
 /// A store with a clock and a log index of its own.
 pub(super) struct Driver {
     pub store: Store,
+    pub guard: MassExpiry,
     pub now: u64,
     index: u64,
 }
@@ -35,11 +37,24 @@ pub(super) fn put(name: &str, spec: &Spec, ttl_ms: i64) -> Put {
 
 impl Driver {
     pub fn new() -> Driver {
-        Driver::with(LeaseSettings::default(), StoreLimits::default())
+        Driver::with(GuardSettings::default(), StoreLimits::default())
     }
 
-    pub fn with(leases: LeaseSettings, limits: StoreLimits) -> Driver {
-        Driver { store: Store::with_limits(3, leases, limits), now: 1_000_000, index: 0 }
+    /// One whose leases are never held.
+    pub fn unguarded() -> Driver {
+        let settings = GuardSettings { is_on: false, ..GuardSettings::default() };
+        Driver::with(settings, StoreLimits::default())
+    }
+
+    pub fn with(guard: GuardSettings, limits: StoreLimits) -> Driver {
+        let (store, guard) = (Store::with_limits(3, limits), MassExpiry::new(guard));
+        Driver { store, guard, now: 1_000_000, index: 0 }
+    }
+
+    /// Looks at the leases, as the engine does; answers what is due.
+    pub fn take_due(&mut self, now: u64, limit: usize) -> Vec<ExpiredLease> {
+        self.guard.look(now, &mut |look| look(&mut self.store), &mut Vec::new());
+        self.store.take_due(now, limit)
     }
 
     pub fn apply(&mut self, operation: Operation) -> Outcome {
@@ -58,7 +73,7 @@ impl Driver {
 
     /// Proposes what is due, as the engine does; answers how many were removed.
     pub fn expire(&mut self, limit: usize) -> u32 {
-        let leases = self.store.take_due(self.now, limit);
+        let leases = self.take_due(self.now, limit);
         if leases.is_empty() {
             return 0;
         }

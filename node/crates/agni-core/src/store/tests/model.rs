@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::lease::GuardSettings;
 use crate::proto::api::Draining;
 use crate::proto::node::{ExpiredLease, ReplicaSet, SnapshotBlock};
 
@@ -399,7 +400,7 @@ fn limits(events_max: usize, tombstones_max: usize) -> StoreLimits {
 }
 
 fn restored(header: SnapshotCursor, blocks: Vec<SnapshotBlock>, limits: StoreLimits) -> Store {
-    let mut store = Store::with_limits(3, LeaseSettings::default(), limits);
+    let mut store = Store::with_limits(3, limits);
     store.restore_header(&header.header([1; 16], ReplicaSet::default()));
     for block in blocks {
         store.restore_block(block).unwrap();
@@ -415,7 +416,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..60),
         events_max in 1usize..40, tombstones_max in 0usize..8,
     ) {
-        let mut driver = Driver::with(LeaseSettings::default(), limits(events_max, tombstones_max));
+        let mut driver = Driver::with(GuardSettings::default(), limits(events_max, tombstones_max));
         let mut model = Model { history: vec![State::new()] };
         for step in &steps {
             let (answered, wanted) = take(&mut driver, &mut model, step);
@@ -448,7 +449,7 @@ proptest! {
         block_bytes in 1usize..400,
     ) {
         let limits = limits(64, 4);
-        let mut driver = Driver::with(LeaseSettings::default(), limits.clone());
+        let mut driver = Driver::with(GuardSettings::default(), limits.clone());
         let mut model = Model { history: vec![State::new()] };
         for step in &before {
             take(&mut driver, &mut model, step);
@@ -465,7 +466,8 @@ proptest! {
         }
         let records: usize = blocks.iter().map(|block| block.records.len()).sum();
         prop_assert_eq!(records as u64, cursor.records);
-        let mut copy = Driver { store: restored(cursor, blocks, limits), now: driver.now, index };
+        let mut copy = Driver::new();
+        (copy.store, copy.now, copy.index) = (restored(cursor, blocks, limits), driver.now, index);
         prop_assert_eq!(listed(&copy.store, copy.store.revision(), driver.now).unwrap(), begun);
         // The same commands have the same outcome there, to the slot.
         let revision = copy.store.revision() as usize;

@@ -116,8 +116,7 @@ fn a_sample_is_random_distinct_and_counts_all() {
 
 #[test]
 fn discovery_counts_and_draws_without_those_that_drain_or_are_overdue() {
-    let settings = LeaseSettings { guard: false, ..LeaseSettings::default() };
-    let mut driver = Driver::with(settings, StoreLimits::default());
+    let mut driver = Driver::unguarded();
     for number in 0..100 {
         driver.put(&format!("n{number}"), "eu", if number < 5 { 1_000 } else { 0 });
     }
@@ -126,7 +125,7 @@ fn discovery_counts_and_draws_without_those_that_drain_or_are_overdue() {
         driver.apply(Operation::Drain(Drain { key, drain_ms: 60_000, ..Drain::default() }));
     }
     driver.now += 1_100;
-    assert_eq!(driver.store.take_due(driver.now, 100).len(), 5);
+    assert_eq!(driver.take_due(driver.now, 100).len(), 5);
     let filter = Filter { kind: Kind::Agent as i32, ..Filter::default() };
     let looking = Filter { name_prefix: "n".into(), ..filter.clone() };
     let mut rng = random();
