@@ -114,7 +114,9 @@ class AgniNode(Server):
     def __init__(self, folder: Path, loadgen: Path, **settings: str | int | bool) -> None:
         super().__init__(folder, loadgen)
         self.config = folder / "node.yaml"
-        values = {"data_dir": str(folder / "data"), "listen": self.address, **settings}
+        # The widest cell has 128 requests at a time on one connection.
+        streams = {"max_concurrent_streams": 256}
+        values = {"data_dir": str(folder / "data"), "listen": self.address, **streams, **settings}
         lines = [f"{field}: {json.dumps(value)}\n" for field, value in values.items()]
         self.config.write_text("".join(lines))
 
