@@ -278,9 +278,9 @@ RAFT = [
     Panel(
         "Raft messages that wait",
         "short",
-        (
-            (f"agni_peer_queue_messages{SOME}", "{{instance}} for {{node_id}}"),
-            (f"agni_peer_queue_bytes{SOME}", "bytes, {{instance}} for {{node_id}}"),
+        tuple(
+            (f"sum by (instance) (agni_peer_queue_{what}{SOME})", f"{what} {{{{instance}}}}")
+            for what in ("messages", "bytes")
         ),
     ),
     Panel(
