@@ -627,10 +627,12 @@ impl World {
         let Some(life) = self.nodes[node].life.as_ref() else { return Ok(false) };
         let cell = &life.cells[partition];
         cell.lease_is_used.store(true, Relaxed);
+        let is_alone = cell.leads_alone();
         if self.nodes[node].paused || cell.read_as_leader(now_us).is_none() {
             return Ok(false);
         }
-        self.summary.lease_reads += 1;
+        // Who leads alone needs no lease.
+        self.summary.lease_reads += u64::from(!is_alone);
         self.answer(node, ticket, Answer::Readable)?;
         Ok(true)
     }

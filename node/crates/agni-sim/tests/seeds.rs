@@ -158,7 +158,7 @@ fn finds_a_watch_that_hides_a_gap() {
 
 #[test]
 fn finds_votes_of_a_replica_that_forgot() {
-    is_found_as(Bug::VoteAfterLettingGo, 300, &["one leader", "I1", "I2", "I5"]);
+    is_found_as(Bug::VoteAfterLettingGo, 560, &["one leader", "I1", "I2", "I5"]);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn finds_a_lease_kept_in_doubt() {
 
 #[test]
 fn finds_old_ticks_that_count() {
-    is_found_as(Bug::OldTicksCount, 1, &["I2"]);
+    is_found_as(Bug::OldTicksCount, 240, &["I2"]);
 }
 
 #[test]
