@@ -446,3 +446,21 @@ def test_a_node_is_not_behind_with_what_it_gave_away() -> None:
         t.ClusterStatus("c", 2, "1.0", partitions=(held,)),
     ]
     assert [m.lagging for m in registry_of("c", members, statuses).members] == [False, False]
+
+
+def test_a_node_that_hears_no_leader_takes_no_part_yet() -> None:
+    members = t.ClusterMembers(
+        members=(t.ClusterMember(1, "web-0"), t.ClusterMember(2, "web-1")),
+        placements=(t.Placement(0, (1, 2), 5, (1, 2), (), 1),),
+    )
+
+    def lagging(*leaders: int) -> list[bool]:
+        statuses = [
+            t.ClusterStatus("c", number, "1.0", partitions=(t.PartitionStatus(0, 3, leader),))
+            for number, leader in enumerate(leaders, 1)
+        ]
+        return [m.lagging for m in registry_of("c", members, statuses).members]
+
+    assert lagging(1, 1) == [False, False]
+    assert lagging(1, 0) == [False, True], "it is not in touch with the leader"
+    assert lagging(0, 0) == [False, False], "there is none to hear of: that is told otherwise"

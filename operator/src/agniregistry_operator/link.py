@@ -166,8 +166,10 @@ def registry_of(
             committed[part.partition] = max(known, part.commit_index)
     # A node shows what it once held, too, and is never caught up with that.
     votes = {(node_id, p.partition) for p in found.placements for node_id in p.voters}
+    led = {partition for claimed in claims.values() for partition, _ in claimed}
     members = tuple(
-        _member(member, by_id.get(member.node_id), committed, votes) for member in found.members
+        _member(member, by_id.get(member.node_id), committed, votes, led)
+        for member in found.members
     )
     nodes = tuple(Node(m.node_id, m.name, m.zone, m.state, reachable=m.reachable) for m in members)
     partitions = tuple(
@@ -191,11 +193,15 @@ def _member(
     status: t.ClusterStatus | None,
     committed: Mapping[int, int],
     votes: Collection[tuple[int, int]],
+    led: Collection[int],
 ) -> Member:
     state = NodeState(member.state.value)
     is_there = status is not None and state is not NodeState.LEFT
+    # Whoever hasn't heard a leader that there is counts for no quorum yet, however little it lacks:
+    # after a restart others may take a while to find it under its new address.
     lagging = status is not None and any(
         part.applied_index + LAG_ENTRIES_MAX < committed.get(part.partition, 0)
+        or (part.leader_id == 0 and part.partition in led)
         for part in status.partitions
         if (member.node_id, part.partition) in votes
     )
