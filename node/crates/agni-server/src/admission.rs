@@ -26,7 +26,11 @@ impl Drop for Place {
 /// # Errors
 /// When there are too many of this priority already.
 pub async fn admit(priority: Priority) -> Result<Place, RpcError> {
-    if UNDER_WAY.get() >= priority.mark(limits::MANY_READS_MAX) {
+    let most = match priority {
+        Priority::Watch => limits::WATCH_STARTS_MAX,
+        _ => limits::MANY_READS_MAX,
+    };
+    if UNDER_WAY.get() >= most {
         return Err(RpcError::overloaded("too many lists, discoveries and new watches at once"));
     }
     UNDER_WAY.set(UNDER_WAY.get() + 1);
@@ -49,14 +53,14 @@ mod tests {
                 Err(refusal) => break refusal,
             }
         };
-        assert_eq!(places.len(), Priority::Many.mark(limits::MANY_READS_MAX));
+        assert_eq!(places.len(), limits::MANY_READS_MAX);
         assert_eq!((refusal.code, refusal.reason), (Code::ResourceExhausted, "OVERLOADED"));
         assert!(refusal.retry_ms.is_some());
         places.push(admit(Priority::Watch).await.expect("a watch resumes before lists begin"));
         while let Ok(place) = admit(Priority::Watch).await {
             places.push(place);
         }
-        assert_eq!(places.len(), Priority::Watch.mark(limits::MANY_READS_MAX));
+        assert_eq!(places.len(), limits::WATCH_STARTS_MAX);
         drop(places);
         assert!(admit(Priority::Many).await.is_ok());
     }

@@ -83,9 +83,11 @@ pub const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 /// Answers of a `KeepAlive` stream that may wait for its reader.
 pub const KEEPALIVE_ANSWERS_MAX: usize = 4;
 
-/// Lists, discoveries and watches that begin, under way at once on one runtime, of which lists and
-/// discoveries get 45 %, and with watches 60 %.
-pub const MANY_READS_MAX: usize = 1_024;
+/// Lists, discoveries and watches that begin, under way at once on one runtime, above which no list
+/// or discovery begins.
+pub const MANY_READS_MAX: usize = 512;
+/// The same above which no watch begins: all watchers of a node that was away come back together.
+pub const WATCH_STARTS_MAX: usize = 4_096;
 /// Writes of one batch.
 pub const BATCH_OPERATIONS_MAX: usize = 1_000;
 /// Bytes of a region that is preferred.
