@@ -1,13 +1,20 @@
 """Makes the checkers importable; a fault that this machine can't make skips its test."""
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from nemesis.lab import UnavailableError
+from nemesis.lab import Lab, UnavailableError
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """Where the faults of one test live, until all are healed."""
+    with Lab(tmp_path / "lab") as made:
+        yield made
 
 
 def _skipping() -> Generator[None, None, None]:

@@ -11,10 +11,9 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,9 +36,8 @@ REFUSED_S = 2.5
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[ClusterLab]:
-    with Lab(tmp_path / "lab") as lab:
-        yield ClusterLab(lab, partitions=PARTITIONS)
+def cluster(lab: Lab) -> ClusterLab:
+    return ClusterLab(lab, partitions=PARTITIONS)
 
 
 def test_killed_leaders_lose_nothing(cluster: ClusterLab) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from cluster_lab import ClusterLab
 from nemesis.disks import SmallDisk
 from nemesis.lab import Lab
@@ -15,12 +12,6 @@ from nemesis.shim import FailingDisk
 
 VICTIM = "n1"
 SLOW_SYNC_MS = 1_500
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "lab") as lab:
-        yield lab
 
 
 def leads(cluster: ClusterLab) -> bool:

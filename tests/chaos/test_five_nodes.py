@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import pytest
 from cluster_lab import ClusterLab
@@ -22,9 +20,8 @@ PAUSE_S = 20.0 if IS_LONG else 3.0
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[ClusterLab]:
-    with Lab(tmp_path / "lab") as lab:
-        yield ClusterLab(lab, count=NODES, replication=NODES)
+def cluster(lab: Lab) -> ClusterLab:
+    return ClusterLab(lab, count=NODES, replication=NODES)
 
 
 def two_that_lead(cluster: ClusterLab) -> list[str]:

@@ -9,12 +9,10 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-import pytest
 from history import Outcome, Recorder, read_history
 from lease_check import Takeover
 from nemesis.clocks import Clock
 from nemesis.judge import judge, read_run
-from nemesis.lab import Lab
 from nemesis.load import (
     GROUP_CLIENTS_MAX,
     KEY_OPERATIONS_MAX,
@@ -64,12 +62,6 @@ class Node:
 
     def ready(self):
         self.process.wait_for_port(int(self.address.rsplit(":", 1)[1]))
-
-
-@pytest.fixture
-def lab(tmp_path):
-    with Lab(tmp_path / "lab") as made:
-        yield made
 
 
 def test_kills_and_pauses_under_load(lab):

@@ -50,12 +50,6 @@ WRITER = textwrap.dedent("""
 """Says what became of a write and a sync to each of its files."""
 
 
-@pytest.fixture
-def lab(tmp_path):
-    with Lab(tmp_path / "lab") as made:
-        yield made
-
-
 def python(processes, name, code, *arguments, env=None):
     started = processes.start(name, [sys.executable, "-c", code, *map(str, arguments)], env=env)
     started.wait_for_line("ready")

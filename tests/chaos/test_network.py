@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import permutations
-from pathlib import Path
 
-import pytest
 from cluster_lab import ClusterLab
 from history import Outcome
 from nemesis.clocks import Clock
@@ -17,12 +14,6 @@ from nemesis.links import Links, Profile
 HOUR_S = 3_600.0
 NAMES = ("n1", "n2", "n3")
 WAN = Profile(delay_ms=25, jitter_ms=12, loss=0.05, duplicate=0.01, reorder=0.01)
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "lab") as lab:
-        yield lab
 
 
 def terms(cluster: ClusterLab) -> list[int]:

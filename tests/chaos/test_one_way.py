@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import permutations
-from pathlib import Path
 
 import pytest
 from cluster_lab import ClusterLab
@@ -23,9 +21,8 @@ LOSSY_OPERATIONS = 60
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[ClusterLab]:
-    with Lab(tmp_path / "lab") as lab:
-        yield ClusterLab(lab)
+def cluster(lab: Lab) -> ClusterLab:
+    return ClusterLab(lab)
 
 
 def terms(cluster: ClusterLab) -> dict[int, int]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 from cluster_lab import ClusterLab, p99_ms
@@ -26,9 +25,8 @@ Replicas = set[tuple[int, str]]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[ClusterLab]:
-    with Lab(tmp_path / "lab") as lab:
-        yield ClusterLab(lab, partitions=PARTITIONS, spares=2)
+def cluster(lab: Lab) -> ClusterLab:
+    return ClusterLab(lab, partitions=PARTITIONS, spares=2)
 
 
 def rebalance(cluster: ClusterLab) -> Replicas:

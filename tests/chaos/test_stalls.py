@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from cluster_lab import ClusterLab, p99_ms
 from history import Outcome
 from nemesis.disks import SmallDisk
@@ -22,12 +19,6 @@ LEADER_STALL_S = 30.0 if IS_LONG else 6.0
 FOLLOWER_STALL_S = 10.0 if IS_LONG else 4.0
 TTL_MS = 4_000
 """Short against the stall, so that a lease that isn't renewed is lost within it."""
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "lab") as lab:
-        yield lab
 
 
 def test_the_disk_of_a_leader_stalls(lab: Lab) -> None:
