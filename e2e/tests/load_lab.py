@@ -121,6 +121,9 @@ class LoadLab:
             name: What the line that is printed calls it.
             gap_s_max: How long a partition may take no write.
         """
+        # What is asked for is that one fault at a time does no harm. That of before is over when
+        # nodes that were restarted are found by all others again, under their new addresses.
+        self.registry.until("nodes are linked", lambda: self.ask("linked")["linked"], READY_S)
         self.ask("begin")
         began = time.monotonic()
         yield

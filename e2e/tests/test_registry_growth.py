@@ -123,6 +123,13 @@ def test_root_is_rotated(loaded: LoadLab) -> None:
     assert len(new) == 1
     assert new != old
     assert pods(loaded) == uids, "no pod was restarted for it"
+    script = (
+        "from agniregistry import Client, Tls\n"
+        "tls = Tls('/etc/trust/ca.crt', '/etc/load/tls.crt', '/etc/load/tls.key')\n"
+        f"with Client('{registry.service_address}', tls=tls) as client:\n"
+        "    print(client.status().trust_sha256)\n"
+    )
+    assert {registry.python("load", script).strip()} == new, "whoever connects now is let in, too"
 
 
 def step(lab: LoadLab) -> str:

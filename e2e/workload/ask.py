@@ -1,4 +1,4 @@
-"""Asks the load one question, `begin`, `report`, `nodes` or `calm`, and prints the answer."""
+"""Asks the load one question, `begin`, `report`, `nodes`, `linked` or `calm`; prints the answer."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import time
+import urllib.request
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ NODES = os.environ["LOAD_NODES"].split(",")
 PARTITIONS = int(os.environ["LOAD_PARTITIONS"])
 FOLDER = Path(os.environ["LOAD_TLS"])
 BUNDLE = Path(os.environ["LOAD_TRUST"])
+HEALTH_PORT = 7402
 PATIENCE_MS = 2_000
 CALM_S, CALM_GAP_S = 5.0, 1.0
 LATE_S = 0.02
@@ -45,6 +47,24 @@ def client_once(address: str) -> AsyncClient:
     """A client that asks one node once."""
     timeout = Timeout(total_ms=PATIENCE_MS, attempt_ms=PATIENCE_MS)
     return AsyncClient(address, timeout=timeout, retry=RetryPolicy.never(), tls=tls())
+
+
+def are_linked() -> bool:
+    """Whether every node has connections to all others, by its metrics.
+
+    A node that has just come again is asked by its leaders before the others have found it.
+    """
+    for address in NODES:
+        url = f"http://{address.partition(':')[0]}:{HEALTH_PORT}/metrics"
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return False
+        links = [line for line in lines if line.startswith("agni_peer_connected{")]
+        if sum(line.endswith(" 1") for line in links) < len(NODES) - 1:
+            return False
+    return True
 
 
 class Load:
@@ -134,6 +154,8 @@ async def serve(load: Load, reader: asyncio.StreamReader, writer: asyncio.Stream
             answer = await load.report()
         elif question == "nodes":
             answer = await load.nodes()
+        elif question == "linked":
+            answer = {"linked": await asyncio.to_thread(are_linked)}
         else:
             answer = load.calm()
     except AgniError as error:
