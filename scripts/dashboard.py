@@ -7,8 +7,9 @@ panel's expressions are grouped by instance unless they say else, and keep to on
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
+
+from grafana_panel import SOURCE, Panel, as_json
 
 WIDTH = 24
 HEIGHT = 8
@@ -17,21 +18,6 @@ COLUMNS = 3
 
 ALL = '{job="$job"}'
 SOME = '{job="$job",instance=~"$instance"}'
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One picture."""
-
-    title: str
-    unit: str
-    """As Grafana calls it."""
-    lines: tuple[tuple[str, str], ...]
-    """Expression and legend of each line."""
-    says: str = ""
-    kind: str = "timeseries"
-    red_from: float | None = None
-    red_below: float | None = None
 
 
 def counter(name: str, labels: str = "", by: str = "instance") -> str:
@@ -416,7 +402,7 @@ def dashboard() -> dict[str, Any]:
             width = WIDTH // COLUMNS
             place = {"h": HEIGHT, "w": width, "x": index % COLUMNS * width,
                      "y": top + index // COLUMNS * HEIGHT}  # fmt: skip
-            panels.append(_panel(panel) | {"gridPos": place})
+            panels.append(as_json(panel) | {"gridPos": place})
         top += -(-len(row) // COLUMNS) * HEIGHT
     return {
         "title": "AgniRegistry",
@@ -434,9 +420,6 @@ def dashboard() -> dict[str, Any]:
         "templating": {"list": _variables()},
         "panels": [{"id": number, **panel} for number, panel in enumerate(panels, 1)],
     }
-
-
-SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
 def _variables() -> list[dict[str, Any]]:
@@ -460,40 +443,6 @@ def _variables() -> list[dict[str, Any]]:
         | {"multi": True, "includeAll": True, "allValue": ".*",
            "current": {"text": "All", "value": "$__all"}},
     ]  # fmt: skip
-
-
-def _panel(panel: Panel) -> dict[str, Any]:
-    targets = [
-        {"refId": chr(ord("A") + index), "datasource": SOURCE, "expr": expression,
-         "legendFormat": legend}
-        for index, (expression, legend) in enumerate(panel.lines)
-    ]  # fmt: skip
-    field: dict[str, Any] = {"unit": panel.unit, "min": 0}
-    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
-    if panel.red_from is not None:
-        steps.append({"color": "red", "value": panel.red_from})
-    if panel.red_below is not None:
-        steps = [{"color": "red", "value": None}, {"color": "green", "value": panel.red_below}]
-    field["thresholds"] = {"mode": "absolute", "steps": steps}
-    if panel.kind == "timeseries":
-        shown = "off" if len(steps) == 1 else "dashed"
-        field["custom"] = {"fillOpacity": 10, "showPoints": "never",
-                           "thresholdsStyle": {"mode": shown}}  # fmt: skip
-    options: dict[str, Any] = {
-        "legend": {"displayMode": "list", "placement": "bottom"},
-        "tooltip": {"mode": "multi", "sort": "desc"},
-    }
-    if panel.kind == "stat":
-        options = {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value"}
-    return {
-        "type": panel.kind,
-        "title": panel.title,
-        "description": panel.says,
-        "datasource": SOURCE,
-        "fieldConfig": {"defaults": field, "overrides": []},
-        "options": options,
-        "targets": targets,
-    }
 
 
 def text() -> str:

@@ -173,7 +173,13 @@ fn health_figures_and_document_are_served() {
     let (_, head, text) = running.http_raw("GET", "/metrics", "", "");
     assert!(head.contains("text/plain; version=0.0.4"));
     // Figures of other nodes, of which this one has none.
-    let of_others = ["agni_replica_lag_entries", "agni_replica_alive", "agni_peer_connected"];
+    let of_others = [
+        "agni_replica_lag_entries",
+        "agni_replica_alive",
+        "agni_peer_connected",
+        "agni_peer_queue_messages",
+        "agni_peer_queue_bytes",
+    ];
     for (name, kind, _) in agni_server::metrics::METRICS {
         let sample = match kind {
             _ if of_others.contains(name) => format!("\n# TYPE {name}"),
