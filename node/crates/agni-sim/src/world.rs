@@ -263,7 +263,7 @@ impl World {
                 drift_ppm_max,
             ),
             watchers: Watchers::new(random.fork(), scenario.partitions),
-            operator: Operator::new(random.fork(), is_restless),
+            operator: Operator::new(random.fork(), is_restless, scenario.may_differ),
             summary: Summary::default(),
             settled: Vec::new(),
             settled_terms: Vec::new(),

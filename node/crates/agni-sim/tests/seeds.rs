@@ -158,7 +158,7 @@ fn finds_a_watch_that_hides_a_gap() {
 
 #[test]
 fn finds_votes_of_a_replica_that_forgot() {
-    is_found_as(Bug::VoteAfterLettingGo, 560, &["one leader", "I1", "I2", "I5"]);
+    is_found_as(Bug::VoteAfterLettingGo, 500, &["one leader", "I1", "I2", "I5"]);
 }
 
 #[test]
