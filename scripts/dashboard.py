@@ -212,6 +212,15 @@ READS = [
 
 RAFT = [
     Panel(
+        "Quorum rounds, and leases of leaders given up",
+        "ops",
+        (
+            (counter("agni_quorum_rounds_total"), "rounds {{instance}}"),
+            (counter("agni_leases_voided_total"), "given up {{instance}}"),
+        ),
+        "A lease is given up where the node stood still, or its wall clock jumped.",
+    ),
+    Panel(
         "Entries that a replica lacks",
         "short",
         ((f"max by (node_id) (agni_replica_lag_entries{ALL})", "node {{node_id}}"),),

@@ -39,8 +39,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// An operator with nothing to do yet. Where replicas may differ none is frugal: one or two have
-    /// no majority that could settle it.
+    /// An operator with nothing to do yet. Where replicas may differ none is frugal: one or two
+    /// have no majority that could settle it.
     pub fn new(mut random: Random, is_restless: bool, may_differ: bool) -> Self {
         let is_frugal = random.chance(400) && !may_differ;
         Operator { random, is_restless, is_frugal, names: 0, joining: None, leaving: None }

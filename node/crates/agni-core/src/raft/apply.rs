@@ -128,7 +128,7 @@ impl Group {
         let before = store.revision();
         let outcome = store.apply(entry.index, entry.term, &command, now_ms);
         if is_planted(Bug::StateDiverges) && self.node_id == 2 {
-            // With a change, since nothing is compared where there was none. The system group has few.
+            // With a change: nothing is compared where there was none. The system group has few.
             let revision = if self.partition == SYSTEM_PARTITION { 5 } else { 25 };
             if before < revision && store.revision() >= revision {
                 store.diverge();
