@@ -311,6 +311,13 @@ class ClusterLab:
         held = {partition for partition, holder in self.replicas() if holder == name}
         return len(held) == self.partitions and self.records(name) >= records
 
+    def start_until_whole(self, name: str, records: int, seconds: float) -> None:
+        """Starts a node, and says how long it takes until it has everything."""
+        began = time.monotonic()
+        self.nodes[name].start()
+        wait_until(f"{name} is whole", lambda: self.is_whole(name, records), seconds)
+        print(f"{name}, {records:,} records: whole after {time.monotonic() - began:.1f} s")
+
     def fault(self, make: Callable[[], Any], settle: Callable[[], None]) -> None:
         """Makes a fault; from its beginning until `settle` returns leaders may have changed."""
 

@@ -21,7 +21,6 @@ from cluster_lab import ClusterLab
 from history import Outcome
 from nemesis.lab import Lab
 from nemesis.partition import between, isolated, one_way
-from nemesis.processes import wait_until
 
 IS_LONG = bool(os.environ.get("AGNI_CHAOS"))
 KILLS = 100 if IS_LONG else 3
@@ -195,11 +194,7 @@ def test_a_wiped_node_is_made_whole_again(cluster: ClusterLab) -> None:
         cluster.nodes[victim].kill()
         shutil.rmtree(cluster.data_dir(victim))
         load.more(300)
-        began = time.monotonic()
-        cluster.nodes[victim].start()
-        whole = partial(cluster.is_whole, victim, RECORDS)
-        wait_until("it holds everything again", whole, WHOLE_S)
-        print(f"{RECORDS:,} records: whole after {time.monotonic() - began:.1f} s")
+        cluster.start_until_whole(victim, RECORDS, WHOLE_S)
 
     cluster.takeover(wipe)
     load.more(300)

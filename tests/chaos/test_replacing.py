@@ -11,7 +11,6 @@ import pytest
 from cluster_lab import ClusterLab, p99_ms
 from nemesis.disks import flip_bits
 from nemesis.lab import Lab
-from nemesis.processes import wait_until
 
 IS_LONG = bool(os.environ.get("AGNI_CHAOS"))
 RECORDS = 100_000 if IS_LONG else 10_000
@@ -22,14 +21,6 @@ BITS = 8
 @pytest.fixture
 def cluster(lab: Lab) -> ClusterLab:
     return ClusterLab(lab)
-
-
-def start_until_whole(cluster: ClusterLab, victim: str) -> None:
-    """Starts a node, and says how long it takes until it has everything."""
-    began = time.monotonic()
-    cluster.nodes[victim].start()
-    wait_until(f"{victim} is whole", lambda: cluster.is_whole(victim, RECORDS), WHOLE_S)
-    print(f"{victim}, {RECORDS:,} records: whole after {time.monotonic() - began:.1f} s")
 
 
 def test_every_node_is_replaced_in_turn(cluster: ClusterLab) -> None:
@@ -47,7 +38,7 @@ def test_every_node_is_replaced_in_turn(cluster: ClusterLab) -> None:
             cluster.nodes[victim].kill()
             shutil.rmtree(cluster.data_dir(victim))
             load.more(200)
-            start_until_whole(cluster, victim)
+            cluster.start_until_whole(victim, RECORDS, WHOLE_S)
 
         cluster.takeover(wipe)
         cluster.wait_settled()
@@ -71,7 +62,7 @@ def test_a_log_with_flipped_bits_is_put_aside_and_the_node_made_whole(cluster: C
         # In a segment that others follow, so that no torn end is to be seen in it.
         flip_bits(oldest, BITS, random.Random(7), start=4_096)
         load.more(200)
-        start_until_whole(cluster, victim)
+        cluster.start_until_whole(victim, RECORDS, WHOLE_S)
 
     cluster.takeover(damage)
     said = cluster.nodes[victim].text()

@@ -11,10 +11,12 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Self
 
 import grpc
 import pytest
@@ -48,6 +50,26 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+class Background:
+    """Work in a thread, `run`, from the beginning of a `with` until its end."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join(30)
+
+    def run(self) -> None:
+        """Goes on until `stop` is set."""
+        raise NotImplementedError
 
 
 class NodeProcess:

@@ -1,11 +1,10 @@
 """Many leases that stop being renewed at once: gone for readers in time, deleted soon after."""
 
 import statistics
-import threading
 import time
 
 import pytest
-from fault_support import GATEWAY, SOAK, register_many, wait_for
+from fault_support import GATEWAY, SOAK, Background, register_many, wait_for
 
 from agniregistry.api.v1 import registry_pb2, types_pb2
 
@@ -14,22 +13,13 @@ TTL_MS = 10_000 if SOAK else 5_000
 DELETED_SECONDS = 2.0
 
 
-class Reader:
+class Reader(Background):
     """Gets a record without a lease, over and over, until it is told to stop."""
 
     def __init__(self, node):
         self.node = node
         self.took = []
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.run)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        self.thread.join(30)
+        super().__init__()
 
     def run(self):
         while not self.stop.is_set():

@@ -2,11 +2,10 @@
 
 import http.client
 import json
-import threading
 import time
 
 import grpc
-from fault_support import registration, wait_for
+from fault_support import Background, registration, wait_for
 
 from agniregistry import Client, Key, Kind, RetryPolicy, Spec, errors
 from agniregistry.api.v1 import registry_pb2
@@ -14,23 +13,14 @@ from agniregistry.api.v1 import registry_pb2
 WAVE = 200
 
 
-class Flood:
+class Flood(Background):
     """Waves of writes, far above what may wait, until it is told to stop."""
 
     def __init__(self, node):
         self.node = node
-        self.stop = threading.Event()
         self.accepted = self.refused = 0
         self.others = []
-        self.thread = threading.Thread(target=self.run)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        self.thread.join(30)
+        super().__init__()
 
     def run(self):
         number = 0
