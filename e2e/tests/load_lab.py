@@ -134,6 +134,8 @@ class LoadLab:
             f"calls, {found['failed']} failed; {found['leases']['renewed']} renewals, "
             f"{found['watch']['changes']} changes watched; load late by {found['late_s']:.2f} s"
         )
+        for line in found["stuck"]:
+            self.tell(line)
         assert not found["failures"], found["failures"]
         assert not found["wrong"], found["wrong"]
         assert not found["leases"]["lost"], found["leases"]

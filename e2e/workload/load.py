@@ -17,6 +17,7 @@ from typing import Any
 
 from leases import Leases
 from probing import Probe
+from stuck import Stuck
 from watching import Watching
 from writers import Callers
 
@@ -80,6 +81,7 @@ class Load:
         self.leases = Leases(self._clients[0])
         self.watching = Watching(self._clients[1], self.callers.records)
         self.probe = Probe(self._once, PARTITIONS)
+        self.stuck = Stuck(self.probe, self._once)
         self._since = time.monotonic()
         self._latest_s = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,7 +93,8 @@ class Load:
         self._tasks = [*self.callers.work(), asyncio.create_task(self.watching.work())]
         await self.leases.work()
         await self.probe.find_keys()
-        self._tasks += [asyncio.create_task(each) for each in (self.probe.work(), self._beat())]
+        late = (self.probe.work(), self.stuck.work(), self._beat())
+        self._tasks += [asyncio.create_task(each) for each in late]
 
     async def _beat(self) -> None:
         """Notices when this process itself stood still."""
@@ -103,7 +106,7 @@ class Load:
     def begin(self) -> dict[str, Any]:
         """A fault begins: what was counted before belongs to others."""
         self._since, self._latest_s = time.monotonic(), 0.0
-        for part in (self.callers, self.leases, self.watching):
+        for part in (self.callers, self.leases, self.watching, self.stuck):
             part.begin()
         return {}
 
@@ -114,6 +117,7 @@ class Load:
         return {
             "gap_s": round(self.probe.gap_s(self._since), 3),
             "late_s": round(self._latest_s, 3),
+            "stuck": self.stuck.report(),
             "seconds": round(time.monotonic() - self._since, 1),
             "leases": await self.leases.report(),
             "watch": await self.watching.report(),

@@ -33,6 +33,7 @@ class Probe:
         self._keys: dict[int, Key] = {}
         self._at: dict[int, deque[float]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
+        self._refusals: dict[tuple[int, int], str] = {}
 
     async def find_keys(self) -> None:
         """One key of each partition."""
@@ -50,7 +51,7 @@ class Probe:
 
     async def work(self) -> None:
         """Writes for ever."""
-        targets = cycle(self._clients)
+        targets = cycle(range(len(self._clients)))
         for turn in count(1):
             for partition, key in self._keys.items():
                 task = asyncio.create_task(self._write(next(targets), partition, key, turn))
@@ -60,12 +61,23 @@ class Probe:
             next(targets)
             await asyncio.sleep(PERIOD_S)
 
-    async def _write(self, client: AsyncClient, partition: int, key: Key, turn: int) -> None:
+    async def _write(self, node: int, partition: int, key: Key, turn: int) -> None:
         try:
-            await client.put(key, spec_of(turn), incarnation=turn)
-        except AgniError:
+            await self._clients[node].put(key, spec_of(turn), incarnation=turn)
+        except AgniError as error:
+            self._refusals[node, partition] = str(error)
             return
+        self._refusals.pop((node, partition), None)
         self._at[partition].append(time.monotonic())
+
+    def refusal(self, node: int, partition: int) -> str:
+        """Why the newest write over a node that was answered failed; empty where it didn't."""
+        return self._refusals.get((node, partition), "")
+
+    def silent_s(self) -> dict[int, float]:
+        """For how long each partition has taken no write."""
+        now = time.monotonic()
+        return {partition: now - at[-1] for partition, at in self._at.items() if at}
 
     def gap_s(self, since: float) -> float:
         """The longest time, since a moment, in which some partition took no write."""

@@ -60,8 +60,8 @@ impl Trace {
 }
 
 /// Does what a request asks for; what other nodes are asked meanwhile is part of its trace.
-pub async fn within<F: Future>(trace: Option<Arc<Trace>>, work: F) -> F::Output {
-    TRACE.scope(trace, work).await
+pub fn within<F: Future>(trace: Option<Arc<Trace>>, work: F) -> impl Future<Output = F::Output> {
+    TRACE.scope(trace, work)
 }
 
 /// A question to another node, as part of the trace of the request that it is for.

@@ -22,7 +22,8 @@ pub fn set_standard(services: axum::Router) {
     STANDARD.with_borrow_mut(|slot| *slot = Some(services));
 }
 
-/// Answers any request.
+/// Answers any request. What is returned is moved several times until it is a task of its own, so
+/// that the ways which are not hot are in boxes, here and below.
 pub async fn serve(
     node: Arc<Node>,
     request: Request<Incoming>,
@@ -32,13 +33,13 @@ pub async fn serve(
         return Ok(grpc::router::serve(node, call, request).await);
     }
     if path.starts_with("/grpc.") {
-        return Ok(standard(request).await);
+        return Ok(Box::pin(standard(request)).await);
     }
     if grpc::router::is_grpc(request.headers()) {
         let message = format!("there is no method {path}");
         return Ok(RpcError::unimplemented(message).response());
     }
-    Ok(json_http::router::serve(node, request).await)
+    Ok(Box::pin(json_http::router::serve(node, request)).await)
 }
 
 async fn standard(request: Request<Incoming>) -> Response<Body> {

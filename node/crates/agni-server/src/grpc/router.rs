@@ -11,6 +11,7 @@ use crate::status::{Code, GRPC_CONTENT_TYPE, RpcError, ok_trailers};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,13 +89,13 @@ async fn dispatch(
     let messages = Messages::new(request.into_body(), node.clone());
     match call {
         Call::KeepAlive => return Ok(streaming(keepalive::serve(node.clone(), messages))),
-        Call::Watch => return Ok(streaming(watch::serve(node, messages).await?)),
+        Call::Watch => return Ok(streaming(Box::pin(watch::serve(node, messages)).await?)),
         Call::Backup | Call::Copy => {
-            return Ok(streaming(backup::serve(node, call, messages).await?));
+            return Ok(streaming(Box::pin(backup::serve(node, call, messages)).await?));
         }
         _ => {}
     }
-    let answer = unary::answer(node, call, messages);
+    let answer = pin!(unary::answer(node, call, messages));
     let chunk = match deadline {
         None => answer.await?,
         Some(deadline) => tokio::time::timeout(deadline, answer).await.map_err(|_| {

@@ -43,8 +43,15 @@ pub async fn answer(node: &Node, call: Call, messages: Messages) -> Result<Chunk
     Ok(match call {
         Call::Register => wire::message(&write::register(node, decode(bytes)?).await?).into(),
         Call::Get => get(node, decode(bytes)?).await?,
-        Call::List => list(node, decode(bytes)?).await?,
         Call::Renew => wire::message(&write::renew(node, decode(bytes)?).await?).into(),
+        _ => Box::pin(rarer(node, call, bytes)).await?,
+    })
+}
+
+/// Answers what is asked less often.
+async fn rarer(node: &Node, call: Call, bytes: Bytes) -> Result<Chunk, RpcError> {
+    Ok(match call {
+        Call::List => list(node, decode(bytes)?).await?,
         Call::Update => wire::message(&write::update(node, decode(bytes)?).await?).into(),
         Call::Deregister => wire::message(&write::deregister(node, decode(bytes)?).await?).into(),
         Call::Batch => wire::message(&write::batch(node, decode(bytes)?).await?).into(),
@@ -66,7 +73,15 @@ pub async fn answer(node: &Node, call: Call, messages: Messages) -> Result<Chunk
         Call::PlacePartition => wire::message(&admin::place(node, decode(bytes)?).await?).into(),
         Call::TransferLeader => wire::message(&admin::transfer(node, decode(bytes)?).await?).into(),
         Call::Ask => wire::message(&ask(node, decode(bytes)?).await).into(),
-        Call::KeepAlive | Call::Watch | Call::Backup | Call::Copy | Call::Other => {
+        // Those of `answer`, and those that are no message for a message.
+        Call::Register
+        | Call::Get
+        | Call::Renew
+        | Call::KeepAlive
+        | Call::Watch
+        | Call::Backup
+        | Call::Copy
+        | Call::Other => {
             return Err(RpcError::unimplemented(format!("{} is no unary call", call.name())));
         }
     })

@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::mpsc::{channel, unbounded_channel};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
@@ -30,6 +30,8 @@ struct Link {
     address: String,
     name: Option<String>,
     queue: Queue,
+    /// Told when that node has called here: it can be reached, most likely.
+    called: Arc<Notify>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -78,8 +80,12 @@ impl Links {
         self.links.read().get(&node_id).map(|link| link.address.clone())
     }
 
-    /// A node says where it listens. Of a member the cluster's word counts.
-    pub fn guest(&self, node_id: u64, address: &str) {
+    /// A node has opened a call, and says where it listens. Of a member the cluster's word counts,
+    /// and it needn't wait for the next try: who was just started again leads soon after.
+    pub fn called(&self, node_id: u64, address: &str) {
+        if let Some(link) = self.links.read().get(&node_id) {
+            link.called.notify_one();
+        }
         let mut guests = self.guests.lock();
         if guests.len() < limits::PEER_GUESTS_MAX || guests.contains_key(&node_id) {
             guests.insert(node_id, address.to_owned());
@@ -150,6 +156,7 @@ impl Links {
                 self.metrics.connected.lock().insert(id, false);
                 let (queue, waiting) = queue();
                 self.metrics.queues.lock().insert(id, queue.depth().clone());
+                let called = Arc::new(Notify::new());
                 let runner = LinkTask {
                     node_id: id,
                     way: self.face.way(address, name),
@@ -157,9 +164,11 @@ impl Links {
                     engine: engine.clone(),
                     metrics: self.metrics.clone(),
                     queue: waiting,
+                    called: called.clone(),
                 };
                 let task = tokio::spawn(runner.run());
-                Link { address: address.to_owned(), name: name.map(str::to_owned), queue, task }
+                let (address, name) = (address.to_owned(), name.map(str::to_owned));
+                Link { address, name, queue, called, task }
             });
         }
     }
@@ -202,28 +211,30 @@ struct LinkTask {
     engine: Engine,
     metrics: Arc<PeerMetrics>,
     queue: Waiting,
+    called: Arc<Notify>,
 }
 
 impl LinkTask {
-    /// Connects, sends until the connection breaks, and again, waiting longer each time. Only what
-    /// changes is logged, not each attempt.
+    /// Connects, sends until the connection breaks, and again, waiting longer each time, unless the
+    /// other node calls meanwhile. Only what changes is logged, not each attempt.
     async fn run(mut self) {
         let mut failures: u32 = 0;
+        let mut pauses: u32 = 0;
         loop {
-            let begun = Instant::now();
             let (what, error) = match dial(self.way.clone()).await {
                 Ok(channel) => {
                     self.metrics.connects.fetch_add(1, Relaxed);
                     self.is_connected(true);
+                    let begun = Instant::now();
                     let why = self.serve(channel, failures > 0).await;
                     self.is_connected(false);
+                    if begun.elapsed() >= STEADY {
+                        (failures, pauses) = (0, 0);
+                    }
                     ("the connection to a node broke", why)
                 }
                 Err(error) => ("a node can't be reached", error),
             };
-            if begun.elapsed() >= STEADY {
-                failures = 0;
-            }
             if failures == 0 {
                 self.log(what, &error);
             }
@@ -231,7 +242,11 @@ impl LinkTask {
             // What waited is out of date; Raft says it anew.
             self.metrics.dropped.fetch_add(self.queue.clear(), Relaxed);
             self.engine.unreachable(self.node_id);
-            tokio::time::sleep(backoff(self.node_id, failures - 1)).await;
+            let pause = backoff(self.node_id, pauses);
+            pauses = pauses.saturating_add(1);
+            if tokio::time::timeout(pause, self.called.notified()).await.is_ok() {
+                pauses = 0;
+            }
         }
     }
 

@@ -103,7 +103,7 @@ impl PeerService for Service {
             let RaftBatch { from, cluster_id, frames, peer_address } = batch;
             self.expect(engine, &caller, from, &cluster_id)?;
             if !peer_address.is_empty() {
-                self.links.guest(from, &peer_address);
+                self.links.called(from, &peer_address);
             }
             let count = frames.len();
             let mut messages: Vec<_> = frames.into_iter().filter_map(convert::message).collect();

@@ -121,7 +121,8 @@ impl Going {
             }
         }
         let Some(work) = self.kept else { return Err(RpcError::outcome_unknown()) };
-        match ask_since(node, self.partition, work, self.begun).await? {
+        // Every request's future has room for this: a box keeps that small.
+        match Box::pin(ask_since(node, self.partition, work, self.begun)).await? {
             Done::Engine(answer) => Ok(answer),
             Done::Read(_) => Err(unexpected()),
         }

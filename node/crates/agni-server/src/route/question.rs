@@ -99,7 +99,8 @@ pub async fn read<Q: Question>(
                 at_least,
                 query: Some(question.query()),
             };
-            match ask_since(node, partition, Asked::Read(query), begun).await? {
+            // Every request's future has room for this: a box keeps that small.
+            match Box::pin(ask_since(node, partition, Asked::Read(query), begun)).await? {
                 Done::Read(done) => {
                     let (revision, term, age_ms) = (done.revision, done.term, done.age_ms);
                     Ok((ReadPoint { revision, term, age_ms }, Q::told(done)))
