@@ -71,6 +71,9 @@ class ClusterModel:
         self.claims: dict[int, ClaimModel] = {}
         self.certificates: dict[int, tuple[str, float]] = {}
         self.clients: list[o.ClientCertificate] = []
+        self.own_clients: dict[str, o.ClientCertificate] = {}
+        self.refused_clients: set[str] = set()
+        """Clients that are issued no certificate."""
         self.status = Status()
         self.identities: set[int] = set()
         self.roots: dict[int, str] = {}
@@ -125,6 +128,7 @@ class ClusterModel:
                 for index, (issuer, not_after) in self.certificates.items()
             },
             clients=tuple(self.clients),
+            own_clients=dict(self.own_clients),
             zones=tuple(sorted({z for m, z in self.machines.items() if m not in self.gone})),
             roots=dict(self.roots),
             identities=frozenset(self.identities),
@@ -197,6 +201,7 @@ class ClusterModel:
                 self._apply(action)
             case a.DeleteChild():
                 self.objects.pop((action.kind, action.name), None)
+                self.own_clients.pop(self._client(action.name), None)
             case a.DeletePod():
                 pod = self.pods.get(action.index)
                 if pod and pod.uid == action.uid:
@@ -236,10 +241,21 @@ class ClusterModel:
         self.objects[key] = dict(action.manifest)
         if action.kind == "Certificate" and not action.manifest["spec"].get("isCA"):
             index = names.index_of(self.desired.name, action.name)
-            assert index is not None
             issuer = action.manifest["spec"]["issuerRef"]["name"]
-            if index not in self.certificates or self.certificates[index][0] != issuer:
+            if index is None:
+                self._issue_to_client(action.name, issuer)
+            elif index not in self.certificates or self.certificates[index][0] != issuer:
                 self.certificates[index] = (issuer, self.now + 600_000)
+
+    def _client(self, name: str) -> str:
+        return name.removeprefix(names.client(self.desired.name, ""))
+
+    def _issue_to_client(self, name: str, issuer: str) -> None:
+        client = self._client(name)
+        assert client != name, f"whose certificate is {name}?"
+        issued_at = None if client in self.refused_clients else self.now
+        words = "" if issued_at else "no such URI"
+        self.own_clients[client] = o.ClientCertificate(name, issuer, issued_at, words)
 
     def _keep(self, action: a.KeepClaim) -> None:
         claim = self.claims[action.index]

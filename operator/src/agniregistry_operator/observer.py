@@ -88,11 +88,6 @@ class Observer:
                 if not error.is_gone:
                     raise
                 has_cert_manager = False
-        children: dict[tuple[str, str], Child] = {}
-        for kind, items in found.items():
-            for plain in items if kind not in NOT_APPLIED else ():
-                child = reading.child_of(plain, kind, desired.uid)
-                children[kind, child.name] = child
         status = status_of(resource.get("status"))
         trust = await self._trust(found["ConfigMap"], desired, memory)
         roots, bundle, user_trust, fault = trust
@@ -116,12 +111,13 @@ class Observer:
         tied = {} if machines is None else await self._tied(found["Pod"], claims, memory)
         return Observed(
             status=status,
-            children=children,
+            children=_children(found, desired.uid),
             stateful_sets=sets,
             pods=reading.pods(found["Pod"], machines, tied, self._now()),
             claims=reading.claims_of(claims, desired),
             certificates=reading.certificates(found.get("Certificate", ()), desired),
             clients=await self._clients(desired, status),
+            own_clients=reading.own_clients(found.get("Certificate", ()), desired),
             zones=zones_of(desired, (machines or {}).values()),
             zones_known=machines is not None,
             roots=roots,
@@ -142,7 +138,7 @@ class Observer:
         )
 
     async def _clients(self, desired: Desired, status: Status) -> tuple[ClientCertificate, ...]:
-        """Certificates of clients, while that matters: before a root goes."""
+        """Certificates that clients keep themselves, while that matters: before a root goes."""
         if desired.tls.mode is not TlsMode.BOOTSTRAP or status.trust.step != REISSUE:
             return ()
         path = path_of(API_VERSIONS["Certificate"], "Certificate", desired.namespace)
@@ -199,3 +195,14 @@ class Observer:
                 if not error.is_gone:
                     raise
         return roots, data.get("ca.crt", "") or (user_trust or ""), user_trust, fault
+
+
+def _children(found: Mapping[str, list[dict[str, Any]]], uid: str) -> dict[tuple[str, str], Child]:
+    """The objects that the operator applied, of all that were listed."""
+    applied = [
+        reading.child_of(plain, kind, uid)
+        for kind, items in found.items()
+        if kind not in NOT_APPLIED
+        for plain in items
+    ]
+    return {(child.kind, child.name): child for child in applied}

@@ -38,13 +38,12 @@ SELECTED_MACHINE = "volume.kubernetes.io/selected-node"
 def child_of(plain: Plain, kind: str, uid: str) -> o.Child:
     """Reads any object that the operator applied."""
     meta = plain["metadata"]
-    owners = {owner["uid"] for owner in meta.get("ownerReferences") or ()}
     return o.Child(
         kind,
         meta["name"],
         (meta.get("annotations") or {}).get(names.ANNOTATION_HASH, ""),
         own_fields(meta.get("managedFields") or ()),
-        uid in owners,
+        _is_owned(plain, uid),
     )
 
 
@@ -223,7 +222,7 @@ def claims_of(items: Iterable[Plain], desired: Desired) -> dict[int, o.Claim]:
             capacity=(status.get("capacity") or {}).get("storage", ""),
             deleting=bool(meta.get("deletionTimestamp")),
             lost=status.get("phase") == "Lost",
-            owned=desired.uid in {owner["uid"] for owner in meta.get("ownerReferences") or ()},
+            owned=_is_owned(plain, desired.uid),
             bound=bool(plain["spec"].get("volumeName")),
             zone=notes.get(names.ANNOTATION_ZONE),
             life=lives_of(clusters).get(desired.cluster_id, 0),
@@ -262,14 +261,36 @@ def root_ends(items: Iterable[Plain], desired: Desired) -> dict[int, float]:
 
 def clients(items: Iterable[Plain], uid: str) -> tuple[o.ClientCertificate, ...]:
     """Reads the certificates of a namespace that aren't the registry's own."""
-    found = []
-    for plain in items:
-        meta, status = plain["metadata"], plain.get("status") or {}
-        if uid in {owner["uid"] for owner in meta.get("ownerReferences") or ()}:
-            continue
-        issued = parse(status.get("notBefore")) if _is_issued(plain) else None
-        found.append(o.ClientCertificate(meta["name"], plain["spec"]["issuerRef"]["name"], issued))
-    return tuple(found)
+    return tuple(_client(plain) for plain in items if not _is_owned(plain, uid))
+
+
+def own_clients(items: Iterable[Plain], desired: Desired) -> dict[str, o.ClientCertificate]:
+    """Reads the certificates that the operator keeps for clients, by the clients' names."""
+    wanted = {names.client(desired.name, each.name): each.name for each in desired.tls.clients}
+    return {
+        wanted[name]: _client(plain)
+        for plain in items
+        if (name := plain["metadata"]["name"]) in wanted and _is_owned(plain, desired.uid)
+    }
+
+
+def _client(plain: Plain) -> o.ClientCertificate:
+    name, issuer = plain["metadata"]["name"], plain["spec"]["issuerRef"]["name"]
+    begins = parse((plain.get("status") or {}).get("notBefore"))
+    return o.ClientCertificate(
+        name, issuer, begins if _is_issued(plain) else None, _certificate_words(plain)
+    )
+
+
+def _is_owned(plain: Plain, uid: str) -> bool:
+    """Whether an object goes with the registry of that identity."""
+    return uid in {owner["uid"] for owner in plain["metadata"].get("ownerReferences") or ()}
+
+
+def _certificate_words(plain: Plain) -> str:
+    """What cert-manager says of a certificate."""
+    ready, issuing = condition_of(plain, "Ready"), condition_of(plain, "Issuing")
+    return _words(issuing.get("message") or ready.get("message") or "")
 
 
 def _is_issued(plain: Plain) -> bool:
@@ -289,12 +310,11 @@ def certificates(items: Iterable[Plain], desired: Desired) -> dict[int, o.Certif
         index = desired.index_of(meta["name"])
         if index is None:
             continue
-        ready, issuing = condition_of(plain, "Ready"), condition_of(plain, "Issuing")
         found[index] = o.Certificate(
             index=index,
             issuer=plain["spec"]["issuerRef"]["name"],
             ready=_is_issued(plain),
             not_after=parse((plain.get("status") or {}).get("notAfter")),
-            message=_words(issuing.get("message") or ready.get("message") or ""),
+            message=_certificate_words(plain),
         )
     return found

@@ -4,7 +4,7 @@
 Settled ──► Distribute ──────────► Reissue ───────────────► Withdraw ───────────► Settled
             new root into the      leaves from the new      old root out of the
             bundle, until every    root, one node at a      bundle, until every
-            node reports it        time, then clients'      node reports that
+            node reports it        time, and clients'       node reports that
 ```
 The step is in the status, so that a restart goes on where it was.
 """
@@ -80,6 +80,7 @@ def _users_issuer(view: View) -> TrustPlan:
     issuer = made.issuer_of(view.desired, 0)
     manifests = [trust_config_map(view.desired, {}, roots)]
     manifests += [made.node_certificate(view.desired, index, issuer) for index in view.places]
+    manifests += _clients(view, issuer)
     requests: tuple[RequestIdentity, ...] = ()
     blocked = None
     if 0 not in view.observed.identities:
@@ -124,6 +125,8 @@ def _bootstrap(view: View) -> TrustPlan:
         blocked = ("RootPending", f"waiting for the root: {fault}" if fault else
                    "waiting for cert-manager to issue the root; is it running?")  # fmt: skip
     manifests += _leaves(view, trust)
+    # All at once, as the operator's own: nodes trust both roots, and each client waits for none.
+    manifests += _clients(view, made.issuer_of(desired, trust.generation))
     if trust.step != SETTLED:
         kept |= {
             child.name
@@ -233,6 +236,12 @@ def _leaves(view: View, trust: Trust) -> list[Manifest]:
     return leaves
 
 
+def _clients(view: View, issuer: Mapping[str, str]) -> list[Manifest]:
+    """The certificate of every client that is to have one."""
+    clients = view.desired.tls.clients
+    return [made.client_certificate(view.desired, client, issuer) for client in clients]
+
+
 def why_not_ready(view: View) -> tuple[str, str] | None:
     """What is wrong with certificates, for the condition: reason and words; None if all is well."""
     if view.desired.tls.mode is TlsMode.SECRETS:
@@ -248,4 +257,10 @@ def why_not_ready(view: View) -> tuple[str, str] | None:
             )
         if seen.not_after is not None and seen.not_after <= view.now:
             return "Expired", f"the certificate of {view.label(index)} has expired"
+    for client in view.desired.tls.clients:
+        own = view.observed.own_clients.get(client.name)
+        if own is None or own.issued_at is None:
+            said = own.message if own else ""
+            words = f"the certificate of client {client.name}: {said or 'not issued yet'}"
+            return "ClientIssuing", words
     return None
