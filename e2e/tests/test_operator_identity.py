@@ -154,11 +154,22 @@ def test_secrets_of_ones_own(lab: Lab, tmp_path: Path) -> None:
     )
     lab.start()
     assert "mine-operator" in lab.says("Stalled", "IdentityMissing", SEEN_S)["message"]
+    apply(lab, secret_of("mine-operator", ca, SpiffeId.operator(domain), ["operator"]))
+    missing = lab.says("CertificatesReady", "SecretMissing", SEEN_S)
+    assert "the Secret mine-0 isn't there" in missing["message"]
     host = f"web-nodes.{lab.namespace}.svc"
     nodes = [
         secret_of(f"mine-{i}", ca, SpiffeId.node(domain, f"web-{i}"), [f"web-{i}-0.{host}"])
         for i in range(3)
     ]
-    apply(lab, *nodes, secret_of("mine-operator", ca, SpiffeId.operator(domain), ["operator"]))
+    without_root = {key: value for key, value in nodes[2]["data"].items() if key != "ca.crt"}
+    apply(lab, *nodes[:2], nodes[2] | {"data": without_root})
+    until(
+        "the key that is missing is named",
+        lambda: "the Secret mine-2 has no ca.crt" in lab.condition("CertificatesReady")["message"],
+        timeout_s=SEEN_S,
+    )
+    apply(lab, *nodes)
+    lab.says("CertificatesReady", "Issued", SEEN_S)
     lab.settled()
     assert not lab.cluster.get("certificates", "-n", lab.namespace)["items"]

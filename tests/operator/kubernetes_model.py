@@ -74,6 +74,8 @@ class ClusterModel:
         self.own_clients: dict[str, o.ClientCertificate] = {}
         self.refused_clients: set[str] = set()
         """Clients that are issued no certificate."""
+        self.secret_faults: dict[int, str] = {}
+        """What is wrong with nodes' own Secrets: their pods can't start."""
         self.status = Status()
         self.identities: set[int] = set()
         self.roots: dict[int, str] = {}
@@ -129,6 +131,7 @@ class ClusterModel:
             },
             clients=tuple(self.clients),
             own_clients=dict(self.own_clients),
+            secret_faults=dict(self.secret_faults),
             zones=tuple(sorted({z for m, z in self.machines.items() if m not in self.gone})),
             roots=dict(self.roots),
             identities=frozenset(self.identities),
@@ -137,7 +140,7 @@ class ClusterModel:
         )  # fmt: skip
 
     def _pod(self, index: int, pod: PodModel) -> o.Pod:
-        is_bad = self._image(pod) == BAD_IMAGE
+        reason, words = self._fault(index, pod)
         return o.Pod(
             index=index,
             uid=pod.uid,
@@ -148,9 +151,19 @@ class ClusterModel:
             deleting=pod.deleting,
             machine=pod.machine,
             machine_gone_since=self.gone.get(pod.machine, self.silent.get(pod.machine)),
-            fault="ImagePullBackOff: no such image" if is_bad else "",
-            fault_reason="ImagePullBackOff" if is_bad else "",
+            fault=f"{reason}: {words}" if reason else "",
+            fault_reason=reason,
         )
+
+    def _fault(self, index: int, pod: PodModel) -> tuple[str, str]:
+        if self._image(pod) == BAD_IMAGE:
+            return "ImagePullBackOff", "no such image"
+        if index in self.secret_faults and self._is_pending(index):
+            return o.SECRET_MISSING, self.secret_faults[index]
+        return "", ""
+
+    def _is_pending(self, index: int) -> bool:
+        return self.desired.node(index) not in self.registry.processes
 
     @staticmethod
     def _image(pod: PodModel) -> str:
@@ -355,7 +368,7 @@ class ClusterModel:
         if pod.machine in self.gone or pod.deleting:
             self.registry.processes.pop(self.desired.node(index), None)
             return
-        if self._image(pod) == BAD_IMAGE:
+        if self._fault(index, pod)[0]:
             return
         if pod.delay > 0:
             pod.delay -= 1

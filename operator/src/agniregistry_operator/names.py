@@ -76,6 +76,11 @@ def tls_secret(registry: str, index: int) -> str:
     return f"{node(registry, index)}-tls"
 
 
+def given_secret(prefix: str, index: int) -> str:
+    """The Secret with a node's certificate that somebody else makes (secretRefs)."""
+    return f"{prefix}-{index}"
+
+
 def client(registry: str, name: str) -> str:
     """The certificate of a client."""
     return f"{registry}-client-{name}"

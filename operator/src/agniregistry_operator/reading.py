@@ -30,6 +30,8 @@ MESSAGE_MAX = 300
 """Characters of somebody else's words that are passed on."""
 SILENCE_S = 60.0
 """Time after a pod's last moment from which on its silence means that its machine is gone."""
+IDENTITY_KEYS = ("tls.crt", "tls.key", "ca.crt")
+"""What a Secret with a certificate must have."""
 HOST_LABEL = "kubernetes.io/hostname"
 HOST_KEYS = (HOST_LABEL, "metadata.name")
 SELECTED_MACHINE = "volume.kubernetes.io/selected-node"
@@ -83,6 +85,7 @@ def pods(
     machines: Mapping[str, Machine] | None,
     tied: Mapping[int, str],
     now: float,
+    secret_faults: Mapping[int, str] | None = None,
 ) -> dict[int, o.Pod]:
     """Reads pods.
 
@@ -91,6 +94,7 @@ def pods(
         machines: The machines by name; None where they can't be looked at.
         tied: The machine that a node's volume is tied to, where it is tied to one.
         now: The time.
+        secret_faults: What is wrong with the nodes' own Secrets.
     """
     found = {}
     for plain in items:
@@ -99,7 +103,7 @@ def pods(
             continue
         meta, ready = plain["metadata"], condition_of(plain, "Ready")
         created = parse(meta.get("creationTimestamp")) or 0.0
-        reason, message = _fault(plain)
+        reason, message = _fault(plain, (secret_faults or {}).get(index, ""))
         found[index] = o.Pod(
             index=index,
             uid=meta["uid"],
@@ -171,8 +175,11 @@ def volumes_to_ask(pods: Iterable[Plain], claims: Iterable[Plain]) -> dict[int, 
     }
 
 
-def _fault(plain: Plain) -> tuple[str, str]:
-    """Why a pod doesn't run: a stable word, and Kubernetes' own words."""
+def _fault(plain: Plain, secret_fault: str) -> tuple[str, str]:
+    """Why a pod doesn't run: a stable word, and Kubernetes' own words.
+
+    It has none for a Secret that can't be mounted: the pod is Pending and says no more.
+    """
     status = plain.get("status") or {}
     scheduled = condition_of(plain, "PodScheduled")
     if scheduled.get("reason") == "Unschedulable":
@@ -185,6 +192,8 @@ def _fault(plain: Plain) -> tuple[str, str]:
             return str(waiting["reason"]), _words(said)
         if _crashes(container, ended):
             return CRASHES, _words(said or f"exit code {ended.get('exitCode', '?')}")
+    if secret_fault and status.get("phase") == "Pending":
+        return o.SECRET_MISSING, secret_fault
     return "", ""
 
 
@@ -203,6 +212,22 @@ def _words(text: str) -> str:
     """The last of somebody else's words, on one line."""
     line = " ".join(text.split())
     return line if len(line) <= MESSAGE_MAX else f"…{line[-MESSAGE_MAX:]}"
+
+
+def missing_keys(secret: Plain) -> list[str]:
+    """The keys of an identity that a Secret lacks, told from its metadata alone.
+
+    `managedFields` has each key beside whoever wrote it. Where the API server keeps no such record,
+    none is missing as far as that can be known.
+    """
+    entries = secret["metadata"].get("managedFields") or ()
+    parts = [
+        (entry.get("fieldsV1") or {}).get(part) or {}
+        for entry in entries
+        for part in ("f:data", "f:stringData")
+    ]
+    there = {key.removeprefix("f:") for part in parts for key in part}
+    return [key for key in IDENTITY_KEYS if entries and key not in there]
 
 
 def claims_of(items: Iterable[Plain], desired: Desired) -> dict[int, o.Claim]:

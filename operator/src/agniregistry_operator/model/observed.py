@@ -12,6 +12,9 @@ from typing import Any
 from agniregistry.placement import Cluster, NodeState
 from agniregistry_operator.model.status import Status
 
+SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason, and no secret
+"""The reason where a node's own Secret isn't there, or lacks a key."""
+
 
 @dataclass(frozen=True)
 class Child:
@@ -161,6 +164,8 @@ class Observed:
     """Those that clients keep themselves; looked at only while a root is being replaced."""
     own_clients: Mapping[str, ClientCertificate] = field(default_factory=dict)
     """Those that the operator keeps for clients, by the clients' names."""
+    secret_faults: Mapping[int, str] = field(default_factory=dict)
+    """What is wrong with the nodes' own Secrets (secretRefs), where they may be looked at."""
     zones: tuple[str, ...] = ()
     """Zones that have a machine on which nodes may run."""
     zones_known: bool = True

@@ -22,7 +22,7 @@ from agniregistry_operator.manifests.base import Manifest
 from agniregistry_operator.manifests.shared import trust_config_map
 from agniregistry_operator.model.actions import RequestIdentity
 from agniregistry_operator.model.desired import TlsMode
-from agniregistry_operator.model.observed import Certificate
+from agniregistry_operator.model.observed import SECRET_MISSING, Certificate
 from agniregistry_operator.model.status import Trust
 from agniregistry_operator.planning.clients import waits_for_clients
 from agniregistry_operator.planning.view import View
@@ -67,8 +67,22 @@ def _own_secrets(view: View) -> TrustPlan:
     if 0 not in view.observed.identities:
         name = view.desired.tls.operator_secret
         fault = view.observed.identity_fault or "it isn't there"
-        blocked = ("IdentityMissing", f"the operator's certificate, Secret {name}: {fault}")
+        blocked = _without_own(name, fault)
     return TrustPlan(Trust(), blocked=blocked)
+
+
+def _without_own(name: str, fault: str) -> tuple[str, str]:
+    """What is wrong with the operator's own Secret: reason and words."""
+    return "IdentityMissing", f"the operator's certificate, Secret {name}: {fault}"
+
+
+def _secrets_fault(view: View) -> tuple[str, str] | None:
+    """What is wrong with the user's own Secrets, the operator's first."""
+    if fault := view.observed.identity_fault:
+        return _without_own(view.desired.tls.operator_secret, fault)
+    faults = view.observed.secret_faults
+    first = next((faults[index] for index in view.places if index in faults), None)
+    return (SECRET_MISSING, f"{first}; spec.tls.secretRefs") if first else None
 
 
 def _users_issuer(view: View) -> TrustPlan:
@@ -245,7 +259,7 @@ def _clients(view: View, issuer: Mapping[str, str]) -> list[Manifest]:
 def why_not_ready(view: View) -> tuple[str, str] | None:
     """What is wrong with certificates, for the condition: reason and words; None if all is well."""
     if view.desired.tls.mode is TlsMode.SECRETS:
-        return None
+        return _secrets_fault(view)
     for index in view.places:
         seen = view.observed.certificates.get(index)
         if seen is None:
