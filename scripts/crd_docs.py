@@ -139,4 +139,6 @@ def _rules(schema: dict[str, Any], path: str) -> list[tuple[str, dict[str, str]]
     ]
     for name, field in schema.get("properties", {}).items():
         found += _rules(field, f"{path}.{name}" if path else name)
+    if "items" in schema:
+        found += _rules(schema["items"], f"{path}[]")
     return found

@@ -95,6 +95,16 @@ BAD = {
     "should be greater than or equal to 1": {"config": {"queue_limit": 0}},
     "renewBefore must be shorter than duration": {"tls": {"duration": "1h", "renewBefore": "2h"}},
     "issuerRef needs trustConfigMap": {"tls": {"issuerRef": {"name": "ca"}}},
+    "two clients can't have the same secretName": {
+        "tls": {"clients": [{"name": "a", "secretName": "s"}, {"name": "b", "secretName": "s"}]}
+    },
+    "a client's name must be": {"tls": {"clients": [{"name": "Worker"}]}},
+    "clients needs cert-manager": {
+        "tls": {
+            "secretRefs": {"nodePrefix": "mine", "operator": "mine-operator"},
+            "clients": [{"name": "worker"}],
+        }
+    },
     "give one of bootstrap, issuerRef and secretRefs": {
         "tls": {"bootstrap": {}, "issuerRef": {"name": "ca"}, "trustConfigMap": {"name": "x"}}
     },

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cryptography import x509
 from operator_lab import SETTLE_S, Lab
 from played_registry import ROOT
 
@@ -55,6 +56,29 @@ def test_a_root_is_replaced(lab: Lab) -> None:
     }
     assert names == {"web-self-signed", "web-ca-2"}, "the old root has gone"
     lab.apply(tls={"bootstrap": {"generation": 2}}, nodes=4)
+    lab.settled()
+
+
+def test_clients_get_certificates(lab: Lab) -> None:
+    lab.apply(tls={"clients": [{"name": "worker", "secretName": "worker-identity"}]})
+    lab.start()
+    lab.settled()
+    wait = ("wait", "--for=condition=Ready", "certificate/web-client-worker", "--timeout=60s")
+    lab.cluster.kubectl("-n", lab.namespace, *wait)
+    lab.says("CertificatesReady", "Issued", SEEN_S)
+    secret = lab.cluster.get("secret", "worker-identity", "-n", lab.namespace)["data"]
+    leaf = x509.load_pem_x509_certificate(base64.b64decode(secret["tls.crt"]))
+    named = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    domain = f"web.{lab.namespace}.registry.internal"
+    uris = named.get_values_for_type(x509.UniformResourceIdentifier)
+    assert uris == [str(SpiffeId.agent(domain, "default", "worker"))]
+    leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(trust(lab)["ca.crt"].encode()))
+    lab.apply()
+    until(
+        "the certificate is no longer kept",
+        lambda: "certificates/web-client-worker" not in lab.children(),
+        timeout_s=SEEN_S,
+    )
     lab.settled()
 
 
@@ -130,11 +154,22 @@ def test_secrets_of_ones_own(lab: Lab, tmp_path: Path) -> None:
     )
     lab.start()
     assert "mine-operator" in lab.says("Stalled", "IdentityMissing", SEEN_S)["message"]
+    apply(lab, secret_of("mine-operator", ca, SpiffeId.operator(domain), ["operator"]))
+    missing = lab.says("CertificatesReady", "SecretMissing", SEEN_S)
+    assert "the Secret mine-0 isn't there" in missing["message"]
     host = f"web-nodes.{lab.namespace}.svc"
     nodes = [
         secret_of(f"mine-{i}", ca, SpiffeId.node(domain, f"web-{i}"), [f"web-{i}-0.{host}"])
         for i in range(3)
     ]
-    apply(lab, *nodes, secret_of("mine-operator", ca, SpiffeId.operator(domain), ["operator"]))
+    without_root = {key: value for key, value in nodes[2]["data"].items() if key != "ca.crt"}
+    apply(lab, *nodes[:2], nodes[2] | {"data": without_root})
+    until(
+        "the key that is missing is named",
+        lambda: "the Secret mine-2 has no ca.crt" in lab.condition("CertificatesReady")["message"],
+        timeout_s=SEEN_S,
+    )
+    apply(lab, *nodes)
+    lab.says("CertificatesReady", "Issued", SEEN_S)
     lab.settled()
     assert not lab.cluster.get("certificates", "-n", lab.namespace)["items"]

@@ -71,6 +71,11 @@ class ClusterModel:
         self.claims: dict[int, ClaimModel] = {}
         self.certificates: dict[int, tuple[str, float]] = {}
         self.clients: list[o.ClientCertificate] = []
+        self.own_clients: dict[str, o.ClientCertificate] = {}
+        self.refused_clients: set[str] = set()
+        """Clients that are issued no certificate."""
+        self.secret_faults: dict[int, str] = {}
+        """What is wrong with nodes' own Secrets: their pods can't start."""
         self.status = Status()
         self.identities: set[int] = set()
         self.roots: dict[int, str] = {}
@@ -125,6 +130,8 @@ class ClusterModel:
                 for index, (issuer, not_after) in self.certificates.items()
             },
             clients=tuple(self.clients),
+            own_clients=dict(self.own_clients),
+            secret_faults=dict(self.secret_faults),
             zones=tuple(sorted({z for m, z in self.machines.items() if m not in self.gone})),
             roots=dict(self.roots),
             identities=frozenset(self.identities),
@@ -133,7 +140,7 @@ class ClusterModel:
         )  # fmt: skip
 
     def _pod(self, index: int, pod: PodModel) -> o.Pod:
-        is_bad = self._image(pod) == BAD_IMAGE
+        reason, words = self._fault(index, pod)
         return o.Pod(
             index=index,
             uid=pod.uid,
@@ -144,9 +151,19 @@ class ClusterModel:
             deleting=pod.deleting,
             machine=pod.machine,
             machine_gone_since=self.gone.get(pod.machine, self.silent.get(pod.machine)),
-            fault="ImagePullBackOff: no such image" if is_bad else "",
-            fault_reason="ImagePullBackOff" if is_bad else "",
+            fault=f"{reason}: {words}" if reason else "",
+            fault_reason=reason,
         )
+
+    def _fault(self, index: int, pod: PodModel) -> tuple[str, str]:
+        if self._image(pod) == BAD_IMAGE:
+            return "ImagePullBackOff", "no such image"
+        if index in self.secret_faults and self._is_pending(index):
+            return o.SECRET_MISSING, self.secret_faults[index]
+        return "", ""
+
+    def _is_pending(self, index: int) -> bool:
+        return self.desired.node(index) not in self.registry.processes
 
     @staticmethod
     def _image(pod: PodModel) -> str:
@@ -197,6 +214,7 @@ class ClusterModel:
                 self._apply(action)
             case a.DeleteChild():
                 self.objects.pop((action.kind, action.name), None)
+                self.own_clients.pop(self._client(action.name), None)
             case a.DeletePod():
                 pod = self.pods.get(action.index)
                 if pod and pod.uid == action.uid:
@@ -236,10 +254,21 @@ class ClusterModel:
         self.objects[key] = dict(action.manifest)
         if action.kind == "Certificate" and not action.manifest["spec"].get("isCA"):
             index = names.index_of(self.desired.name, action.name)
-            assert index is not None
             issuer = action.manifest["spec"]["issuerRef"]["name"]
-            if index not in self.certificates or self.certificates[index][0] != issuer:
+            if index is None:
+                self._issue_to_client(action.name, issuer)
+            elif index not in self.certificates or self.certificates[index][0] != issuer:
                 self.certificates[index] = (issuer, self.now + 600_000)
+
+    def _client(self, name: str) -> str:
+        return name.removeprefix(names.client(self.desired.name, ""))
+
+    def _issue_to_client(self, name: str, issuer: str) -> None:
+        client = self._client(name)
+        assert client != name, f"whose certificate is {name}?"
+        issued_at = None if client in self.refused_clients else self.now
+        words = "" if issued_at else "no such URI"
+        self.own_clients[client] = o.ClientCertificate(name, issuer, issued_at, words)
 
     def _keep(self, action: a.KeepClaim) -> None:
         claim = self.claims[action.index]
@@ -339,7 +368,7 @@ class ClusterModel:
         if pod.machine in self.gone or pod.deleting:
             self.registry.processes.pop(self.desired.node(index), None)
             return
-        if self._image(pod) == BAD_IMAGE:
+        if self._fault(index, pod)[0]:
             return
         if pod.delay > 0:
             pod.delay -= 1

@@ -24,6 +24,7 @@ from agniregistry_operator.kube import ApiError, Kube, path_of
 from agniregistry_operator.manifests.certificates import operator_id, operator_request
 from agniregistry_operator.model.desired import Desired
 from agniregistry_operator.names import root
+from agniregistry_operator.reading import IDENTITY_KEYS
 
 VERSION, KIND = "cert-manager.io/v1", "CertificateRequest"
 REFUSED_S = 60.0
@@ -181,7 +182,7 @@ class Identity:
         name = desired.tls.operator_secret
         secret = await kube.get("v1", "Secret", desired.namespace, name)
         data = {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
-        missing = [key for key in ("tls.crt", "tls.key", "ca.crt") if key not in data]
+        missing = [key for key in IDENTITY_KEYS if key not in data]
         if missing:
             raise ApiError(404, "Incomplete", f"it has no {', '.join(missing)}")
         bundle = data["ca.crt"].decode()

@@ -24,6 +24,9 @@ TIMEOUT_S = 30.0
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
+JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""The answer without what an object says, such as a Secret's content."""
 
 PLURALS = {
     "AgniRegistry": names.PLURAL,
@@ -175,7 +178,8 @@ class Kube:
         body: object = None,
         *,
         query: Mapping[str, str] | None = None,
-        content: str = "application/json",
+        content: str = JSON,
+        accept: str = JSON,
     ) -> dict[str, Any]:
         """One call.
 
@@ -184,7 +188,7 @@ class Kube:
         """
         headers = {
             "Content-Type": content,
-            "Accept": "application/json",
+            "Accept": accept,
             "User-Agent": names.MANAGER,
         }
         headers |= self._connection.authorization()
@@ -212,6 +216,10 @@ class Kube:
     async def get(self, version: str, kind: str, namespace: str, name: str) -> dict[str, Any]:
         """One object."""
         return await self.call("GET", path_of(version, kind, namespace, name))
+
+    async def metadata(self, version: str, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        """One object's metadata, and nothing else of it."""
+        return await self.call("GET", path_of(version, kind, namespace, name), accept=METADATA)
 
     async def delete(
         self,

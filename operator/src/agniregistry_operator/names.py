@@ -76,6 +76,28 @@ def tls_secret(registry: str, index: int) -> str:
     return f"{node(registry, index)}-tls"
 
 
+def given_secret(prefix: str, index: int) -> str:
+    """The Secret with a node's certificate that somebody else makes (secretRefs)."""
+    return f"{prefix}-{index}"
+
+
+def client(registry: str, name: str) -> str:
+    """The certificate of a client."""
+    return f"{registry}-client-{name}"
+
+
+def client_secret(registry: str, name: str) -> str:
+    """The Secret with a client's certificate, where none is named."""
+    return f"{client(registry, name)}-tls"
+
+
+def is_own_secret(registry: str, secret: str) -> bool:
+    """Whether a Secret has the name of one with a node's certificate, or with a root."""
+    if secret.endswith("-tls"):
+        return index_of(registry, secret.removesuffix("-tls")) is not None
+    return index_of(f"{registry}-ca", secret) is not None
+
+
 def self_signed(registry: str) -> str:
     """The issuer of roots."""
     return f"{registry}-self-signed"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,11 +88,6 @@ class Observer:
                 if not error.is_gone:
                     raise
                 has_cert_manager = False
-        children: dict[tuple[str, str], Child] = {}
-        for kind, items in found.items():
-            for plain in items if kind not in NOT_APPLIED else ():
-                child = reading.child_of(plain, kind, desired.uid)
-                children[kind, child.name] = child
         status = status_of(resource.get("status"))
         trust = await self._trust(found["ConfigMap"], desired, memory)
         roots, bundle, user_trust, fault = trust
@@ -113,15 +108,18 @@ class Observer:
             registry = await memory.link.look(memory.addresses)
         machines = self._machines()
         claims = found["PersistentVolumeClaim"]
+        secret_faults = await self._secret_faults(desired, status, sets)
         tied = {} if machines is None else await self._tied(found["Pod"], claims, memory)
         return Observed(
             status=status,
-            children=children,
+            children=_children(found, desired.uid),
             stateful_sets=sets,
-            pods=reading.pods(found["Pod"], machines, tied, self._now()),
+            pods=reading.pods(found["Pod"], machines, tied, self._now(), secret_faults),
             claims=reading.claims_of(claims, desired),
             certificates=reading.certificates(found.get("Certificate", ()), desired),
             clients=await self._clients(desired, status),
+            own_clients=reading.own_clients(found.get("Certificate", ()), desired),
+            secret_faults=secret_faults,
             zones=zones_of(desired, (machines or {}).values()),
             zones_known=machines is not None,
             roots=roots,
@@ -142,12 +140,38 @@ class Observer:
         )
 
     async def _clients(self, desired: Desired, status: Status) -> tuple[ClientCertificate, ...]:
-        """Certificates of clients, while that matters: before a root goes."""
+        """Certificates that clients keep themselves, while that matters: before a root goes."""
         if desired.tls.mode is not TlsMode.BOOTSTRAP or status.trust.step != REISSUE:
             return ()
         path = path_of(API_VERSIONS["Certificate"], "Certificate", desired.namespace)
         answer = await self._kube.call("GET", path)
         return reading.clients(answer.get("items") or (), desired.uid)
+
+    async def _secret_faults(
+        self, desired: Desired, status: Status, sets: Iterable[int]
+    ) -> dict[int, str]:
+        """What is wrong with the nodes' own Secrets, of which only the metadata is read."""
+        if desired.tls.mode is not TlsMode.SECRETS:
+            return {}
+        # As many numbers more as were skipped, or are about to be.
+        first = range(desired.nodes + len(status.skipped) + bool(desired.remove))
+        indexes = sorted({*first, *sets})
+        faults = await asyncio.gather(*[self._secret_fault(desired, index) for index in indexes])
+        return {index: fault for index, fault in zip(indexes, faults, strict=True) if fault}
+
+    async def _secret_fault(self, desired: Desired, index: int) -> str:
+        """What is wrong with one of them; nothing where the operator may not look at it."""
+        name = names.given_secret(desired.tls.node_prefix, index)
+        try:
+            secret = await self._kube.metadata("v1", "Secret", desired.namespace, name)
+        except ApiError as error:
+            if error.is_gone:
+                return f"the Secret {name} isn't there"
+            if error.status == 403:
+                return ""
+            raise
+        missing = reading.missing_keys(secret)
+        return f"the Secret {name} has no {', '.join(missing)}" if missing else ""
 
     async def _list(self, kind: str, desired: Desired) -> list[dict[str, Any]]:
         path = path_of(API_VERSIONS[kind], kind, desired.namespace)
@@ -185,6 +209,8 @@ class Observer:
             try:
                 return {}, await memory.identity.read_secret(self._kube, desired), None, ""
             except (ApiError, ValueError) as error:
+                if isinstance(error, ApiError) and error.status not in (403, 404):
+                    raise
                 return {}, "", None, str(error)
         own = names.trust(desired.name)
         data = next((m.get("data") or {} for m in maps if m["metadata"]["name"] == own), {})
@@ -199,3 +225,14 @@ class Observer:
                 if not error.is_gone:
                     raise
         return roots, data.get("ca.crt", "") or (user_trust or ""), user_trust, fault
+
+
+def _children(found: Mapping[str, list[dict[str, Any]]], uid: str) -> dict[tuple[str, str], Child]:
+    """The objects that the operator applied, of all that were listed."""
+    applied = [
+        reading.child_of(plain, kind, uid)
+        for kind, items in found.items()
+        if kind not in NOT_APPLIED
+        for plain in items
+    ]
+    return {(child.kind, child.name): child for child in applied}

@@ -30,6 +30,8 @@ MESSAGE_MAX = 300
 """Characters of somebody else's words that are passed on."""
 SILENCE_S = 60.0
 """Time after a pod's last moment from which on its silence means that its machine is gone."""
+IDENTITY_KEYS = ("tls.crt", "tls.key", "ca.crt")
+"""What a Secret with a certificate must have."""
 HOST_LABEL = "kubernetes.io/hostname"
 HOST_KEYS = (HOST_LABEL, "metadata.name")
 SELECTED_MACHINE = "volume.kubernetes.io/selected-node"
@@ -38,13 +40,12 @@ SELECTED_MACHINE = "volume.kubernetes.io/selected-node"
 def child_of(plain: Plain, kind: str, uid: str) -> o.Child:
     """Reads any object that the operator applied."""
     meta = plain["metadata"]
-    owners = {owner["uid"] for owner in meta.get("ownerReferences") or ()}
     return o.Child(
         kind,
         meta["name"],
         (meta.get("annotations") or {}).get(names.ANNOTATION_HASH, ""),
         own_fields(meta.get("managedFields") or ()),
-        uid in owners,
+        _is_owned(plain, uid),
     )
 
 
@@ -84,6 +85,7 @@ def pods(
     machines: Mapping[str, Machine] | None,
     tied: Mapping[int, str],
     now: float,
+    secret_faults: Mapping[int, str] | None = None,
 ) -> dict[int, o.Pod]:
     """Reads pods.
 
@@ -92,6 +94,7 @@ def pods(
         machines: The machines by name; None where they can't be looked at.
         tied: The machine that a node's volume is tied to, where it is tied to one.
         now: The time.
+        secret_faults: What is wrong with the nodes' own Secrets.
     """
     found = {}
     for plain in items:
@@ -100,7 +103,7 @@ def pods(
             continue
         meta, ready = plain["metadata"], condition_of(plain, "Ready")
         created = parse(meta.get("creationTimestamp")) or 0.0
-        reason, message = _fault(plain)
+        reason, message = _fault(plain, (secret_faults or {}).get(index, ""))
         found[index] = o.Pod(
             index=index,
             uid=meta["uid"],
@@ -172,8 +175,11 @@ def volumes_to_ask(pods: Iterable[Plain], claims: Iterable[Plain]) -> dict[int, 
     }
 
 
-def _fault(plain: Plain) -> tuple[str, str]:
-    """Why a pod doesn't run: a stable word, and Kubernetes' own words."""
+def _fault(plain: Plain, secret_fault: str) -> tuple[str, str]:
+    """Why a pod doesn't run: a stable word, and Kubernetes' own words.
+
+    It has none for a Secret that can't be mounted: the pod is Pending and says no more.
+    """
     status = plain.get("status") or {}
     scheduled = condition_of(plain, "PodScheduled")
     if scheduled.get("reason") == "Unschedulable":
@@ -186,6 +192,8 @@ def _fault(plain: Plain) -> tuple[str, str]:
             return str(waiting["reason"]), _words(said)
         if _crashes(container, ended):
             return CRASHES, _words(said or f"exit code {ended.get('exitCode', '?')}")
+    if secret_fault and status.get("phase") == "Pending":
+        return o.SECRET_MISSING, secret_fault
     return "", ""
 
 
@@ -206,6 +214,22 @@ def _words(text: str) -> str:
     return line if len(line) <= MESSAGE_MAX else f"…{line[-MESSAGE_MAX:]}"
 
 
+def missing_keys(secret: Plain) -> list[str]:
+    """The keys of an identity that a Secret lacks, told from its metadata alone.
+
+    `managedFields` has each key beside whoever wrote it. Where the API server keeps no such record,
+    none is missing as far as that can be known.
+    """
+    entries = secret["metadata"].get("managedFields") or ()
+    parts = [
+        (entry.get("fieldsV1") or {}).get(part) or {}
+        for entry in entries
+        for part in ("f:data", "f:stringData")
+    ]
+    there = {key.removeprefix("f:") for part in parts for key in part}
+    return [key for key in IDENTITY_KEYS if entries and key not in there]
+
+
 def claims_of(items: Iterable[Plain], desired: Desired) -> dict[int, o.Claim]:
     """Reads volume claims."""
     found = {}
@@ -223,7 +247,7 @@ def claims_of(items: Iterable[Plain], desired: Desired) -> dict[int, o.Claim]:
             capacity=(status.get("capacity") or {}).get("storage", ""),
             deleting=bool(meta.get("deletionTimestamp")),
             lost=status.get("phase") == "Lost",
-            owned=desired.uid in {owner["uid"] for owner in meta.get("ownerReferences") or ()},
+            owned=_is_owned(plain, desired.uid),
             bound=bool(plain["spec"].get("volumeName")),
             zone=notes.get(names.ANNOTATION_ZONE),
             life=lives_of(clusters).get(desired.cluster_id, 0),
@@ -262,14 +286,36 @@ def root_ends(items: Iterable[Plain], desired: Desired) -> dict[int, float]:
 
 def clients(items: Iterable[Plain], uid: str) -> tuple[o.ClientCertificate, ...]:
     """Reads the certificates of a namespace that aren't the registry's own."""
-    found = []
-    for plain in items:
-        meta, status = plain["metadata"], plain.get("status") or {}
-        if uid in {owner["uid"] for owner in meta.get("ownerReferences") or ()}:
-            continue
-        issued = parse(status.get("notBefore")) if _is_issued(plain) else None
-        found.append(o.ClientCertificate(meta["name"], plain["spec"]["issuerRef"]["name"], issued))
-    return tuple(found)
+    return tuple(_client(plain) for plain in items if not _is_owned(plain, uid))
+
+
+def own_clients(items: Iterable[Plain], desired: Desired) -> dict[str, o.ClientCertificate]:
+    """Reads the certificates that the operator keeps for clients, by the clients' names."""
+    wanted = {names.client(desired.name, each.name): each.name for each in desired.tls.clients}
+    return {
+        wanted[name]: _client(plain)
+        for plain in items
+        if (name := plain["metadata"]["name"]) in wanted and _is_owned(plain, desired.uid)
+    }
+
+
+def _client(plain: Plain) -> o.ClientCertificate:
+    name, issuer = plain["metadata"]["name"], plain["spec"]["issuerRef"]["name"]
+    begins = parse((plain.get("status") or {}).get("notBefore"))
+    return o.ClientCertificate(
+        name, issuer, begins if _is_issued(plain) else None, _certificate_words(plain)
+    )
+
+
+def _is_owned(plain: Plain, uid: str) -> bool:
+    """Whether an object goes with the registry of that identity."""
+    return uid in {owner["uid"] for owner in plain["metadata"].get("ownerReferences") or ()}
+
+
+def _certificate_words(plain: Plain) -> str:
+    """What cert-manager says of a certificate."""
+    ready, issuing = condition_of(plain, "Ready"), condition_of(plain, "Issuing")
+    return _words(issuing.get("message") or ready.get("message") or "")
 
 
 def _is_issued(plain: Plain) -> bool:
@@ -289,12 +335,11 @@ def certificates(items: Iterable[Plain], desired: Desired) -> dict[int, o.Certif
         index = desired.index_of(meta["name"])
         if index is None:
             continue
-        ready, issuing = condition_of(plain, "Ready"), condition_of(plain, "Issuing")
         found[index] = o.Certificate(
             index=index,
             issuer=plain["spec"]["issuerRef"]["name"],
             ready=_is_issued(plain),
             not_after=parse((plain.get("status") or {}).get("notAfter")),
-            message=_words(issuing.get("message") or ready.get("message") or ""),
+            message=_certificate_words(plain),
         )
     return found

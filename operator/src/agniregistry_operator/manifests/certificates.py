@@ -7,12 +7,13 @@ from typing import Any
 
 from agniregistry_operator import names
 from agniregistry_operator.manifests.base import Manifest, child, labels
-from agniregistry_operator.model.desired import Desired, TlsMode, dns_names
+from agniregistry_operator.model.desired import Client, Desired, TlsMode, dns_names
 
 ROOT_DURATION = "87600h"
 """Ten years: roots are replaced by a generation, not by time."""
 ROOT_RENEW_BEFORE = "8760h"
 USAGES = ("digital signature", "server auth", "client auth")
+CLIENT_USAGES = ("digital signature", "client auth")
 
 
 def issuer_of(desired: Desired, generation: int) -> dict[str, str]:
@@ -61,19 +62,34 @@ def node_certificate(desired: Desired, index: int, issuer: Mapping[str, str]) ->
         *(service, f"{service}.cluster.local", f"{registry}.{namespace}", registry),
         *dns_names(desired),
     ]
+    path = f"/registry/node/{desired.node(index)}"
     spec = {
-        "secretName": names.tls_secret(registry, index),
+        **_leaf(desired, names.tls_secret(registry, index), path, issuer),
+        "usages": list(USAGES),
+        "dnsNames": hosts,
+    }
+    return child(desired, "Certificate", desired.node(index), {"spec": spec})
+
+
+def client_certificate(desired: Desired, client: Client, issuer: Mapping[str, str]) -> Manifest:
+    """A client's certificate: its SPIFFE ID alone, because nobody connects to a client."""
+    leaf = _leaf(desired, client.secret, client.path, issuer)
+    spec = {**leaf, "usages": list(CLIENT_USAGES)}
+    return child(desired, "Certificate", names.client(desired.name, client.name), {"spec": spec})
+
+
+def _leaf(desired: Desired, secret: str, path: str, issuer: Mapping[str, str]) -> Manifest:
+    """What certificates of nodes and clients share."""
+    return {
+        "secretName": secret,
         "secretTemplate": {"labels": labels(desired)},
         "duration": desired.tls.duration,
         "renewBefore": desired.tls.renew_before,
         "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
-        "usages": list(USAGES),
-        "subject": {"organizations": [f"AgniRegistry {registry}"]},
-        "uris": [f"spiffe://{desired.trust_domain}/registry/node/{desired.node(index)}"],
-        "dnsNames": hosts,
+        "subject": {"organizations": [f"AgniRegistry {desired.name}"]},
+        "uris": [f"spiffe://{desired.trust_domain}{path}"],
         "issuerRef": dict(issuer),
     }
-    return child(desired, "Certificate", desired.node(index), {"spec": spec})
 
 
 def operator_request(

@@ -199,7 +199,8 @@ def volumes(desired: Desired, index: int) -> list[Manifest]:
     pair = [{"key": name, "path": name} for name in ("tls.crt", "tls.key")]
     root = {"key": "ca.crt", "path": "ca.crt"}
     if desired.tls.mode is TlsMode.SECRETS:
-        secret = {"name": f"{desired.tls.node_prefix}-{index}", "items": [*pair, root]}
+        name = names.given_secret(desired.tls.node_prefix, index)
+        secret = {"name": name, "items": [*pair, root]}
         sources: list[Manifest] = [{"secret": secret}]
     else:
         own = {"name": names.tls_secret(desired.name, index), "items": pair}

@@ -7,7 +7,7 @@ again only where a wrong value would do harm.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -29,6 +29,24 @@ class TlsMode(Enum):
 
 
 @dataclass(frozen=True)
+class Client:
+    """A client for which a certificate is kept."""
+
+    name: str
+    kind: str = "agent"
+    """agent or gateway."""
+    namespace: str = "default"
+    """The registry's, none of Kubernetes'."""
+    secret: str = ""
+    """Where its certificate is."""
+
+    @property
+    def path(self) -> str:
+        """Its SPIFFE ID, without the trust domain."""
+        return f"/t/{self.namespace}/{self.kind}/{self.name}"
+
+
+@dataclass(frozen=True)
 class Tls:
     """How identities are made."""
 
@@ -43,6 +61,8 @@ class Tls:
     """Prefix of the nodes' Secrets (secretRefs)."""
     operator_secret: str = ""
     """The operator's Secret (secretRefs)."""
+    clients: tuple[Client, ...] = ()
+    """Those for which certificates are kept (bootstrap and issuerRef)."""
     duration: str = "168h"
     renew_before: str = "56h"
 
@@ -137,7 +157,7 @@ def desired_of(resource: Mapping[str, Any], default_image: str) -> Desired:
         region=spec.get("region", "global"),
         trust_domain=spec.get("trustDomain") or f"{name}.{namespace}.registry.internal",
         image=spec.get("image") or default_image,
-        tls=_tls(spec.get("tls") or {}),
+        tls=_tls(spec.get("tls") or {}, name),
         storage_size=_size(str(storage["size"])),
         storage_class=storage.get("storageClassName"),
         delete_with_registry=retention.get("whenDeleted", "Retain") == "Delete",
@@ -179,7 +199,7 @@ def _size(text: str) -> str:
     return text
 
 
-def _tls(given: Mapping[str, Any]) -> Tls:
+def _tls(given: Mapping[str, Any], registry: str) -> Tls:
     lives = {
         "duration": given.get("duration", "168h"),
         "renew_before": given.get("renewBefore", "56h"),
@@ -192,12 +212,43 @@ def _tls(given: Mapping[str, Any]) -> Tls:
             operator_secret=refs["operator"],
             **lives,
         )
+    clients = _clients(given.get("clients") or (), registry)
     if issuer := given.get("issuerRef"):
         reference = {"kind": "Issuer", "group": "cert-manager.io", **issuer}
         trust = given["trustConfigMap"]["name"]
-        return Tls(mode=TlsMode.ISSUER, issuer=reference, trust_config_map=trust, **lives)
+        return Tls(
+            mode=TlsMode.ISSUER,
+            issuer=reference,
+            trust_config_map=trust,
+            clients=clients,
+            **lives,
+        )
     generation = int((given.get("bootstrap") or {}).get("generation", 1))
-    return Tls(generation=generation, **lives)
+    return Tls(generation=generation, clients=clients, **lives)
+
+
+def _clients(given: Iterable[Mapping[str, Any]], registry: str) -> tuple[Client, ...]:
+    """The clients, each with a Secret of its own.
+
+    Raises:
+        ValueError: A Secret would be written by two certificates.
+    """
+    clients = tuple(
+        Client(
+            name=each["name"],
+            kind=each.get("kind", "Agent").lower(),
+            namespace=each.get("namespace", "default"),
+            secret=each.get("secretName") or names.client_secret(registry, each["name"]),
+        )
+        for each in given
+    )
+    secrets = [client.secret for client in clients]
+    for client in clients:
+        secret = client.secret
+        if secrets.count(secret) > 1 or names.is_own_secret(registry, secret):
+            words = f"the Secret {secret} of client {client.name} is another certificate's, too"
+            raise ValueError(f"{words}; spec.tls.clients")
+    return clients
 
 
 def dns_names(desired: Desired) -> Sequence[str]:

@@ -12,6 +12,9 @@ from typing import Any
 from agniregistry.placement import Cluster, NodeState
 from agniregistry_operator.model.status import Status
 
+SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason, and no secret
+"""The reason where a node's own Secret isn't there, or lacks a key."""
+
 
 @dataclass(frozen=True)
 class Child:
@@ -99,12 +102,14 @@ class Certificate:
 
 @dataclass(frozen=True)
 class ClientCertificate:
-    """A certificate that somebody else has from an issuer of the registry's namespace."""
+    """A certificate of a client, as cert-manager keeps it in the registry's namespace."""
 
     name: str
     issuer: str = ""
     issued_at: float | None = None
     """When it was issued as it is asked for now; None before that."""
+    message: str = ""
+    """What cert-manager says of it."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,11 @@ class Observed:
     claims: Mapping[int, Claim] = field(default_factory=dict)
     certificates: Mapping[int, Certificate] = field(default_factory=dict)
     clients: tuple[ClientCertificate, ...] = ()
-    """Those of clients; looked at only while a root is being replaced."""
+    """Those that clients keep themselves; looked at only while a root is being replaced."""
+    own_clients: Mapping[str, ClientCertificate] = field(default_factory=dict)
+    """Those that the operator keeps for clients, by the clients' names."""
+    secret_faults: Mapping[int, str] = field(default_factory=dict)
+    """What is wrong with the nodes' own Secrets (secretRefs), where they may be looked at."""
     zones: tuple[str, ...] = ()
     """Zones that have a machine on which nodes may run."""
     zones_known: bool = True

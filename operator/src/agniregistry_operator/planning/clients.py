@@ -1,12 +1,14 @@
 """Certificates that clients have from a root which is to go: it stays until they have others.
 
-They belong to whoever uses them, so the operator only says what to do. Certificates of clients that
-cert-manager doesn't keep in the registry's namespace can't be seen, and aren't waited for.
+Those of spec.tls.clients the operator changes itself. The others belong to whoever uses them, so it
+only says what to do. Certificates of clients that cert-manager doesn't keep in the registry's
+namespace can't be seen, and aren't waited for.
 """
 
 from __future__ import annotations
 
 from agniregistry_operator import names
+from agniregistry_operator.model.observed import ClientCertificate
 from agniregistry_operator.model.status import Trust
 from agniregistry_operator.planning.view import View
 
@@ -27,9 +29,16 @@ def waits_for_clients(view: View, trust: Trust) -> tuple[str, bool]:
         some = ", ".join(late[:NAMED_MAX]) + ("…" if len(late) > NAMED_MAX else "")
         words = f"give the Certificates of clients the issuer {newest}: {some}"
         return f"waiting with the old root: {words}", True
-    for each in sorted(view.observed.clients, key=lambda client: client.name):
-        if each.issuer != newest:
-            continue
-        if each.issued_at is None or view.now - each.issued_at < TAKEN_UP_S:
+    users = [each for each in view.observed.clients if each.issuer == newest] + _own(view)
+    for each in sorted(users, key=lambda client: client.name):
+        issued_at = each.issued_at if each.issuer == newest else None
+        if issued_at is None or view.now - issued_at < TAKEN_UP_S:
             return f"waiting until {each.name} uses its certificate from root {newest}", False
     return "", False
+
+
+def _own(view: View) -> list[ClientCertificate]:
+    """The certificates that the operator keeps, also those that aren't there yet."""
+    registry, seen = view.desired.name, view.observed.own_clients
+    wanted = [client.name for client in view.desired.tls.clients]
+    return [seen.get(name) or ClientCertificate(names.client(registry, name)) for name in wanted]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agniregistry.placement import NodeState
 from agniregistry_operator import names
 from agniregistry_operator.model.actions import Action, DeleteClaim, DeletePod, ReturnMember
-from agniregistry_operator.model.observed import Pod
+from agniregistry_operator.model.observed import SECRET_MISSING, Pod
 from agniregistry_operator.model.status import QUORUM_HEALTHY
 from agniregistry_operator.model.times import words
 from agniregistry_operator.planning.gates import (
@@ -47,13 +47,22 @@ def bootstrap(view: View) -> Outcome | None:
     sentence = f"founding with {count} {nodes}: {ready} ready"
     if ready == count and view.registry is None:
         return _ask_founders(view, sentence)
-    waiting = next((i for i in view.founders if why_unready(view, i)), None)
+    waiting = _first_unready(view)
     if waiting is not None and not made:
         sentence += f"; {view.label(waiting)}: {why_unready(view, waiting)}"
     step = MISSING if waiting is not None and _lacks_pod(view, waiting) else "Wait"
     operation = view.operation("Bootstrap", step, progress=f"{ready} of {count}")
     stalled = overdue(view, waiting, operation.since) if waiting is not None else None
     return Outcome(sentence, operation, tuple(made), stalled, moves=False)
+
+
+def _first_unready(view: View) -> int | None:
+    """The founder that is waited for: none is ready before all are there, so whose pod can't run
+    is named before those that wait for it."""
+    unready = [index for index in view.founders if why_unready(view, index)]
+    pods = view.observed.pods
+    faulty = (index for index in unready if index in pods and pods[index].fault_reason)
+    return next(faulty, unready[0] if unready else None)
 
 
 def _ask_founders(view: View, sentence: str) -> Outcome:
@@ -96,6 +105,7 @@ def overdue(view: View, index: int, since: float) -> tuple[str, str] | None:
     reason = pod.fault_reason or "NodeNotReady"
     fault = why_unready(view, index) or "it is not ready"
     what = (
+        "make it as spec.tls.secretRefs says" if pod.fault_reason == SECRET_MISSING else
         "change the spec, or go back to what it was" if pod.fault_reason else
         f"see the log of the pod {names.pod(view.desired.name, index)}"
     )  # fmt: skip

@@ -4,7 +4,7 @@
 Settled ──► Distribute ──────────► Reissue ───────────────► Withdraw ───────────► Settled
             new root into the      leaves from the new      old root out of the
             bundle, until every    root, one node at a      bundle, until every
-            node reports it        time, then clients'      node reports that
+            node reports it        time, and clients'       node reports that
 ```
 The step is in the status, so that a restart goes on where it was.
 """
@@ -22,7 +22,7 @@ from agniregistry_operator.manifests.base import Manifest
 from agniregistry_operator.manifests.shared import trust_config_map
 from agniregistry_operator.model.actions import RequestIdentity
 from agniregistry_operator.model.desired import TlsMode
-from agniregistry_operator.model.observed import Certificate
+from agniregistry_operator.model.observed import SECRET_MISSING, Certificate
 from agniregistry_operator.model.status import Trust
 from agniregistry_operator.planning.clients import waits_for_clients
 from agniregistry_operator.planning.view import View
@@ -67,8 +67,22 @@ def _own_secrets(view: View) -> TrustPlan:
     if 0 not in view.observed.identities:
         name = view.desired.tls.operator_secret
         fault = view.observed.identity_fault or "it isn't there"
-        blocked = ("IdentityMissing", f"the operator's certificate, Secret {name}: {fault}")
+        blocked = _without_own(name, fault)
     return TrustPlan(Trust(), blocked=blocked)
+
+
+def _without_own(name: str, fault: str) -> tuple[str, str]:
+    """What is wrong with the operator's own Secret: reason and words."""
+    return "IdentityMissing", f"the operator's certificate, Secret {name}: {fault}"
+
+
+def _secrets_fault(view: View) -> tuple[str, str] | None:
+    """What is wrong with the user's own Secrets, the operator's first."""
+    if fault := view.observed.identity_fault:
+        return _without_own(view.desired.tls.operator_secret, fault)
+    faults = view.observed.secret_faults
+    first = next((faults[index] for index in view.places if index in faults), None)
+    return (SECRET_MISSING, f"{first}; spec.tls.secretRefs") if first else None
 
 
 def _users_issuer(view: View) -> TrustPlan:
@@ -80,6 +94,7 @@ def _users_issuer(view: View) -> TrustPlan:
     issuer = made.issuer_of(view.desired, 0)
     manifests = [trust_config_map(view.desired, {}, roots)]
     manifests += [made.node_certificate(view.desired, index, issuer) for index in view.places]
+    manifests += _clients(view, issuer)
     requests: tuple[RequestIdentity, ...] = ()
     blocked = None
     if 0 not in view.observed.identities:
@@ -124,6 +139,8 @@ def _bootstrap(view: View) -> TrustPlan:
         blocked = ("RootPending", f"waiting for the root: {fault}" if fault else
                    "waiting for cert-manager to issue the root; is it running?")  # fmt: skip
     manifests += _leaves(view, trust)
+    # All at once, as the operator's own: nodes trust both roots, and each client waits for none.
+    manifests += _clients(view, made.issuer_of(desired, trust.generation))
     if trust.step != SETTLED:
         kept |= {
             child.name
@@ -233,10 +250,16 @@ def _leaves(view: View, trust: Trust) -> list[Manifest]:
     return leaves
 
 
+def _clients(view: View, issuer: Mapping[str, str]) -> list[Manifest]:
+    """The certificate of every client that is to have one."""
+    clients = view.desired.tls.clients
+    return [made.client_certificate(view.desired, client, issuer) for client in clients]
+
+
 def why_not_ready(view: View) -> tuple[str, str] | None:
     """What is wrong with certificates, for the condition: reason and words; None if all is well."""
     if view.desired.tls.mode is TlsMode.SECRETS:
-        return None
+        return _secrets_fault(view)
     for index in view.places:
         seen = view.observed.certificates.get(index)
         if seen is None:
@@ -248,4 +271,10 @@ def why_not_ready(view: View) -> tuple[str, str] | None:
             )
         if seen.not_after is not None and seen.not_after <= view.now:
             return "Expired", f"the certificate of {view.label(index)} has expired"
+    for client in view.desired.tls.clients:
+        own = view.observed.own_clients.get(client.name)
+        if own is None or own.issued_at is None:
+            said = own.message if own else ""
+            words = f"the certificate of client {client.name}: {said or 'not issued yet'}"
+            return "ClientIssuing", words
     return None
