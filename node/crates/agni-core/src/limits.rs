@@ -135,6 +135,10 @@ pub const RENEWALS_PER_TTL: i64 = 3;
 pub const RENEWAL_JITTER_PERCENT: i64 = 20;
 /// What is answered when nothing was renewed, in milliseconds.
 pub const RENEWAL_DEFAULT_MS: i64 = 10_000;
+/// Least time before somebody who didn't take the leadership is offered it again, in microseconds.
+pub const TRANSFER_PAUSE_US_MIN: u64 = 2_000_000;
+/// Most time before that, in microseconds.
+pub const TRANSFER_PAUSE_US_MAX: u64 = 60_000_000;
 /// Time that a leader leads before it hands over to the voter that should, in microseconds.
 pub const PREFERRED_AFTER_US: u64 = 5_000_000;
 /// Time between two questions of a follower after how far everything is complete, in microseconds,

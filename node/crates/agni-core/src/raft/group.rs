@@ -9,6 +9,7 @@ use crate::raft::log_tail::{LogTail, TailLimits};
 use crate::raft::replicas;
 use crate::raft::rounds::{Claim, Rounds};
 use crate::raft::state_check::{StateChecks, StateNotice};
+use crate::raft::transfers::Transfers;
 use crate::raft::work::{Answer, PeerMessage, Priority, Refuse, SnapshotTransfer, Ticket};
 use crate::store::{Outcome, Store};
 use crate::wal::{Batch, DISCARD_INDEX};
@@ -153,10 +154,13 @@ pub struct Group {
     pub(super) installing: Option<(u64, u64)>,
     /// The index of the configuration that is in force.
     pub(super) replicas_index: u64,
-    /// When each other replica was last heard, in microseconds since boot.
+    /// When each other replica last answered, in microseconds since boot: who answers has been
+    /// reached, too.
     pub(super) heard_us: BTreeMap<u64, u64>,
     /// Whether the replicas hold the same.
     pub(super) checks: StateChecks,
+    /// Who didn't take the leadership.
+    pub(super) transfers: Transfers,
 }
 
 fn raft_config(node_id: u64, applied: u64) -> Config {
@@ -254,6 +258,7 @@ impl Group {
             replicas_index: applied,
             heard_us: BTreeMap::new(),
             checks: StateChecks::default(),
+            transfers: Transfers::default(),
         })
     }
 
@@ -363,6 +368,7 @@ impl Group {
         }
         let may_stand = self.may_stand();
         self.elections.tick(&mut self.node, may_stand, now_us);
+        self.transfers.look(self.leads(), self.node.raft.lead_transferee.is_some(), now_us);
         self.ask_age(now_us);
         self.replace_wrong_state();
         self.note_followers(now_us);
@@ -403,7 +409,9 @@ impl Group {
         if unfit || too_early || self.is_out_of_reach(&message) {
             return;
         }
-        self.heard_us.insert(message.from, now_us);
+        if is_answer(kind) {
+            self.heard_us.insert(message.from, now_us);
+        }
         // An error means that the message is out of date or from somebody unknown.
         let _ = self.node.step(message);
         self.elections.stepped(&mut self.node, now_us);
@@ -478,6 +486,21 @@ impl Group {
             self.cell.leads_until_us.store(0, Relaxed);
         }
         self.node.transfer_leader(to);
+        self.transfers.begun(to);
         Ok(())
     }
+}
+
+/// Whether a message is the answer to one of a leader, or of somebody who stands.
+fn is_answer(kind: MessageType) -> bool {
+    use MessageType::{
+        MsgAppendResponse, MsgHeartbeatResponse, MsgRequestPreVoteResponse, MsgRequestVoteResponse,
+    };
+    matches!(
+        kind,
+        MsgAppendResponse
+            | MsgHeartbeatResponse
+            | MsgRequestPreVoteResponse
+            | MsgRequestVoteResponse
+    )
 }

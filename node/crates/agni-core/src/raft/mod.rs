@@ -22,4 +22,5 @@ pub mod restart;
 mod rounds;
 pub mod snapshots;
 pub mod state_check;
+mod transfers;
 pub mod work;

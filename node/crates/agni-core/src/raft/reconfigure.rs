@@ -86,9 +86,10 @@ impl Group {
             Step::Change(change) => {
                 let _ = self.node.propose_conf_change(Vec::new(), change);
             }
-            Step::Transfer(to) => {
+            Step::Transfer(to) if self.transfers.may_try(to, now_us) => {
                 let _ = self.transfer(to);
             }
+            Step::Transfer(_) => {}
         }
     }
 
@@ -124,6 +125,7 @@ impl Group {
         let voters = self.node.store().voters();
         let fit = |peer: &&Peer| {
             let may = may_lead(peer.id) && self.is_trusted(peer.id);
+            let may = may && self.transfers.may_try(peer.id, now_us);
             peer.is_alive && voters.contains(&peer.id) && may
         };
         let peers = self.peers(now_us);
@@ -199,7 +201,6 @@ impl Group {
         if message.to != self.node_id || self.leftovers != Leftovers::Gone {
             return;
         }
-        self.heard_us.insert(message.from, now_us);
         self.arrived = Some(arrived);
         let _ = self.node.step(message);
         self.elections.stepped(&mut self.node, now_us);
