@@ -135,6 +135,10 @@ pub const RENEWALS_PER_TTL: i64 = 3;
 pub const RENEWAL_JITTER_PERCENT: i64 = 20;
 /// What is answered when nothing was renewed, in milliseconds.
 pub const RENEWAL_DEFAULT_MS: i64 = 10_000;
+/// Ticks that a transfer of leadership may take: its target lacks few entries, and a vote is quick.
+pub const TRANSFER_TICKS_MAX: u32 = 5;
+/// A leader hands over to who has answered within this time: three heartbeats, in microseconds.
+pub const ANSWERS_US: u64 = 3 * HEARTBEAT_TICKS as u64 * TICK_MS * 1000;
 /// Least time before somebody who didn't take the leadership is offered it again, in microseconds.
 pub const TRANSFER_PAUSE_US_MIN: u64 = 2_000_000;
 /// Most time before that, in microseconds.

@@ -368,7 +368,10 @@ impl Group {
         }
         let may_stand = self.may_stand();
         self.elections.tick(&mut self.node, may_stand, now_us);
-        self.transfers.look(self.leads(), self.node.raft.lead_transferee.is_some(), now_us);
+        let is_handing_over = self.node.raft.lead_transferee.is_some();
+        if self.transfers.look(self.leads(), is_handing_over, now_us) {
+            self.node.raft.abort_leader_transfer();
+        }
         self.ask_age(now_us);
         self.replace_wrong_state();
         self.note_followers(now_us);
@@ -417,10 +420,15 @@ impl Group {
         self.elections.stepped(&mut self.node, now_us);
     }
 
-    /// Messages to this node did not arrive.
+    /// Messages to this node did not arrive: it isn't alive before it answers again, and takes
+    /// nothing over.
     pub fn unreachable(&mut self, node_id: u64) {
+        self.heard_us.remove(&node_id);
         if self.leads() {
             self.node.report_unreachable(node_id);
+            if self.node.raft.lead_transferee == Some(node_id) {
+                self.node.raft.abort_leader_transfer();
+            }
         }
     }
 

@@ -95,13 +95,16 @@ impl Group {
 
     /// The other replicas as this leader sees them.
     pub fn peers(&self, now_us: u64) -> Vec<Peer> {
-        let heard = |id: &u64| self.heard_us.get(id).copied();
         let peer = |(id, progress): (&u64, &raft::Progress)| Peer {
             id: *id,
             matched: progress.matched,
-            is_alive: heard(id).is_some_and(|at_us| at_us + limits::SILENT_US > now_us),
+            is_alive: self.has_answered(*id, limits::SILENT_US, now_us),
         };
         self.node.raft.prs().iter().filter(|(id, _)| **id != self.node_id).map(peer).collect()
+    }
+
+    fn has_answered(&self, id: u64, within_us: u64, now_us: u64) -> bool {
+        self.heard_us.get(&id).is_some_and(|at_us| at_us + within_us > now_us)
     }
 
     /// Tells readers how far the other replicas are.
@@ -126,7 +129,8 @@ impl Group {
         let fit = |peer: &&Peer| {
             let may = may_lead(peer.id) && self.is_trusted(peer.id);
             let may = may && self.transfers.may_try(peer.id, now_us);
-            peer.is_alive && voters.contains(&peer.id) && may
+            let answers = self.has_answered(peer.id, limits::ANSWERS_US, now_us);
+            answers && voters.contains(&peer.id) && may
         };
         let peers = self.peers(now_us);
         let best = peers.iter().filter(fit).max_by_key(|peer| (peer.matched, peer.id));

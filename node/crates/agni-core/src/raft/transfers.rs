@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 /// Attempts that failed, in one term of this leader.
 #[derive(Debug, Default)]
 pub struct Transfers {
-    under_way: Option<u64>,
+    /// To whom, and for how many ticks.
+    under_way: Option<(u64, u32)>,
     /// How often each target failed in a row, and until when it isn't tried again, in microseconds
     /// since boot.
     failed: BTreeMap<u64, (u32, u64)>,
@@ -24,26 +25,28 @@ impl Transfers {
 
     /// A transfer begins.
     pub fn begun(&mut self, to: u64) {
-        self.under_way = Some(to);
+        self.under_way = Some((to, 0));
     }
 
-    /// Looks at how it goes, once a tick: who no longer leads has handed over, or forgets who
-    /// failed; who leads without a transfer has seen it fail.
-    pub fn look(&mut self, leads: bool, is_under_way: bool, now_us: u64) {
+    /// Looks at how it goes, once a tick: who no longer leads has handed over, and forgets who
+    /// failed; who leads without a transfer has seen it fail. Says whether to give it up.
+    pub fn look(&mut self, leads: bool, is_under_way: bool, now_us: u64) -> bool {
         if !leads {
             self.under_way = None;
             self.failed.clear();
-            return;
+            return false;
         }
-        if is_under_way {
-            return;
+        if is_under_way && let Some((_, ticks)) = &mut self.under_way {
+            *ticks += 1;
+            return *ticks >= limits::TRANSFER_TICKS_MAX;
         }
-        if let Some(to) = self.under_way.take() {
+        if let Some((to, _)) = self.under_way.take() {
             let (count, until_us) = self.failed.entry(to).or_default();
             let pause_us = limits::TRANSFER_PAUSE_US_MIN << (*count).min(10);
             *until_us = now_us + pause_us.min(limits::TRANSFER_PAUSE_US_MAX);
             *count = count.saturating_add(1);
         }
+        false
     }
 }
 
@@ -57,8 +60,11 @@ mod tests {
         for _ in 0..20 {
             assert!(transfers.may_try(2, now_us));
             transfers.begun(2);
-            transfers.look(true, true, now_us);
-            assert!(transfers.may_try(2, now_us), "it isn't known yet");
+            for tick in 1..=limits::TRANSFER_TICKS_MAX {
+                let gives_up = transfers.look(true, true, now_us);
+                assert_eq!(gives_up, tick == limits::TRANSFER_TICKS_MAX);
+                assert!(transfers.may_try(2, now_us), "it isn't known yet");
+            }
             transfers.look(true, false, now_us);
             let begin_us = now_us;
             while !transfers.may_try(2, now_us) {
