@@ -28,8 +28,8 @@ pub enum Bug {
     WatchSkipsOnFailover,
     /// An event log that was cut answers what it has left, as if nothing were missing.
     WatchGapAtCompaction,
-    /// A watch that goes on in an event log which doesn't reach back to the first change is told its
-    /// last one again.
+    /// A watch that goes on in an event log which doesn't reach back to the first change is told
+    /// its last one again.
     WatchRepeatsOnResume,
     /// A replica that begins with a snapshot counts revisions on from the newest record in it,
     /// though removals had newer ones.
