@@ -13,7 +13,7 @@ export CARGO_INCREMENTAL ?= 0
 CARGO = cd node && cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run node test test-rust test-python verify fix proto proto-check docs docs-check bench soak chaos sim lock
+.PHONY: help setup run node test test-rust test-python verify fix proto proto-check docs docs-check bench soak chaos sim planted-bugs lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,11 @@ COUNT ?= 10000
 sim: ## simulate clusters under faults (SEED=, or FROM= and COUNT=; NODES=)
 	$(CARGO) run --release --locked --quiet -p agni-sim -- --nodes $(NODES) $(if $(TRACE),--trace) \
 	  $(if $(SEED),--seed $(SEED),--from $(FROM) --count $(COUNT))
+
+# One of the names in docs/reliability.md, or all of them.
+BUG ?= finds_ a_replica_that_differs_is_replaced
+planted-bugs: ## plant each of the classic mistakes into the engine: the simulator must find it (BUG=)
+	$(CARGO) test --release --locked -p agni-sim --test seeds -- $(BUG)
 
 BENCH_PYTHON = $(BIN)/python
 include bench/bench.mk

@@ -31,6 +31,9 @@ PEER_PORTS_ABOVE = 100
 """A node listens for others this far above its port for clients."""
 POLL_SECONDS = 0.05
 STOP_GRACE_SECONDS = 3
+STAT_STARTED = 19
+"""Which of the fields behind the name in /proc/self/stat says when the process began: the 22nd of
+all."""
 
 # Word for word what the roadmap sends.
 GATEWAY = """{
@@ -111,6 +114,13 @@ class Access:
             return json.load(answer)
 
 
+def seconds_running() -> float:
+    """How long this process has been running, the interpreter's own start included, in seconds."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    began = int(fields[STAT_STARTED]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began
+
+
 def make_certificates(folder: Path) -> Access:
     """A development CA in the folder, with new certificates of the nodes and of the operator."""
     known = folder / "bundle.pem"
@@ -178,7 +188,11 @@ def show(nodes: list[DemoNode], data: str, access: Access) -> None:
     print("answer:", json.dumps(access.call(f"{first}/v1/gateways", GATEWAY)))
     query = "/v1/discover?kind=gateway&region=global&min_memory=2048&explain=true"
     step(f"another node is asked who serves the region global: GET {second}{query}")
-    print(json.dumps(access.call(second + query), indent=2))
+    found = access.call(second + query)
+    print(json.dumps(found, indent=2))
+    if not found["candidates"]:
+        raise SystemExit(f"{second} does not find what was registered at {first}")
+    step(f"{len(nodes)} nodes ready, gateway discovered: {seconds_running():.1f} s after the start")
     step("yours now")
     programs = os.path.relpath(Path(sys.executable).parent)
     bundle, cert, key = map(access.file, ("bundle.pem", "operator.pem", "operator-key.pem"))

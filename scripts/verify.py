@@ -66,7 +66,7 @@ def checks() -> list[Check]:
 
 PYTHON = (
     *("src", "scripts", "node/python", "operator/src"),
-    *("e2e/agni_e2e", "images/agni_images"),
+    *("bench/agnibench", "e2e", "images/agni_images"),
 )
 CLIPPY = (
     *("cargo", "clippy", "--release", "--locked", "--workspace", "--all-targets", "--quiet"),

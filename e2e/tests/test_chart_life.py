@@ -37,7 +37,7 @@ def deployment(lab: Lab) -> dict[str, Any]:
 def node_image(lab: Lab) -> str:
     """The image that the chart's operator gives to nodes by default."""
     (container,) = deployment(lab)["spec"]["template"]["spec"]["containers"]
-    env = {entry["name"]: entry.get("value", "") for entry in container["env"]}
+    env: dict[str, str] = {entry["name"]: entry.get("value", "") for entry in container["env"]}
     return env["AGNI_NODE_IMAGE"]
 
 

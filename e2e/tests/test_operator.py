@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import yaml
@@ -61,7 +62,7 @@ def test_operator_puts_back_what_somebody_changes(lab: Lab) -> None:
 
     def is_back() -> bool:
         spec = lab.cluster.get("service", "web", *space)["spec"]
-        return spec["selector"] == {"agnistack.online/registry": "web"}
+        return bool(spec["selector"] == {"agnistack.online/registry": "web"})
 
     until("the Service is as it was", is_back, timeout_s=60.0)
 
@@ -84,7 +85,7 @@ def test_operator_stands_back_from_what_is_somebody_elses(lab: Lab) -> None:
     assert spec["selector"] == {"app": "shop"}
 
 
-BAD = {
+BAD: dict[str, dict[str, Any]] = {
     "replicationFactor must be 1, 3 or 5": {"replicationFactor": 2},
     "nodes must be at least replicationFactor": {"nodes": 2},
     "partitions can't be changed": {"partitions": 8},

@@ -25,7 +25,10 @@ def test_a_settled_registry_is_left_in_peace(lab: Lab, tell: Callable[[str], Non
         lab.apply()
         operator = lab.start(token=account.token, lease=account.name)
         lab.settled()
-        writes = lambda: requests_of(lab.cluster, account.user, writes=True)  # noqa: E731
+
+        def writes() -> list[str]:
+            return requests_of(lab.cluster, account.user, writes=True)
+
         before, version = writes(), lab.registry()["metadata"]["resourceVersion"]
         began, used_s = time.monotonic(), operator.processor_s()
         until("the time is over", lambda: time.monotonic() - began > QUIET_S,

@@ -35,7 +35,7 @@ NODES = 3
 QUIET_S = float(os.environ.get("AGNI_E2E_QUIET_S", "300"))
 CPU_SHARE_MAX = 0.01
 RESIDENT_BYTES_MAX = 100 << 20
-GATEWAY = {
+GATEWAY: dict[str, Any] = {
     "region": "global",
     "gateway_ip": "12.34.56.78",
     "gateway_domain": "global.gateway.agnistack.online",

@@ -10,19 +10,20 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from history import Operation, Outcome, Violation
 from lease_check import Takeover
+from nemesis import access
 from nemesis.hosts import CONTROL, Hosts
 from nemesis.judge import Run, judge, read_run
-from nemesis.lab import Lab
+from nemesis.lab import Fault, Lab
 from nemesis.partition import Partitions
 from nemesis.processes import Process, Processes, wait_until
 from report import write_report
+from write_gaps import Acknowledged, Kill, Led, notes, of_faults, told
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDERS = [REPOSITORY / "src", REPOSITORY / "node" / "python", Path(__file__).parent]
@@ -89,9 +90,12 @@ class ClusterLab:
         replication: int = 3,
         data_dirs: Mapping[str, Path] = MappingProxyType({}),
         environments: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+        mtls: bool = False,
     ) -> None:
         """Founds a cluster and waits until all its nodes serve; spares are not started. Some nodes
-        may have their data elsewhere, or more in their environment."""
+        may have their data elsewhere, or more in their environment. With `mtls` nodes and clients
+        prove to each other who they are; the hosts are namespaces of this machine, so without it
+        nobody else reaches them either."""
         self.lab = lab
         self.partitions = partitions
         self._replication = replication
@@ -100,10 +104,17 @@ class ClusterLab:
         self.hosts = Hosts(lab, count + spares)
         self.names = list(self.hosts.names)[:count]
         self.spares = list(self.hosts.names)[count:]
+        self._tls_dir = lab.folder / "ca" if mtls else None
+        if self._tls_dir is not None:
+            names = self.hosts.names
+            access.make_certificates(self._tls_dir, {n: self.hosts.address(n) for n in names})
+        self._https = access.https(self._tls_dir)
         self.network = Partitions(self.hosts)
         self.processes = Processes(lab, self.hosts)
         self.nodes = {name: self._node(name) for name in [*self.names, *self.spares]}
         self.takeovers: list[Takeover] = []
+        self.kills: list[Kill] = []
+        self._notes: list[str] = []
         for name in self.names:
             self.nodes[name].start()
         self.wait_ready()
@@ -115,8 +126,7 @@ class ClusterLab:
             "data_dir": str(self.data_dir(name)),
             "listen": f"{host}:{CLIENT_PORT}",
             "peer_listen": f"{host}:{PEER_PORT}",
-            # The hosts are namespaces of this machine: nobody else reaches them.
-            "insecure": True,
+            **({"tls_dir": str(self._tls_dir)} if self._tls_dir else {"insecure": True}),
             "seeds": ",".join(f"{self.hosts.address(each)}:{PEER_PORT}" for each in self.names),
             "partitions": self.partitions,
             "replication": self._replication,
@@ -138,12 +148,15 @@ class ClusterLab:
         """host:port of a node for clients; known on the lab's hosts only."""
         return f"{self.hosts.address(name)}:{CLIENT_PORT}"
 
+    def _url(self, name: str, path: str) -> str:
+        return f"{'https' if self._https else 'http'}://{self.address(name)}{path}"
+
     def get(self, name: str, path: str) -> Any:
         """What a node answers over HTTP; None where it doesn't."""
         with self.hosts.entered(CONTROL):
             try:
-                url = f"http://{self.address(name)}{path}"
-                with urllib.request.urlopen(url, timeout=1) as answer:
+                url = self._url(name, path)
+                with urllib.request.urlopen(url, timeout=1, context=self._https) as answer:
                     return json.load(answer)
             except (urllib.error.URLError, OSError, ValueError):
                 return None
@@ -151,10 +164,10 @@ class ClusterLab:
     def ask(self, name: str, path: str, body: Any = None) -> tuple[int, Any, Mapping[str, str]]:
         """A node's answer over HTTP, whatever it is: status, what it says, and its headers."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://{self.address(name)}{path}", data)
+        request = urllib.request.Request(self._url(name, path), data)
         with self.hosts.entered(CONTROL):
             try:
-                with urllib.request.urlopen(request, timeout=10) as answer:
+                with urllib.request.urlopen(request, timeout=10, context=self._https) as answer:
                     return answer.status, json.load(answer), answer.headers
             except urllib.error.HTTPError as error:
                 return error.code, json.load(error), error.headers
@@ -206,12 +219,36 @@ class ClusterLab:
         led = list(self.leaders().values())
         return max(self.names, key=led.count)
 
+    def leading(self, names: Sequence[str]) -> str:
+        """The one of these nodes that leads most; waits until one of them leads anything."""
+        led: list[str] = []
+
+        def look() -> bool:
+            led[:] = self.leaders().values()
+            return any(name in led for name in names)
+
+        wait_until(f"one of {names} leads something", look, READY_S)
+        return max(names, key=led.count)
+
+    def led(self) -> dict[int, Led]:
+        """Who says that it leads which partition, in which term; the newest term counts."""
+        found: dict[int, Led] = {}
+        for name in self.names:
+            status = self.get(name, "/v1/status") or {"node_id": "", "partitions": []}
+            for each in status["partitions"]:
+                partition, term = each["partition"], each["term"]
+                newest = partition not in found or term > found[partition].term
+                if each["leader_id"] == status["node_id"] and newest:
+                    found[partition] = Led(name, term)
+        return found
+
     def load(self, clients: int = 10, leases: int = 0, **more: Any) -> Load:
         """Starts the load."""
         folder = self.lab.folder / "load"
         addresses = ",".join(self.address(name) for name in self.names)
         argv = [sys.executable, "-m", "nemesis.load", "--addresses", addresses]
         argv += ["--folder", str(folder), "--clients", str(clients), "--leases", str(leases)]
+        argv += self._credentials
         for name, value in more.items():
             argv += [f"--{name.replace('_', '-')}", str(value)]
         process = self.processes.start("load", argv, host=CONTROL, env=PYTHONPATH)
@@ -222,6 +259,7 @@ class ClusterLab:
         """Starts clients that use the SDK as people do; the log's last line says what failed."""
         addresses = ",".join(self.address(name) for name in self.names)
         argv = [sys.executable, "-m", "nemesis.callers", "--addresses", addresses]
+        argv += self._credentials
         process = self.processes.start("callers", argv, host=CONTROL, env=PYTHONPATH)
         process.wait_for_line("ready", READY_S)
         return process
@@ -231,46 +269,40 @@ class ClusterLab:
         addresses = ",".join(self.address(name) for name in self.names)
         argv = [sys.executable, "-m", "nemesis.probe", "--addresses", addresses]
         argv += ["--partitions", str(self.partitions), "--into", str(self._probed)]
+        argv += self._credentials
         process = self.processes.start("probe", argv, host=CONTROL, env=PYTHONPATH)
         process.wait_for_line("ready", READY_S)
         return process
+
+    @property
+    def _credentials(self) -> list[str]:
+        """What the run's own clients are told of certificates."""
+        return ["--tls-dir", str(self._tls_dir)] if self._tls_dir else []
 
     @property
     def _probed(self) -> Path:
         return self.lab.folder / "probed.json"
 
     def tell_gaps(self, probe: Process) -> None:
-        """Ends the probe, and prints how long writes to the partition that was hit worst stopped,
-        fault by fault."""
+        """Ends the probe; the report will say how long writes to the partition that was hit worst
+        stopped, fault by fault, and after `kill` those that were not hit, too."""
         assert probe.stop() == 0
-        gaps = self.write_gaps_ms()
-        middle, top = gaps[len(gaps) // 2], gaps[math.ceil(0.99 * len(gaps)) - 1]
-        told = f"median {middle:,.0f} ms, p99 {top:,.0f} ms, longest {gaps[-1]:,.0f} ms"
-        print(f"write gap of {len(gaps)} faults: {told}")
-
-    def write_gaps_ms(self) -> list[float]:
-        """Once the probe has ended: for each fault, the longest time in which a partition took no
-        write, sorted."""
-        probed: dict[str, list[int]] = json.loads(self._probed.read_text())
-        assert len(probed) == self.partitions
-        spans = self.lab.spans()
-        ends_ns = [began_ns for _, began_ns, _ in spans[1:]] + [math.inf]
-        gaps = []
-        for (_, began_ns, _), end_ns in zip(spans, ends_ns, strict=True):
-            gaps.append(
-                max(
-                    (after - before) / NS_PER_MS
-                    for acknowledged in probed.values()
-                    for before, after in pairwise(acknowledged)
-                    if after > began_ns and before < end_ns
-                )
-            )
-        return sorted(gaps)
+        read: dict[str, list[tuple[int, int]]] = json.loads(self._probed.read_text())
+        assert len(read) == self.partitions
+        probed = {int(each): [Acknowledged(*w) for w in writes] for each, writes in read.items()}
+        gaps = of_faults(probed, [began_ns for _, began_ns, _ in self.lab.spans()])
+        worst = told([max(each.values()) for each in gaps])
+        self._notes.append(f"write gap of {len(gaps)} faults: {worst}")
+        if self.kills:
+            self._notes += notes(probed, self.kills)
 
     def agnictl(self, *arguments: str) -> Process:
         """Starts the command line against the first node."""
         argv = [sys.executable, "-m", "agniregistry.cli", *arguments]
         argv += ["--address", self.address(self.names[0]), "--timeout", "30s"]
+        if tls := access.tls_of(self._tls_dir):
+            ca, cert, key = tls.files
+            argv += ["--ca", ca, "--cert", cert, "--key", key]
         log_number = len(list(self.lab.folder.glob("agnictl-*.log")))
         name = f"agnictl-{log_number}"
         return self.processes.start(name, argv, host=CONTROL, env=PYTHONPATH)
@@ -284,7 +316,7 @@ class ClusterLab:
     def fill(self, records: int) -> None:
         """Registers so many gateways before anything else is done."""
         argv = [sys.executable, "-m", "nemesis.fill", "--address", self.address(self.names[0])]
-        argv += ["--records", str(records)]
+        argv += ["--records", str(records), *self._credentials]
         process = self.processes.start("fill", argv, host=CONTROL, env=PYTHONPATH)
         wait_until("all are registered", lambda: not process.is_running, FILL_S)
         assert process.stop() == 0, process.text()[-2_000:]
@@ -327,6 +359,17 @@ class ClusterLab:
 
         self.takeover(whole)
 
+    def kill(self, victim: str, settle: Callable[[], None]) -> None:
+        """Kills a node until `settle` returns, and notes what it led."""
+        led = self.led()
+
+        def make() -> Fault:
+            fault = self.nodes[victim].crash()
+            self.kills.append(Kill(victim, fault.began_ns, led))
+            return fault
+
+        self.fault(make, settle)
+
     def takeover(self, work: Callable[[], None]) -> None:
         """Does something by which leaders may change, until all is as it was before."""
         began_ns = time.monotonic_ns()
@@ -356,6 +399,7 @@ class ClusterLab:
         wait_until("all replicas agree", self.caught_up, CATCH_UP_S)
         run = read_run(load.folder, self.takeovers)
         violations = judge(run)
-        page = write_report(self.lab.folder, title, run.operations, self.lab.spans(), violations)
+        spans = self.lab.spans()
+        page = write_report(self.lab.folder, title, run.operations, spans, violations, self._notes)
         print(page.read_text())
         return run, violations

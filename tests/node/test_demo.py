@@ -1,4 +1,4 @@
-"""`make run` as a newcomer does it: three nodes, one of them killed, and started again."""
+"""`make run` as a newcomer does it: three nodes, each of them killed, and started again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60
-GATEWAY = "/v1/gateways/global.gateway.agnistack.online"
+NAME = "global.gateway.agnistack.online"
+GATEWAY = f"/v1/gateways/{NAME}"
 
 
 def free_ports() -> int:
@@ -88,34 +89,81 @@ def demo(tmp_path: Path) -> Iterator[Path]:
         process.wait(timeout=PATIENCE_S)
 
 
-def test_any_one_node_may_be_killed_and_comes_back(demo: Path) -> None:
+def held(address: str) -> Any:
+    """What a node holds, by partition; None where it doesn't answer."""
+    status = call(address, "/v1/status")
+    if status is None:
+        return None
+    return [
+        (each["partition"], each["revision"], each["records"], each["state_hash"])
+        for each in status["partitions"]
+    ]
+
+
+def wait_caught_up(address: str, others: list[str]) -> None:
+    """Waits until a node serves and holds what all others hold."""
+    wait_for(f"{address} is ready", lambda: call(address, "/readyz") is not None)
+
+    def same() -> bool:
+        mine = held(address)
+        return bool(mine) and all(mine == held(other) for other in others)
+
+    wait_for(f"{address} has caught up", same)
+
+
+def the_gateway(address: str) -> Any:
+    """The roadmap's gateway as a node shows it."""
+    return wait_for(f"{address} shows the gateway", lambda: call(address, GATEWAY))
+
+
+def command_of(pid: int) -> list[str]:
+    """The command line of a process that runs."""
+    return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+
+
+def test_each_node_in_turn_may_be_killed_and_comes_back(demo: Path) -> None:
     text = demo.read_text()
-    nodes = re.findall(r"([\d.]+:\d+) \(process (\d+)\)", text)
+    took = re.search(r"3 nodes ready, gateway discovered: ([\d.]+) s after the start", text)
+    assert took
+    print(f"make run: {took[0]}")
+    found = re.findall(r"([\d.]+:\d+) \(process (\d+)\)", text)
+    nodes = {address: int(pid) for address, pid in found}
     assert len(nodes) == 3
-    address, pid = nodes[0]
-    others = [other for other, _ in nodes[1:]]
-    assert call(address, GATEWAY)["region"] == "global"
-    os.kill(int(pid), signal.SIGKILL)
-    for other in others:
-        found = wait_for(f"{other} finds it", lambda: call(other, GATEWAY))  # noqa: B023
-        assert found["region"] == "global"
-    changed = json.dumps({"name": "written-meanwhile", "region": "eu", "gateway_ip": "192.0.2.7",
-                          "gateway_port": 4000})  # fmt: skip
-    wait_for("it can be changed", lambda: call(others[0], "/v1/gateways", changed))
-    line = re.search(r"-m agniregistry_node (run .*)", text)
-    assert line
-    again = subprocess.Popen(
-        [sys.executable, "-m", "agniregistry_node", *shlex.split(line[1])],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-    )
+    commands = {address: command_of(pid) for address, pid in nodes.items()}
+    told = re.search(r"-m agniregistry_node (run .*)", text)
+    assert told
+    first, *_ = nodes
+    assert shlex.split(told[1]) == commands[first][3:], "it says how the first one is started"
+    started: list[subprocess.Popen[bytes]] = []
     try:
-        wait_for("the killed node is back", lambda: call(address, "/readyz") is not None)
-
-        def held(where: str) -> int:
-            return sum(each["records"] for each in call(where, "/v1/status")["partitions"])
-
-        wait_for("it has caught up", lambda: held(address) == held(others[0]) == 2)
+        for turn, (address, pid) in enumerate(nodes.items(), 1):
+            others = [other for other in nodes if other != address]
+            os.kill(pid, signal.SIGKILL)
+            for number, other in enumerate(others):
+                look_and_write(other, cpu=2 * turn + number)
+            command = commands[address]
+            started.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL))
+            wait_caught_up(address, others)
+            assert the_gateway(address)["capacity"]["cpu"] == 2 * turn + 1
     finally:
-        again.terminate()
-        again.wait(timeout=PATIENCE_S)
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(timeout=PATIENCE_S)
+
+
+def look_and_write(address: str, cpu: int) -> None:
+    """The roadmap's gateway is discovered at a node, and can be changed there."""
+
+    def discovered() -> Any:
+        found = call(address, "/v1/discover?kind=gateway&region=global")
+        return found and [each["instance"]["name"] for each in found["candidates"]]
+
+    names = wait_for(f"{address} discovers it", discovered)
+    assert names == [NAME]
+    changed = json.dumps({
+        "region": "global", "gateway_ip": "12.34.56.78", "gateway_domain": NAME,
+        "gateway_port": 4000, "capacity": {"cpu": cpu, "memory": 4096},
+    })  # fmt: skip
+    wait_for(f"it can be changed at {address}", lambda: call(address, "/v1/gateways", changed))
+    assert the_gateway(address)["capacity"]["cpu"] == cpu

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 from agniregistry.client import Client
 from agniregistry.errors import AgniError
+from agniregistry.identity import Tls
+from nemesis import access
 from nemesis.calls import key_of, spec_of
 
 CLIENTS_EACH = 2
@@ -24,8 +26,9 @@ PAUSE_S = 0.005
 class Callers:
     """Two clients that begin at each node and know all; each registers a record and finds it."""
 
-    def __init__(self, addresses: Sequence[str]) -> None:
+    def __init__(self, addresses: Sequence[str], tls: Tls | None = None) -> None:
         self.calls = 0
+        self._tls = tls
         self.failed: Counter[str] = Counter()
         self._ended = threading.Event()
         self._lock = threading.Lock()
@@ -45,7 +48,7 @@ class Callers:
     def _work(self, number: int, addresses: Sequence[str]) -> None:
         key = key_of(f"caller-{number}")
         first = number % len(addresses)
-        with Client([*addresses[first:], *addresses[:first]]) as client:
+        with Client([*addresses[first:], *addresses[:first]], tls=self._tls) as client:
             turn = 0
             while not self._ended.wait(PAUSE_S):
                 turn += 1
@@ -68,11 +71,12 @@ def main() -> None:
     """Calls until SIGTERM."""
     parser = argparse.ArgumentParser(prog="nemesis.callers")
     parser.add_argument("--addresses", required=True, help="host:port,host:port,...")
+    access.add_argument(parser)
     given = parser.parse_args()
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    callers = Callers(given.addresses.split(","))
+    callers = Callers(given.addresses.split(","), access.tls_of(given.tls_dir))
     print("ready", flush=True)
     ended.wait()
     callers.stop()

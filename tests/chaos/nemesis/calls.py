@@ -15,6 +15,7 @@ from agniregistry import types as t
 from agniregistry.client import Client
 from agniregistry.config import RetryPolicy, Timeout
 from agniregistry.errors import AgniError, NotFoundError
+from agniregistry.identity import Tls
 
 HARMLESS = frozenset(
     {"INVALID_FIELD", "MESSAGE_TOO_LARGE", "OVERLOADED", "NOT_READY", "UNIMPLEMENTED"}
@@ -23,10 +24,10 @@ HARMLESS = frozenset(
 after it, when another leader can still carry it out."""
 
 
-def connect(address: str, timeout_ms: int) -> Client:
+def connect(address: str, timeout_ms: int, tls: Tls | None = None) -> Client:
     """A client that tries once."""
     timeout = Timeout(total_ms=timeout_ms, attempt_ms=timeout_ms)
-    return Client(address, timeout=timeout, retry=RetryPolicy.never())
+    return Client(address, timeout=timeout, retry=RetryPolicy.never(), tls=tls)
 
 
 def key_of(name: str) -> t.Key:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 from concurrent.futures import ThreadPoolExecutor
 
-import grpc
-
 from agniregistry.api.v1 import registry_pb2 as pb
 from agniregistry.api.v1 import types_pb2 as types
+from agniregistry.identity import Tls
+from nemesis import access
 
 BATCH_RECORDS = 1_000
 THREADS = 4
@@ -36,9 +36,9 @@ def body(first: int, count: int) -> bytes:
     return request.SerializeToString()
 
 
-def fill(address: str, records: int) -> None:
+def fill(address: str, records: int, tls: Tls | None = None) -> None:
     """Registers them all; a batch is repeated until each of its records is there."""
-    with grpc.insecure_channel(address) as channel:
+    with access.channel(address, tls) as channel:
         call = channel.unary_unary(METHOD)
 
         def load(first: int) -> None:
@@ -59,8 +59,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="nemesis.fill")
     parser.add_argument("--address", required=True, help="host:port")
     parser.add_argument("--records", required=True, type=int)
+    access.add_argument(parser)
     given = parser.parse_args()
-    fill(given.address, given.records)
+    fill(given.address, given.records, access.tls_of(given.tls_dir))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from history import Outcome, Recorder, Request
 
 from agniregistry.client import Client
 from agniregistry.errors import AgniError
+from agniregistry.identity import Tls
+from nemesis import access
 from nemesis.calls import connect, perform
 from nemesis.watches import Watcher
 
@@ -79,17 +81,20 @@ class _Group:
 class _Connections:
     """One client of the SDK for each address; another address after one that didn't answer."""
 
-    def __init__(self, addresses: Sequence[str], first: int, timeout_ms: int) -> None:
+    def __init__(
+        self, addresses: Sequence[str], first: int, timeout_ms: int, tls: Tls | None
+    ) -> None:
         self._addresses = tuple(addresses)
         self._at = first % len(addresses)
         self._timeout_ms = timeout_ms
+        self._tls = tls
         self._clients: dict[str, Client] = {}
 
     def get(self) -> Client:
         """The one to use now."""
         address = self._addresses[self._at]
         if address not in self._clients:
-            self._clients[address] = connect(address, self._timeout_ms)
+            self._clients[address] = connect(address, self._timeout_ms, self._tls)
         return self._clients[address]
 
     def move(self, broken: bool) -> None:
@@ -111,11 +116,17 @@ class Load:
     """Clients that register, update, read and deregister until they are stopped."""
 
     def __init__(
-        self, addresses: Sequence[str], recorder: Recorder, seed: int, shape: Shape | None = None
+        self,
+        addresses: Sequence[str],
+        recorder: Recorder,
+        seed: int,
+        shape: Shape | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._addresses = tuple(addresses)
         self._recorder = recorder
         self._shape = shape or Shape()
+        self._tls = tls
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
@@ -142,7 +153,7 @@ class Load:
             thread.join()
 
     def _work(self, proc: int, group: _Group, chance: Random) -> None:
-        connections = _Connections(self._addresses, proc, self._shape.timeout_ms)
+        connections = _Connections(self._addresses, proc, self._shape.timeout_ms, self._tls)
         names, weights = zip(*self._shape.operations, strict=True)
         number = 0
         seen: dict[int, int] = {}
@@ -195,10 +206,12 @@ class Leases:
         count: int = 20,
         ttl_ms: int = 3_000,
         read_from: str = "",
+        tls: Tls | None = None,
     ) -> None:
         self._address = address
         self._recorder = recorder
         self._ttl_ms = ttl_ms
+        self._tls = tls
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self.lost: list[str] = []
@@ -209,7 +222,7 @@ class Leases:
         """Acknowledged renewals so far."""
         self._keys = [f"lease-{number}" for number in range(count)]
         # As a gateway with many agents does it: one connection for all.
-        self._client = connect(address, max(ttl_ms // 4, 100))
+        self._client = connect(address, max(ttl_ms // 4, 100), tls)
         self._threads = [
             threading.Thread(target=self._keep, args=(LEASES_FROM + number, key), daemon=True)
             for number, key in enumerate(self._keys)
@@ -252,7 +265,7 @@ class Leases:
             self._ended.wait(pause_s)
 
     def _read(self, proc: int, address: str) -> None:
-        client = connect(address, 1_000)
+        client = connect(address, 1_000, self._tls)
         for turn in range(1 << 30):
             if self._ended.wait(PAUSE_S[0]):
                 break
@@ -263,11 +276,11 @@ class Leases:
         client.close()
 
 
-def last_revisions(addresses: Sequence[str]) -> dict[int, int]:
+def last_revisions(addresses: Sequence[str], tls: Tls | None = None) -> dict[int, int]:
     """Each partition's newest revision, of the nodes that answer: watches must come that far."""
     ends: dict[int, int] = {}
     for address in addresses:
-        with connect(address, 2_000) as client, contextlib.suppress(AgniError):
+        with connect(address, 2_000, tls) as client, contextlib.suppress(AgniError):
             for each in client.status().partitions:
                 ends[each.partition] = max(ends.get(each.partition, 0), each.revision)
     return ends
@@ -285,29 +298,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--leases", type=int, default=0, help="kept alive through --leases-at")
     parser.add_argument("--leases-at", default="", help="host:port; the first address if not given")
     parser.add_argument("--ttl-ms", type=int, default=3_000)
+    access.add_argument(parser)
     given = parser.parse_args(arguments)
     addresses = given.addresses.split(",")
+    tls = access.tls_of(given.tls_dir)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     given.folder.mkdir(parents=True, exist_ok=True)
-    log = Watcher(addresses, given.folder / "log.watch")
-    other = Watcher(list(reversed(addresses)), given.folder / "g0.watch", "g0-")
+    log = Watcher(addresses, given.folder / "log.watch", tls=tls)
+    other = Watcher(list(reversed(addresses)), given.folder / "g0.watch", "g0-", tls)
     for watcher in (log, other):
         watcher.created.wait()
     with Recorder(given.folder / "history.jsonl") as recorder:
         shape = Shape(clients=given.clients, timeout_ms=given.timeout_ms)
-        load = Load(addresses, recorder, given.seed, shape)
+        load = Load(addresses, recorder, given.seed, shape, tls)
         at = given.leases_at or addresses[0]
         leases = None
         if given.leases:
-            leases = Leases(at, recorder, given.leases, given.ttl_ms, read_from=addresses[-1])
+            leases = Leases(at, recorder, given.leases, given.ttl_ms, addresses[-1], tls)
         print("ready", flush=True)
         ended.wait(given.seconds)
         load.stop()
         if leases is not None:
             leases.stop()
-    ends = last_revisions(addresses)
+    ends = last_revisions(addresses, tls)
     (given.folder / "ends.json").write_text(json.dumps(ends))
     for watcher in (log, other):
         watcher.wait_for(ends, ENDS_S_MAX)

@@ -1,7 +1,8 @@
 """Writes to every partition all the time, to see for how long each stops taking them.
 
 `python -m nemesis.probe --addresses host:port,… --partitions N --into FILE` until SIGTERM; then the
-file holds, for each partition, when writes were acknowledged (CLOCK_MONOTONIC, in nanoseconds).
+file holds, for each partition, when writes were acknowledged (CLOCK_MONOTONIC, in nanoseconds) and
+in which term of the partition.
 Each write goes to the next node, whether or not the one before has been answered: a client that
 waits for an answer which will never come would measure its own patience.
 """
@@ -21,7 +22,9 @@ from pathlib import Path
 from agniregistry.client import AsyncClient
 from agniregistry.config import RetryPolicy, Timeout
 from agniregistry.errors import AgniError
+from agniregistry.identity import Tls
 from agniregistry.types import Key
+from nemesis import access
 from nemesis.calls import key_of, spec_of
 
 PERIOD_S = 0.02
@@ -33,7 +36,7 @@ class Probe:
     """Who writes, and what was acknowledged."""
 
     def __init__(self, clients: Sequence[AsyncClient]) -> None:
-        self.acknowledged: dict[int, list[int]] = defaultdict(list)
+        self.acknowledged: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self._clients = clients
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -70,28 +73,30 @@ class Probe:
 
     async def _write(self, client: AsyncClient, partition: int, key: Key, value: str) -> None:
         try:
-            await client.put(key, spec_of(value))
+            done = await client.put(key, spec_of(value))
         except AgniError:
             return
-        self.acknowledged[partition].append(time.monotonic_ns())
+        self.acknowledged[partition].append((time.monotonic_ns(), done.header.term))
 
 
-async def probe(addresses: Sequence[str], partitions: int) -> dict[int, list[int]]:
-    """Writes until SIGTERM; by partition, when writes were acknowledged."""
+async def probe(
+    addresses: Sequence[str], partitions: int, tls: Tls | None
+) -> dict[int, list[tuple[int, int]]]:
+    """Writes until SIGTERM; by partition, when writes were acknowledged, and in which term."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     once = RetryPolicy.never()
     timeout = Timeout(total_ms=PATIENCE_MS, attempt_ms=PATIENCE_MS)
-    clients = [AsyncClient(address, timeout=timeout, retry=once) for address in addresses]
+    clients = [AsyncClient(address, timeout=timeout, retry=once, tls=tls) for address in addresses]
     probe = Probe(clients)
     keys = await probe.keys(partitions)
     print("ready", flush=True)
     await probe.run(keys, ended)
     for client in clients:
         await client.aclose()
-    return {partition: sorted(at_ns) for partition, at_ns in probe.acknowledged.items()}
+    return {partition: sorted(writes) for partition, writes in probe.acknowledged.items()}
 
 
 def main() -> None:
@@ -100,8 +105,10 @@ def main() -> None:
     parser.add_argument("--addresses", required=True, help="host:port,host:port,...")
     parser.add_argument("--partitions", required=True, type=int)
     parser.add_argument("--into", required=True, type=Path)
+    access.add_argument(parser)
     given = parser.parse_args()
-    acknowledged = asyncio.run(probe(given.addresses.split(","), given.partitions))
+    tls = access.tls_of(given.tls_dir)
+    acknowledged = asyncio.run(probe(given.addresses.split(","), given.partitions, tls))
     given.into.write_text(json.dumps(acknowledged))
 
 

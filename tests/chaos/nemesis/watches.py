@@ -22,6 +22,8 @@ from watch_check import Message, Phase, Positions, Stream, WatchEvent
 
 from agniregistry.api.v1 import registry_pb2 as r
 from agniregistry.api.v1 import registry_pb2_grpc as rg
+from agniregistry.identity import Tls
+from nemesis import access
 
 PAUSE_S = 0.05
 PROGRESS_MS = 500
@@ -44,9 +46,12 @@ _PHASES = {getattr(r, f"WATCH_PHASE_{each.name}"): each for each in Phase}
 class Watcher:
     """Watches what begins with a prefix ("" is everything) and writes it into a file."""
 
-    def __init__(self, addresses: Sequence[str], path: Path, prefix: str = "") -> None:
+    def __init__(
+        self, addresses: Sequence[str], path: Path, prefix: str = "", tls: Tls | None = None
+    ) -> None:
         self._addresses = tuple(addresses)
         self._prefix = prefix
+        self._tls = tls
         self._file = path.open("a")
         self._ended = threading.Event()
         self._call: Any = None
@@ -81,7 +86,7 @@ class Watcher:
             if self._ended.is_set():
                 return
             address = self._addresses[turn % len(self._addresses)]
-            with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            with access.channel(address, self._tls, CHANNEL_OPTIONS) as channel:
                 with contextlib.suppress(grpc.RpcError):
                     token = self._stream(address, channel, token)
                 self._call = None

@@ -28,6 +28,14 @@ pub enum Bug {
     WatchSkipsOnFailover,
     /// An event log that was cut answers what it has left, as if nothing were missing.
     WatchGapAtCompaction,
+    /// A watch that goes on in an event log which doesn't reach back to the first change is told
+    /// its last one again.
+    WatchRepeatsOnResume,
+    /// A replica that begins with a snapshot counts revisions on from the newest record in it,
+    /// though removals had newer ones.
+    RevisionReusedAfterSnapshot,
+    /// The time of leases jumps with the wall clock.
+    LeasesOnWallClock,
     /// A replica votes without regard to what it had before it let go of its group.
     VoteAfterLettingGo,
     /// Ticks that a voter missed before it heard its leader count towards the next election.

@@ -515,8 +515,9 @@ impl World {
             }
             let new = store.revision().checked_sub(*seen);
             let after = |revision| store.events_after(revision, usize::MAX).ok();
-            // A log that is wrong about its beginning is for the watches to find.
-            let events = after(*seen).filter(|events| Some(events.len() as u64) == new);
+            // A log that is wrong about its beginning, or says something twice, is for the watches
+            // to find.
+            let events = after(*seen).filter(|events| Some(events.len() as u64) >= new);
             match events.or_else(|| after(0)).filter(|_| new.is_some()) {
                 Some(events) => {
                     for event in events.filter(|event| event.revision > *seen) {

@@ -157,6 +157,21 @@ fn finds_a_watch_that_hides_a_gap() {
 }
 
 #[test]
+fn finds_a_watch_that_repeats_on_resume() {
+    is_found_as(Bug::WatchRepeatsOnResume, 1, &["I14"]);
+}
+
+#[test]
+fn finds_revisions_reused_after_a_snapshot() {
+    is_found_as(Bug::RevisionReusedAfterSnapshot, 1, &["I5", "I12"]);
+}
+
+#[test]
+fn finds_leases_on_the_wall_clock() {
+    is_found_as(Bug::LeasesOnWallClock, 1, &["I6", "I28"]);
+}
+
+#[test]
 fn finds_votes_of_a_replica_that_forgot() {
     is_found_as(Bug::VoteAfterLettingGo, 500, &["one leader", "I1", "I2", "I5"]);
 }

@@ -30,16 +30,20 @@ pub struct LeaseClock {
     stalled_us: AtomicU64,
     /// How far the wall clock was ahead of the time since boot, in milliseconds.
     wall_ahead_ms: AtomicI64,
+    /// The same at the first turn. Leases don't look at it; a planted bug does.
+    first_ahead_ms: i64,
 }
 
 impl LeaseClock {
     /// A clock whose driver has its first turn now.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let now_us = clock.boot_us();
+        let first_ahead_ms = wall_ahead_ms(&*clock, now_us);
         LeaseClock {
             turn_us: AtomicU64::new(now_us),
             stalled_us: AtomicU64::new(0),
-            wall_ahead_ms: AtomicI64::new(wall_ahead_ms(&*clock, now_us)),
+            wall_ahead_ms: AtomicI64::new(first_ahead_ms),
+            first_ahead_ms,
             clock,
         }
     }
@@ -65,7 +69,14 @@ impl LeaseClock {
     pub fn lease_ms(&self) -> u64 {
         let turn_us = self.turn_us.load(Acquire);
         let now_us = self.clock.boot_us().min(turn_us + STALL_US);
-        now_us.saturating_sub(self.stalled_us.load(Acquire)) / 1000
+        let lease_ms = now_us.saturating_sub(self.stalled_us.load(Acquire)) / 1000;
+        match is_planted(Bug::LeasesOnWallClock) {
+            false => lease_ms,
+            true => {
+                let jumped_ms = self.wall_ahead_ms.load(Relaxed) - self.first_ahead_ms;
+                lease_ms.saturating_add_signed(jumped_ms)
+            }
+        }
     }
 
     /// Time since boot, in microseconds.

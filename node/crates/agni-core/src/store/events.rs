@@ -102,6 +102,13 @@ impl EventLog {
         (self.start, self.bytes) = (if skips { 0 } else { revision }, 0);
     }
 
+    /// The same as `after`, for a watch.
+    pub(crate) fn resume(&self, revision: u64, limit: usize) -> Result<Events<'_>, Compacted> {
+        let is_cut = (1..revision).contains(&self.start);
+        let again = is_cut && is_planted(Bug::WatchRepeatsOnResume);
+        self.after(revision - u64::from(again), limit)
+    }
+
     /// All events after a revision, up to a number of them.
     pub(crate) fn after(&self, revision: u64, limit: usize) -> Result<Events<'_>, Compacted> {
         if revision < self.start && !is_planted(Bug::WatchGapAtCompaction) {

@@ -215,7 +215,7 @@ impl Store {
 
     /// All changes after a revision, oldest first, with revisions that leave none out.
     pub fn events_after(&self, revision: u64, limit: usize) -> Result<Events<'_>, Compacted> {
-        self.events.after(revision, limit)
+        self.events.resume(revision, limit)
     }
 
     /// Extends a lease to its full time from now and answers that time, in milliseconds; none when

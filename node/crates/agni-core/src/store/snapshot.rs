@@ -156,7 +156,8 @@ impl Store {
     pub fn restore_header(&mut self, header: &SnapshotHeader) {
         debug_assert!(self.is_empty(), "a snapshot is restored into an empty store");
         (self.applied_index, self.applied_term) = (header.index, header.term);
-        self.revision = header.revision;
+        let counts_anew = is_planted(Bug::RevisionReusedAfterSnapshot);
+        self.revision = if counts_anew { 0 } else { header.revision };
         self.tombstones.set_compacted(header.compacted_revision);
         self.events.restart(header.revision);
     }
@@ -169,6 +170,9 @@ impl Store {
             let record = Bytes::from(record.to_vec());
             let parts = record::parse(&record).ok_or(wrong("is malformed"))?;
             let spec = SpecParts::parse(parts.spec).ok_or(wrong("has a malformed spec"))?;
+            if is_planted(Bug::RevisionReusedAfterSnapshot) {
+                self.revision = self.revision.max(parts.meta.revision);
+            }
             if parts.meta.revision == 0 || parts.meta.revision > self.revision {
                 return Err(wrong("has a revision that the snapshot doesn't reach"));
             }
