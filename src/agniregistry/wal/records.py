@@ -290,6 +290,7 @@ _SYSTEM_OPERATIONS: dict[int, tuple[str, Layout]] = {
             1: _one("partition", wire.unsigned),
             2: _one("replicas", _nested(_REPLICAS)),
             3: _one("index", wire.unsigned),
+            4: _one("reached_version", wire.unsigned),
         },
     ),
 }

@@ -39,7 +39,8 @@ impl Group {
             self.applied = entry.index;
             self.apply_entry(&mut store, &entry, turn, metrics, now_ms);
         }
-        if store.revision() != revision_before {
+        // What was reported to the system group may be news without a revision.
+        if store.revision() != revision_before || self.partition == SYSTEM_PARTITION {
             turn.changed.push(self.partition);
         }
         self.take_over(&mut store, now_ms);

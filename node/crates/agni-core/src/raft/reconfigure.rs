@@ -4,7 +4,8 @@
 use crate::limits;
 use crate::planted::{Bug, is_planted};
 use crate::proto::node::{
-    Command, HardState as DurableHardState, ReportReplicas, SystemCommand, command, system_command,
+    Command, HardState as DurableHardState, PartitionPlacement, ReportReplicas, SystemCommand,
+    command, system_command,
 };
 use crate::raft::cell::Follower;
 use crate::raft::group::{ArrivedSnapshot, Group, Leftovers, Turn, raft_node};
@@ -147,20 +148,36 @@ impl Group {
         }
     }
 
-    /// What the system group should hear of the members that this leader has reached.
-    pub fn report(&self, reported_index: u64) -> Option<Command> {
+    /// What the system group should hear of the members that this leader has reached: other ones
+    /// than were `told`, or that they are the ones that are wanted by now.
+    pub fn report(&self, told: &PartitionPlacement) -> Option<Command> {
         let settled = self.node.store().conf_state().voters_outgoing.is_empty();
-        if !self.is_current() || !settled || self.replicas_index <= reported_index {
+        // Who hasn't applied what was reported leads no more, and doesn't know it yet.
+        if !self.is_current() || !settled || self.applied < told.reported_index {
+            return None;
+        }
+        let reached = if self.has_reached(&told.wanted) { told.wanted_version } else { 0 };
+        if self.replicas_index <= told.reported_index && reached <= told.reached_version {
             return None;
         }
         let report = ReportReplicas {
             partition: self.partition,
             replicas: Some(self.replicas()),
-            index: self.replicas_index,
+            // A leader that had begun from a snapshot reported the snapshot's index.
+            index: self.replicas_index.max(told.reported_index),
+            reached_version: Some(reached),
         };
         let operation = Some(system_command::Operation::ReportReplicas(report));
         let command = SystemCommand { author_epoch: 0, operation };
         Some(Command { proposed_unix_ms: 0, operation: Some(command::Operation::System(command)) })
+    }
+
+    /// Whether the wanted nodes vote, nobody else has a replica, and no change is on its way.
+    fn has_reached(&self, wanted: &[u64]) -> bool {
+        let now = self.node.store().conf_state();
+        let votes = |id: &u64| now.voters.contains(id);
+        let all_vote = now.voters.len() == wanted.len() && wanted.iter().all(votes);
+        all_vote && now.learners.is_empty() && !self.node.raft.has_pending_conf()
     }
 
     /// Brings a report to the leader of the system group, which this group is. Another node gets
