@@ -117,6 +117,8 @@ class Store:
         _check_incarnation(operation.incarnation, old)
         spec = _patched(old.spec, operation.spec, operation.update_mask)
         validate.whole_spec(spec)
+        if not {"ip", "domain"}.isdisjoint(operation.update_mask):
+            validate.gateway(old.key, spec)
         if spec == old.spec:
             return old
         _check_revision(operation.expected_revision, old)

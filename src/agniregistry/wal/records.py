@@ -225,6 +225,7 @@ _PATCH: Layout = {
     3: ("paths", wire.text, True),
     4: _INCARNATION,
     5: _EXPECTED,
+    6: _one("keeps_address", lambda value: bool(wire.unsigned(value))),
 }
 _DELETE: Layout = {1: _one("key", _nested(_KEY)), 2: _INCARNATION, 3: _EXPECTED}
 _DRAIN: Layout = {
