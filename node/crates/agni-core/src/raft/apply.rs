@@ -47,6 +47,7 @@ impl Group {
         drop(store);
         self.node.advance_apply_to(self.applied);
         self.compact();
+        self.give_wrong_lead_away(clock.boot_us());
         self.speak_of_state(turn, clock.unix_ms());
         while let Some((index, ticket)) = self.confirmed_reads.front().copied() {
             if index > self.applied {

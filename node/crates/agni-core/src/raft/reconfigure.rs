@@ -296,16 +296,18 @@ impl Group {
     /// may have begun with an older state. Until it has caught up with itself it must not elect
     /// anybody: a quorum of the members of that time would forget what they had acknowledged. Nor
     /// before a snapshot that replaced its log is durable: the library would look for entries
-    /// that are no longer there. Nor while its state is in doubt, if anybody else could stand.
-    pub(super) fn may_stand(&self) -> bool {
-        let is_sound = !self.is_suspect() || self.is_alone();
+    /// that are no longer there. Nor while its state is in doubt, if anybody else could stand: its
+    /// log is as good as any, and a quorum may need it.
+    pub(super) fn may_stand(&self, now_us: u64) -> bool {
+        let is_needed = self.elections.waited_us(now_us) >= limits::SUSPECT_STANDS_US;
+        let is_sound = !self.is_suspect() || self.is_alone() || is_needed;
         let has_all = self.newest_entry() >= self.node.store().floor();
         self.installing.is_none() && is_sound && has_all
     }
 
     /// Whether a message can ask this node for something that it must not give: its vote for a log
     /// that lacks what it once had, its candidacy, or entries that it has let go of.
-    pub(super) fn is_out_of_reach(&self, message: &Message) -> bool {
+    pub(super) fn is_out_of_reach(&self, message: &Message, now_us: u64) -> bool {
         use MessageType::{MsgHeartbeat, MsgRequestPreVote, MsgRequestVote, MsgTimeoutNow};
         match message.get_msg_type() {
             MsgRequestVote | MsgRequestPreVote => {
@@ -313,7 +315,7 @@ impl Group {
                 let lacks = self.is_blank() || offered < self.node.store().floor();
                 lacks && !is_planted(Bug::VoteAfterLettingGo)
             }
-            MsgTimeoutNow => !self.may_stand(),
+            MsgTimeoutNow => !self.may_stand(now_us),
             MsgHeartbeat => message.commit > self.node.raft.raft_log.last_index(),
             _ => false,
         }
@@ -360,8 +362,11 @@ impl Group {
         (self.arrived, self.installing) = (None, None);
         self.forget_checks(None, turn);
         self.heard_us.clear();
+        // It may begin again with an older state than it had, and must not call that young.
+        self.complete_at = None;
         let cell = &self.cell;
-        for figure in [&cell.snapshot_index, &cell.leader, &cell.commit, &cell.leads_until_us] {
+        let figures = [&cell.snapshot_index, &cell.leader, &cell.commit, &cell.leads_until_us];
+        for figure in figures.into_iter().chain([&cell.complete_at_us]) {
             figure.store(0, Relaxed);
         }
         for flag in [&cell.is_held, &cell.is_current] {
