@@ -132,6 +132,44 @@ def test_an_update_checks_what_it_changes(registry: Any, make: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("paths", "changed", "field"),
+    [
+        (["ip", "domain"], {}, "spec.ip"),
+        (["ip", "domain", "port"], {}, "spec.ip"),
+        (["domain", "owner", "ip"], {"owner": "x"}, "spec.ip"),
+        (["port"], {}, "spec.port"),
+    ],
+)
+def test_an_update_leaves_no_gateway_without_an_address(
+    registry: Any, make: Any, paths: list[str], changed: dict[str, Any], field: str
+) -> None:
+    revision = make.put(owner="before").revision
+    spec = t.Spec(**changed)
+    refused(lambda: registry.update(make.key(), spec, paths), field)
+    (answer,) = registry.batch([t.UpdateOperation(make.key(), spec, tuple(paths))])
+    assert isinstance(answer, errors.InvalidFieldError)
+    assert answer.field == field
+    found = registry.get(make.key()).record
+    assert (found.revision, found.spec) == (revision, make.spec(owner="before"))
+
+
+def test_a_gateway_gives_up_one_address_and_not_the_other(registry: Any, make: Any) -> None:
+    """Each update alone would leave one; what is stored by then decides."""
+    make.put()
+    registry.update(make.key(), t.Spec(), ["ip"])
+    refused(lambda: registry.update(make.key(), t.Spec(), ["domain"]), "spec.ip")
+    assert registry.get(make.key()).spec == make.spec(ip="")
+    registry.update(make.key(), t.Spec(ip="::1", port=1), ["ip", "domain"])
+    assert registry.get(make.key()).spec == make.spec(ip="::1", domain="")
+
+
+def test_an_agent_may_give_up_its_addresses(registry: Any, make: Any) -> None:
+    make.put(kind=t.Kind.AGENT)
+    registry.update(make.key(kind=t.Kind.AGENT), t.Spec(), ["ip", "domain", "port"])
+    assert registry.get(make.key(kind=t.Kind.AGENT)).spec == make.spec(ip="", domain="", port=0)
+
+
 @pytest.mark.parametrize("drain_ms", [-1, 3_600_001])
 def test_draining_out_of_bounds(registry: Any, make: Any, drain_ms: int) -> None:
     make.put()

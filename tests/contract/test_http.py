@@ -43,6 +43,23 @@ def test_the_roadmaps_message_is_a_valid_body(http: httpx.Client) -> None:
     assert http.get(f"/v1/gateways/{NAME}").status_code == 404
 
 
+@pytest.mark.parametrize("own", ["gateway_", ""])
+def test_a_patch_without_a_mask_leaves_no_gateway_without_an_address(
+    http: httpx.Client, own: str
+) -> None:
+    path = f"/v1/gateways/patched.{own}example"
+    http.delete(path)
+    assert http.post("/v1/gateways", content=SEED.replace(NAME, path.rpartition("/")[2])).is_success
+    before = http.get(path).json()
+    answer = http.patch(path, json={own + "ip": "", own + "domain": "", "owner": "x"})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["field"] == "spec.ip"
+    after = http.get(path).json()
+    assert (after["revision"], after["gateway_ip"]) == (before["revision"], "12.34.56.78")
+    assert http.patch(path, json={own + "ip": ""}).is_success
+    assert "gateway_ip" not in http.get(path).json()
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

@@ -72,6 +72,65 @@ def test_a_silent_record_is_gone_at_its_deadline(registry: Any, make: Any, event
     assert registry.get(make.key()).record.lease_id == again.lease_id
 
 
+def fleet(make: Any, prefix: str, count: int, region: str, ttl_ms: int) -> dict[str, int]:
+    """Registers so many agents; answers their leases by name."""
+    names = [f"{prefix}-{number}" for number in range(count)]
+    agent = {"kind": t.Kind.AGENT, "region": region, "ttl_ms": ttl_ms}
+    return {name: make.put(name, **agent).lease_id for name in names}
+
+
+def statuses(registry: Any, make: Any) -> dict[str, t.Status]:
+    page = registry.list(make.filter(), page_size=1000)
+    return {instance.key.name: instance.status for instance in page.instances}
+
+
+def test_who_falls_silent_together_is_suspect_and_comes_back(
+    registry: Any, make: Any, eventually: Any
+) -> None:
+    region = f"region-{make.namespace}"
+    leases = fleet(make, "silent", 10, region, 2_000)
+    fleet(make, "other", 1, f"other-{make.namespace}", 60_000)
+    registry.renew([*leases.values()])
+    eventually(lambda: [*statuses(registry, make).values()].count(t.Status.SUSPECT) == 10, 6)
+    found = registry.get(make.key("silent-0", t.Kind.AGENT))
+    assert found.status is t.Status.SUSPECT
+    assert found.lease_remaining_ms < 0
+    wanted = make.filter(kind=t.Kind.AGENT)
+    candidates = registry.discover(wanted, region=region, limit=100).candidates
+    assert len(candidates) == 11
+    assert candidates[0].instance.key.name == "other-0", "behind whoever is alive"
+    assert {each.instance.status for each in candidates[1:]} == {t.Status.SUSPECT}
+    assert {each.score.total for each in candidates[1:]} == {0.0}
+    alive = make.filter(kind=t.Kind.AGENT, statuses=(t.Status.ALIVE,))
+    left_out = registry.discover(alive, explain=True, explain_names=["silent-0"])
+    assert [each.instance.key.name for each in left_out.candidates] == ["other-0"]
+    assert left_out.exclusions[0].reason is t.ExclusionReason.SUSPECT
+    assert registry.renew([*leases.values()]).lost_lease_ids == ()
+    assert set(statuses(registry, make).values()) == {t.Status.ALIVE}
+
+
+def test_suspects_that_stay_silent_go_in_the_end(make: Any, eventually: Any) -> None:
+    began = time.monotonic()
+    fleet(make, "silent", 6, f"region-{make.namespace}", 1_000)
+    eventually(lambda: make.names() == set(), 10)
+    assert time.monotonic() - began > 1.8, "held for about one more time to live"
+
+
+def test_few_of_many_are_gone_at_their_deadline(registry: Any, make: Any, eventually: Any) -> None:
+    region = f"region-{make.namespace}"
+    stays = fleet(make, "stays", 20, region, 60_000)
+    fleet(make, "goes", 4, region, 1_000)
+    seen: set[t.Status] = set()
+
+    def are_gone() -> bool:
+        found = statuses(registry, make)
+        seen.update(found.values())
+        return found.keys() == stays.keys()
+
+    eventually(are_gone, 6)
+    assert seen == {t.Status.ALIVE}
+
+
 def test_a_renewed_record_outlives_its_ttl(registry: Any, make: Any) -> None:
     answer = make.put(ttl_ms=1000)
     deadline = time.monotonic() + 2.5

@@ -130,7 +130,7 @@ class RegistryModel:
         for number in range(self.count):
             turned = [ids[(number + k) % len(ids)] for k in range(min(self.replication, len(ids)))]
             self.partitions[number] = Partition(
-                number, tuple(turned), 1, tuple(sorted(turned)), (), turned[0], 10
+                number, tuple(turned), 1, tuple(sorted(turned)), (), turned[0], 10, reached=1
             )
         self.system_leader = ids[0]
 
@@ -225,4 +225,4 @@ class RegistryModel:
             if len(still) <= len(voters) // 2:
                 return p
             return replace(p, voters=voters, leader=leader)
-        return p
+        return replace(p, reached=p.version)

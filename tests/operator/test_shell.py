@@ -420,7 +420,7 @@ def test_the_registrys_answers_become_a_picture() -> None:
             t.ClusterMember(2, "web-1", zone="z2"),
             t.ClusterMember(3, "web-2", state=t.MemberState.LEFT),
         ),
-        placements=(t.Placement(0, (1, 2), 5, (1, 2), (), 1),),
+        placements=(t.Placement(0, (1, 2), 5, (1, 2), (), 1, reached_version=4),),
     )
     ahead = t.ClusterStatus("c", 1, "1.0", partitions=(t.PartitionStatus(0, commit_index=5000),))
     behind = t.ClusterStatus(
@@ -431,6 +431,7 @@ def test_the_registrys_answers_become_a_picture() -> None:
     assert [m.lagging for m in found.members] == [True, True, False]
     assert [m.reachable for m in found.members] == [True, True, False]
     assert found.cluster.partitions[0].version == 5
+    assert found.cluster.partitions[0].in_flight, "it was taken back, and isn't there yet"
     assert found.system_leader == 1
 
 

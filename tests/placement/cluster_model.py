@@ -41,7 +41,15 @@ def founded(nodes: list[Node], count: int, replication: int, size: int = 1000) -
 
 def settled(number: int, wanted: tuple[int, ...], size: int = 1000) -> Partition:
     """A partition that is where it is wanted."""
-    return Partition(number, wanted, 1, tuple(sorted(wanted)), (), wanted[0], size)
+    return Partition(number, wanted, 1, tuple(sorted(wanted)), (), wanted[0], size, reached=1)
+
+
+def placed(partition: Partition, nodes: tuple[int, ...]) -> Partition:
+    """A partition that is wanted elsewhere: it is on its way, unless only the order is another."""
+    version = partition.version + 1
+    stays = set(nodes) == set(partition.wanted) and not partition.in_flight
+    reached = version if partition.reached and stays else partition.reached
+    return replace(partition, wanted=nodes, version=version, reached=reached)
 
 
 def with_nodes(cluster: Cluster, *nodes: Node) -> Cluster:
@@ -99,7 +107,7 @@ class Model:
             self._check_change(partition, new)
             self.moves += old != new
             self.bytes_moved += partition.bytes * len(new - old)
-        self._put(replace(partition, wanted=step.nodes, version=partition.version + 1))
+        self._put(placed(partition, step.nodes))
         for node_id, count in replica_counts(self.cluster).items():
             self.most_held[node_id] = max(self.most_held[node_id], count)
 
@@ -138,7 +146,9 @@ class Model:
             stays = partition.leader in partition.wanted
             leader = partition.leader if stays else answering[0]
             voters = tuple(sorted(partition.wanted))
-            self._put(replace(partition, voters=voters, learners=(), leader=leader))
+            reached = partition.version
+            moved = replace(partition, voters=voters, learners=(), leader=leader, reached=reached)
+            self._put(moved)
         for partition in self.cluster.partitions:
             first = partition.wanted[0]
             if first in partition.voters and self.cluster.node(first).takes:

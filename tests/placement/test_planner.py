@@ -298,6 +298,19 @@ def test_a_move_to_a_silent_node_waits_and_that_is_said() -> None:
     assert {"NODE_UNREACHABLE", "MOVE_WAITS"} == {problem.reason for problem in made.problems}
 
 
+def test_a_move_that_was_taken_back_is_under_way_until_its_leader_says_so() -> None:
+    """What was last reported is older than what is wanted: nothing else may begin."""
+    nodes = tuple(Node(number) for number in range(1, 5))
+    cluster = founded(list(nodes), 16, 3)
+    taken_back = replace(cluster.partitions[0], version=9)
+    assert taken_back.in_flight
+    only = plan(replace(cluster, partitions=(taken_back,)))
+    assert (only.steps, only.moves_in_flight, only.is_done) == ((), 1, False)
+    assert not replace(taken_back, reached=9).in_flight
+    assert not replace(taken_back, reached=0).in_flight, "a node of an older version asked"
+    assert replace(taken_back, reached=9, learners=(4,)).in_flight
+
+
 def test_a_partition_without_a_leader_is_left_alone_and_named() -> None:
     partitions = (replace(settled(0, (1, 2, 3)), leader=0),)
     nodes = (Node(1), Node(2), Node(3), Node(4, weight=9))

@@ -8,6 +8,7 @@ import pytest
 
 from agniregistry import errors
 from agniregistry import types as t
+from agniregistry.testing import FakeClock, FakeRegistry
 
 AGENT = t.Spec(region="eu")
 
@@ -39,6 +40,66 @@ def test_draining_ends_by_hand(frozen: Any) -> None:
     assert frozen.get(t.Key.agent("a")).status is t.Status.DRAINING
     frozen.clock.advance(1)
     assert frozen.list().instances == ()
+
+
+def agents(registry: Any, count: int, **spec: Any) -> list[int]:
+    fields = {"region": "eu", **spec}
+    keys = [t.Key.agent(f"{fields}-{number}") for number in range(count)]
+    return [registry.put(key, t.Spec(**fields), ttl_ms=10_000).lease_id for key in keys]
+
+
+def shown(registry: Any) -> list[t.Status]:
+    return [instance.status for instance in registry.list(page_size=1000).instances]
+
+
+def test_who_is_held_goes_one_time_to_live_later(frozen: Any) -> None:
+    leases = agents(frozen, 5)
+    frozen.clock.advance(10_000)
+    assert shown(frozen) == [t.Status.SUSPECT] * 5
+    assert frozen.status().partitions[0].suspect_domains == 1
+    frozen.renew(leases[:2])
+    frozen.clock.advance(9_999)
+    assert shown(frozen).count(t.Status.SUSPECT) == 3
+    frozen.clock.advance(1)
+    assert shown(frozen) == []
+    agents(frozen, 4)
+    assert frozen.status().partitions[0].suspect_domains == 0
+    frozen.clock.advance(10_000)
+    assert shown(frozen) == [], "a fleet below the minimum"
+
+
+def test_what_is_behind_one_gateway_is_held_although_its_region_lives(frozen: Any) -> None:
+    living = agents(frozen, 40, gateway="near")
+    agents(frozen, 8, gateway="far")
+    frozen.clock.advance(5_000)
+    frozen.renew(living)
+    frozen.clock.advance(5_000)
+    assert shown(frozen).count(t.Status.SUSPECT) == 8
+
+
+def test_a_share_that_goes_silent_little_by_little_counts(frozen: Any) -> None:
+    silent, living = agents(frozen, 6), agents(frozen, 12, owner="x")
+    frozen.clock.advance(5_000)
+    frozen.renew([*living, *silent[:3]])
+    frozen.clock.advance(5_000)
+    assert len(shown(frozen)) == 15, "three of eighteen are gone"
+    frozen.renew(living)
+    frozen.clock.advance(5_000)
+    assert shown(frozen).count(t.Status.SUSPECT) == 3, "with those that went before"
+
+
+def test_the_guard_can_be_left_out() -> None:
+    with FakeRegistry(clock=FakeClock(), mass_expiry_guard=False) as registry:
+        agents(registry, 50)
+        registry.clock.advance(10_000)
+        assert shown(registry) == []
+
+
+def test_a_lease_that_a_test_takes_away_is_lost_at_once(frozen: Any) -> None:
+    leases = agents(frozen, 10)
+    for lease in leases:
+        frozen.lose_lease(lease)
+    assert shown(frozen) == []
 
 
 def test_failures_come_when_ordered(fake: Any) -> None:

@@ -179,6 +179,7 @@ def registry_of(
             version=placement.wanted_version,
             voters=placement.voters,
             learners=placement.learners,
+            reached=placement.reached_version,
             leader=leader_of(placement.partition, placement.leader_id, claims),
         )
         for placement in found.placements

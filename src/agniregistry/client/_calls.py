@@ -453,6 +453,7 @@ def _read_members(data: bytes) -> t.ClusterMembers:
                 voters=tuple(item.voters),
                 learners=tuple(item.learners),
                 leader_id=item.leader_id,
+                reached_version=item.reached_version,
             )
             for item in response.placements
         ),

@@ -88,11 +88,17 @@ class Partition:
     """Its size on one node; 0 when unknown."""
     records: int = 0
     """How many records it holds."""
+    reached: int = 0
+    """The newest version that its leader found to be reached; 0 when unknown."""
 
     @property
     def in_flight(self) -> bool:
-        """Whether its replicas are on the way to where they are wanted."""
-        return bool(self.learners) or set(self.wanted) != set(self.voters)
+        """Whether its replicas are on the way to where they are wanted.
+
+        What was last reported may be older than what is wanted: `reached` tells.
+        """
+        is_older = 0 < self.reached < self.version
+        return is_older or bool(self.learners) or set(self.wanted) != set(self.voters)
 
     @property
     def cost(self) -> int:

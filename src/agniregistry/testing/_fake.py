@@ -30,6 +30,7 @@ from agniregistry.errors import (
 from agniregistry.testing import _rank as rank
 from agniregistry.testing import _validate as validate
 from agniregistry.testing._clock import Clock, SystemClock
+from agniregistry.testing._guard import Guard
 from agniregistry.testing._pages import Matched, Pages
 from agniregistry.testing._store import Store, not_found
 from agniregistry.testing._stream import Stream, make_token
@@ -43,11 +44,20 @@ HISTORY_DEFAULT = 10_000
 class FakeRegistry(Generic[C]):
     """One partition in memory, on real time or on a clock that the test moves.
 
+    Leases of one region, or behind one gateway, that fall silent together are SUSPECT at first, as
+    at a node; `mass_expiry_guard=False` removes them at their deadline.
+
     Thread-safe. Beyond `Client`'s methods: `clock`, `serve`, `fail_next`, `lose_lease` and
     `break_watches`.
     """
 
-    def __init__(self, clock: C | None = None, *, history_max: int = HISTORY_DEFAULT) -> None:
+    def __init__(
+        self,
+        clock: C | None = None,
+        *,
+        history_max: int = HISTORY_DEFAULT,
+        mass_expiry_guard: bool = True,
+    ) -> None:
         self.clock: C = cast("C", SystemClock()) if clock is None else clock
         """The clock that leases live by."""
         self.timeout = Timeout()
@@ -60,7 +70,8 @@ class FakeRegistry(Generic[C]):
         """Guards everything, and wakes the watches."""
         self.closed = False
         """Whether `close` was called."""
-        self._store = Store(self.clock, history_max)
+        guard = Guard(is_on=mass_expiry_guard)
+        self._store = Store(self.clock, history_max, guard)
         self._started_ms = self.clock.now_ms()
         self._pages = Pages()
         self._failures: list[AgniError] = []
@@ -287,14 +298,14 @@ class FakeRegistry(Generic[C]):
         validate.explained(explain_names, wanted.namespace)
         validate.read(read, self._store.revision)
         with self._change():
-            statuses = wanted.statuses or (t.Status.ALIVE,)
+            statuses = wanted.statuses or rank.DISCOVERED
             everyone = self._store.instances()
             matched = [
                 t.Candidate(i, rank.score(i, region))
                 for i in everyone
                 if rank.passes(i, replace(wanted, statuses=statuses))
             ]
-            matched.sort(key=lambda c: (-c.score.total, c.instance.key.name))
+            matched.sort(key=rank.place)
             best = tuple(matched[: limit or validate.DISCOVER_RECORDS_DEFAULT])
             exclusions: tuple[t.Exclusion, ...] = ()
             if explain:
@@ -364,6 +375,7 @@ class FakeRegistry(Generic[C]):
                         revision=self._store.revision,
                         records=len(instances),
                         leases=sum(1 for i in instances if i.record.lease_id),
+                        suspect_domains=self._store.guard.held,
                     ),
                 ),
             )

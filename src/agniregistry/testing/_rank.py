@@ -12,6 +12,8 @@ from agniregistry.testing import _validate as validate
 REGION_WEIGHT = 0.5
 FREE_WEIGHT = 0.4
 FRESHNESS_WEIGHT = 0.1
+DISCOVERED = (t.Status.ALIVE, t.Status.SUSPECT)
+"""Who is discovered where the filter doesn't say: suspects stand last."""
 FRESHNESS_HALF_MS = 30_000
 """The age at which a load report is worth half, in milliseconds."""
 
@@ -44,6 +46,9 @@ def score(instance: t.Instance, region: str) -> t.Score:
     freshness = 0.5
     if instance.load is not None:
         freshness = FRESHNESS_HALF_MS / (FRESHNESS_HALF_MS + instance.load.age_ms)
+    if instance.status is t.Status.SUSPECT:
+        # Whether it is still there is what nobody knows.
+        return t.Score(0.0, region_match, free_share, 0.0)
     return t.Score(
         total=REGION_WEIGHT * region_match
         + FREE_WEIGHT * free_share
@@ -54,12 +59,21 @@ def score(instance: t.Instance, region: str) -> t.Score:
     )
 
 
+def place(candidate: t.Candidate) -> tuple[bool, float, float, str]:
+    """Sorts candidates: the best first, suspects behind whoever is alive, wherever that is."""
+    score, instance = candidate.score, candidate.instance
+    is_suspect = instance.status is t.Status.SUSPECT
+    return is_suspect, -score.total, -score.region_match, instance.key.name
+
+
 def why_missing(instance: t.Instance, wanted: t.Filter) -> tuple[t.ExclusionReason, str]:
     """The first reason, from the most telling to the least."""
     spec, reason = instance.spec, t.ExclusionReason
-    if instance.status not in (wanted.statuses or (t.Status.ALIVE,)):
+    if instance.status not in (wanted.statuses or DISCOVERED):
         if instance.status is t.Status.DRAINING:
             return reason.DRAINING, "it is draining"
+        if instance.status is t.Status.SUSPECT:
+            return reason.SUSPECT, "much of its region, or behind its gateway, went silent at once"
         return reason.FILTER, f"its status is {instance.status.value}"
     if wanted.regions and spec.region not in wanted.regions:
         return reason.REGION, f"its region is {spec.region}"

@@ -19,6 +19,7 @@ from agniregistry.errors import (
 )
 from agniregistry.testing import _validate as validate
 from agniregistry.testing._clock import Clock
+from agniregistry.testing._guard import Guard, Leased
 
 
 @dataclass(slots=True)
@@ -32,17 +33,26 @@ class Stored:
     free_at_ms: int = 0
     drain_deadline_ms: int | None = None
 
-    def due_ms(self) -> int | None:
-        """When it goes by itself."""
-        times = [x for x in (self.deadline_ms, self.drain_deadline_ms) if x is not None]
+    def is_held(self, guard: Guard, now_ms: int) -> bool:
+        """Whether it is overdue and stays; one that came due since the last look goes."""
+        is_overdue = self.deadline_ms is not None and self.deadline_ms <= now_ms
+        return is_overdue and guard.until_ms(self.record) is not None
+
+    def due_ms(self, guard: Guard) -> int | None:
+        """When it goes by itself, as far as is known by now."""
+        ends = self.deadline_ms
+        if ends is not None:
+            ends = max(ends, guard.until_ms(self.record) or 0)
+        times = [x for x in (ends, self.drain_deadline_ms) if x is not None]
         return min(times, default=None)
 
 
 class Store:
     """Keeps records and the log of their changes."""
 
-    def __init__(self, clock: Clock, history_max: int) -> None:
+    def __init__(self, clock: Clock, history_max: int, guard: Guard) -> None:
         self._clock = clock
+        self.guard = guard
         self._by_key: dict[t.Key, Stored] = {}
         self._by_lease: dict[int, t.Key] = {}
         self.revision = 0
@@ -61,17 +71,21 @@ class Store:
     def instance(self, stored: Stored) -> t.Instance:
         """The record with its liveness and load."""
         now = self._clock.now_ms()
-        draining = stored.record.draining is not None
+        status = t.Status.ALIVE
+        if stored.record.draining is not None:
+            status = t.Status.DRAINING
+        elif stored.is_held(self.guard, now):
+            status = t.Status.SUSPECT
         return t.Instance(
             record=stored.record,
-            status=t.Status.DRAINING if draining else t.Status.ALIVE,
+            status=status,
             lease_remaining_ms=None if stored.deadline_ms is None else stored.deadline_ms - now,
             load=None if stored.free is None else t.Load(stored.free, now - stored.free_at_ms),
         )
 
     def next_due_ms(self) -> int | None:
         """When the next record goes by itself."""
-        times = (stored.due_ms() for stored in self._by_key.values())
+        times = (stored.due_ms(self.guard) for stored in self._by_key.values())
         return min((due for due in times if due is not None), default=None)
 
     # -- writes ---------------------------------------------------------------------------
@@ -117,6 +131,8 @@ class Store:
         _check_incarnation(operation.incarnation, old)
         spec = _patched(old.spec, operation.spec, operation.update_mask)
         validate.whole_spec(spec)
+        if not {"ip", "domain"}.isdisjoint(operation.update_mask):
+            validate.gateway(old.key, spec)
         if spec == old.spec:
             return old
         _check_revision(operation.expected_revision, old)
@@ -151,21 +167,26 @@ class Store:
         return stored.record.ttl_ms
 
     def cut(self, lease_id: int) -> None:
-        """Ends a lease ahead of its time."""
+        """Ends a lease ahead of its time, whatever the guard says."""
         key = self._by_lease.get(lease_id)
         if key is not None:
-            self._by_key[key].deadline_ms = self._clock.now_ms()
+            self._remove(self._by_key[key].record, t.EventType.EXPIRED)
 
     def expire(self) -> bool:
-        """Removes what is due; tells whether there was any."""
+        """Removes what is due and isn't held; tells whether there was any."""
         now = self._clock.now_ms()
+        everyone = self._by_key.values()
+        leases = (Leased(x.record, x.deadline_ms) for x in everyone if x.deadline_ms is not None)
+        self.guard.look(leases, now)
         due = [
-            stored.record
-            for stored in self._by_key.values()
-            if (moment := stored.due_ms()) is not None and moment <= now
+            stored
+            for stored in everyone
+            if (moment := stored.due_ms(self.guard)) is not None and moment <= now
         ]
-        for record in due:
-            self._remove(record, t.EventType.EXPIRED)
+        for stored in due:
+            self._remove(stored.record, t.EventType.EXPIRED)
+            if stored.deadline_ms is not None and stored.deadline_ms <= now:
+                self.guard.removed(stored.record, now)
         return bool(due)
 
     # -- inside ---------------------------------------------------------------------------

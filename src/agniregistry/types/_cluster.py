@@ -174,6 +174,16 @@ class Placement:
     """Who catches up, as its leader last reported."""
     leader_id: int = 0
     """Who leads, as far as the asked node could find out; 0 for nobody."""
+    reached_version: int = 0
+    """The newest `wanted_version` that its leader found to be reached; 0 when a node of an older
+    version leads it or was asked."""
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether its replicas are on the way to where they are wanted, as far as is known."""
+        is_told_of = not self.reached_version or self.reached_version >= self.wanted_version
+        is_there = set(self.voters) == set(self.wanted) and not self.learners
+        return not (is_told_of and is_there)
 
 
 @dataclass(frozen=True, slots=True)

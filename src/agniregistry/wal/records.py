@@ -225,6 +225,7 @@ _PATCH: Layout = {
     3: ("paths", wire.text, True),
     4: _INCARNATION,
     5: _EXPECTED,
+    6: _one("keeps_address", lambda value: bool(wire.unsigned(value))),
 }
 _DELETE: Layout = {1: _one("key", _nested(_KEY)), 2: _INCARNATION, 3: _EXPECTED}
 _DRAIN: Layout = {
@@ -290,6 +291,7 @@ _SYSTEM_OPERATIONS: dict[int, tuple[str, Layout]] = {
             1: _one("partition", wire.unsigned),
             2: _one("replicas", _nested(_REPLICAS)),
             3: _one("index", wire.unsigned),
+            4: _one("reached_version", wire.unsigned),
         },
     ),
 }

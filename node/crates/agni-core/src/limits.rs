@@ -72,6 +72,9 @@ pub const MEMBERSHIP_TICKS: u64 = 2;
 pub const CAUGHT_UP_ENTRIES: u64 = 100;
 /// A node that was not heard for longer does not count as alive, in microseconds.
 pub const SILENT_US: u64 = 2 * ELECTION_TICKS as u64 * TICK_MS * 1000;
+/// How long a replica whose state is in doubt leaves the election to others, in microseconds: time
+/// for two attempts of each. By then nobody else can be elected without what this one has.
+pub const SUSPECT_STANDS_US: u64 = 3 * ELECTION_TICKS as u64 * TICK_MS * 1000;
 /// Peer messages that wait for the driver; Raft repeats what finds no place.
 pub const INBOX_MESSAGES_MAX: usize = 65_536;
 

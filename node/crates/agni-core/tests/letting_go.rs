@@ -15,6 +15,7 @@ use agni_core::wal::Op;
 use bytes::Bytes;
 use raft::eraftpb::{HardState, Message, MessageType};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 fn settings() -> RecoverySettings {
     RecoverySettings {
@@ -144,4 +145,17 @@ fn it_does_not_stand_before_it_is_back_where_it_was() {
             .any(|sent| sent.message.get_msg_type() == MessageType::MsgRequestPreVote);
         assert_eq!(asked, stands, "floor {floor:?}");
     }
+}
+
+/// It may come back with a snapshot older than that.
+#[test]
+fn how_young_its_state_was_is_forgotten() {
+    let cell = Arc::new(PartitionCell::new(Store::new(0)));
+    let settings = group_settings(0, TailLimits::default());
+    let tail = tail(5, (0, 0));
+    let mut group = Group::new(settings, tail, 5, Snapshots::default(), cell.clone()).unwrap();
+    cell.complete_at_us.store(1_000, Relaxed);
+    assert_eq!(cell.age_us(3_000), Some(2_000));
+    group.discard(&mut Turn::default());
+    assert_eq!(cell.age_us(3_000), None);
 }

@@ -337,10 +337,12 @@ impl Checker {
     /// Every node that has a version of the cluster's state has the same.
     pub fn cluster(&mut self, node: u64, state: Arc<SystemState>) -> Checked {
         let known = self.system.entry(state.version).or_insert_with(|| state.clone());
-        // An index that was reported again is no change.
+        // What was reported of the same replicas is no change.
         let plain = |state: &SystemState| {
             let mut state = state.clone();
-            state.partitions.iter_mut().for_each(|placement| placement.reported_index = 0);
+            for placement in &mut state.partitions {
+                (placement.reported_index, placement.reached_version) = (0, 0);
+            }
             state
         };
         match Arc::ptr_eq(known, &state) || plain(known) == plain(&state) {

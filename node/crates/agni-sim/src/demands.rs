@@ -153,7 +153,7 @@ impl Hearsay {
             _ => {
                 let paths = vec![PATH.to_owned()];
                 let expected_revision = compares;
-                Operation::Patch(Patch { key, spec, paths, expected_revision, incarnation: 0 })
+                Operation::Patch(Patch { key, spec, paths, expected_revision, ..Patch::default() })
             }
         };
         Work::Write(Command { proposed_unix_ms: 0, operation: Some(operation) })

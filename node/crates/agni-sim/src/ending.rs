@@ -7,6 +7,10 @@ use crate::world::{APPEND_US, World};
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// What the system group may have to write down in a second in which nothing happens: comparisons
+/// of its states. What is reported to it over and over would be more.
+const SYSTEM_ENTRIES_MAX: u64 = 4;
+
 impl World {
     /// All is well again. What is gone for ever stays gone, and the operator ends what he began.
     pub(crate) fn heal_all(&mut self) -> Checked {
@@ -36,6 +40,13 @@ impl World {
             held.map(|life| life.cells[group].term.load(Relaxed)).max().unwrap_or(0)
         };
         (0..=self.scenario.partitions as usize).map(term).collect()
+    }
+
+    /// The newest committed entry of the system group.
+    pub(crate) fn system_index(&self) -> u64 {
+        let system = self.scenario.partitions as usize;
+        let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
+        lives.map(|life| life.cells[system].commit.load(Relaxed)).max().unwrap_or(0)
     }
 
     /// All replicas are equal and where they are wanted, the living live, the dead are gone,
@@ -78,6 +89,11 @@ impl World {
         }
         if self.terms() != self.settled_terms {
             let what = format!("terms {:?} became {:?}", self.settled_terms, self.terms());
+            return failed("I27 undisturbed", what);
+        }
+        let said = self.system_index() - self.settled_system;
+        if said > SYSTEM_ENTRIES_MAX {
+            let what = format!("{said} entries of the system group in the last second");
             return failed("I27 undisturbed", what);
         }
         self.check_equal()?;

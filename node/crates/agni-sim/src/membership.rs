@@ -270,6 +270,11 @@ impl World {
                 return failed(format!("group {partition}: {what}; {}", self.describe(partition)));
             }
         }
+        for placement in &state.partitions {
+            if placement.reached_version != placement.wanted_version {
+                return failed(format!("nobody says that it is reached: {placement:?}"));
+            }
+        }
         for (position, node) in self.nodes.iter().enumerate() {
             let Some(life) = node.life.as_ref().filter(|_| self.takes_part(position, &state))
             else {

@@ -195,6 +195,8 @@ pub struct World {
     pub(crate) settled: Vec<u64>,
     /// The terms that nobody may end any more.
     pub(crate) settled_terms: Vec<u64>,
+    /// How far the system group had come when there was nothing more to say in it.
+    pub(crate) settled_system: u64,
     pub(crate) mood: Mood,
     /// A leader, and the last voter that it sees.
     pub(crate) deserting: Option<(usize, usize)>,
@@ -267,6 +269,7 @@ impl World {
             summary: Summary::default(),
             settled: Vec::new(),
             settled_terms: Vec::new(),
+            settled_system: 0,
             mood: Mood::Faulty,
             deserting: None,
             random,
@@ -306,6 +309,7 @@ impl World {
         self.live_until(end_us - 1_000_000)?;
         let partitions = 0..self.scenario.partitions as usize;
         self.settled = partitions.map(|p| self.checker.revision(p)).collect();
+        self.settled_system = self.system_index();
         self.live_until(end_us)?;
         self.check_end()?;
         let seen = self.watchers.seen;

@@ -700,12 +700,18 @@ class Placement(_message.Message):
     VOTERS_FIELD_NUMBER: _builtins.int
     LEARNERS_FIELD_NUMBER: _builtins.int
     LEADER_ID_FIELD_NUMBER: _builtins.int
+    REACHED_VERSION_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     """Which partition."""
     wanted_version: _builtins.int
     """Grows whenever `wanted` is set."""
     leader_id: _builtins.int
     """Who leads, as far as the asked node could find out; 0 for nobody."""
+    reached_version: _builtins.int
+    """The newest `wanted_version` that its leader found to be reached: lower than `wanted_version` as
+    long as it moves, whatever was last reported. 0 when a node of an older version leads it or was
+    asked; then `voters` and `learners` must tell.
+    """
     @_builtins.property
     def wanted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The nodes that should hold it, the preferred leader first."""
@@ -727,10 +733,11 @@ class Placement(_message.Message):
         voters: _abc.Iterable[_builtins.int] | None = ...,
         learners: _abc.Iterable[_builtins.int] | None = ...,
         leader_id: _builtins.int = ...,
+        reached_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_id", b"leader_id", "learners", b"learners", "partition", b"partition", "voters", b"voters", "wanted", b"wanted", "wanted_version", b"wanted_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_id", b"leader_id", "learners", b"learners", "partition", b"partition", "reached_version", b"reached_version", "voters", b"voters", "wanted", b"wanted", "wanted_version", b"wanted_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -750,7 +757,7 @@ class MembersResponse(_message.Message):
     PLACEMENTS_FIELD_NUMBER: _builtins.int
     SYSTEM_VOTERS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
-    """Grows with every change of what follows."""
+    """Grows with every change of what follows but a placement's `leader_id` and `reached_version`."""
     author_epoch: _builtins.int
     """The highest epoch of an author that changed anything."""
     replication: _builtins.int

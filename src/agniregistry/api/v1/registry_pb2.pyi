@@ -423,7 +423,9 @@ class UpdateRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields of the spec change, such as "capacity.cpu" or "labels"; must not be empty."""
+        """Which fields of the spec change, such as "capacity.cpu" or "labels"; must not be empty. What
+        comes of it must be a valid spec: a gateway keeps an ip or a domain, and the port.
+        """
 
     def __init__(
         self,

@@ -110,8 +110,8 @@ def members_command(everybody: bool, again: bool, interval_ms: int) -> None:
 def partitions_command(again: bool, interval_ms: int) -> None:
     """List the partitions: leader, voters, and where each is wanted.
 
-    CATCHING UP are those who learn what is in it and don't vote yet; a partition is moving as long
-    as its voters are not where it is wanted.
+    CATCHING UP are those who learn what is in it and don't vote yet; a partition is moving until
+    its leader has said that it is where it is wanted.
 
     \b
     Example:
@@ -141,12 +141,13 @@ def move_command(partition: int, nodes: str, wait_ms: int) -> None:
         found: t.ClusterMembers = client.members()
         placement = _placement(found, partition)
         node_ids = [_node(found, name) for name in nodes.split(",")]
-        client.place_partition(partition, node_ids, expected_version=placement.wanted_version)
+        seen = placement.wanted_version
+        version = client.place_partition(partition, node_ids, expected_version=seen)
         if wait_ms:
             wait_until(
                 client,
                 wait_ms,
-                lambda now: _not_there(_placement(now, partition), node_ids),
+                lambda now: not_there(now, partition, node_ids, version),
                 "agnictl cluster top --partitions shows how far it is",
             )
             say(f"partition {partition} is on {_ids(node_ids)}")
@@ -298,12 +299,21 @@ def _placement(found: t.ClusterMembers, partition: int) -> t.Placement:
     )
 
 
-def _not_there(placement: t.Placement, wanted: list[int]) -> str:
-    """What keeps a partition from being where it should be; empty when it is there."""
-    if set(placement.voters) == set(wanted) and not placement.learners:
-        return ""
+def not_there(found: t.ClusterMembers, partition: int, wanted: list[int], version: int) -> str:
+    """What keeps a partition from being where it should be; empty when it is there.
+
+    The asked node may not have heard of `version` yet, at which that was said, and what it shows
+    is older then.
+    """
+    placement = _placement(found, partition)
+    if found.version >= version and not placement.is_moving:
+        if set(placement.wanted) == set(wanted):
+            return ""
+        return f"partition {partition} was sent to {_ids(placement.wanted)} meanwhile"
     catching_up = f", {_ids(placement.learners)} catch up" if placement.learners else ""
-    return f"partition {placement.partition} is on {_ids(placement.voters)}{catching_up}"
+    if not catching_up and set(placement.voters) == set(wanted):
+        catching_up = " as was last reported, and its leader has not confirmed that yet"
+    return f"partition {partition} is on {_ids(placement.voters)}{catching_up}"
 
 
 def _not_led(placement: t.Placement, node_id: int) -> str:
@@ -328,12 +338,8 @@ def _leader(found: t.ClusterMembers) -> list[int]:
     return [found.system_leader_id] if found.system_leader_id else []
 
 
-def _is_moving(placement: t.Placement) -> bool:
-    return set(placement.voters) != set(placement.wanted) or bool(placement.learners)
-
-
 def _overview(found: t.ClusterMembers) -> Any:
-    moving = sum(map(_is_moving, found.placements))
+    moving = sum(placement.is_moving for placement in found.placements)
     unled = [str(p.partition) for p in found.placements if not p.leader_id]
     short = [p for p in found.placements if len(p.voters) < found.replication]
     led = Text("all", style="green")
@@ -392,7 +398,7 @@ def _partitions(found: t.ClusterMembers) -> Any:
             _ids(placement.voters),
             _ids(placement.learners),
             _ids(placement.wanted),
-            Text("moving", style="yellow") if _is_moving(placement) else Text(""),
+            Text("moving", style="yellow") if placement.is_moving else Text(""),
         ]
         for placement in found.placements
     ]

@@ -92,6 +92,7 @@ def observe(found: t.ClusterMembers) -> planner.Cluster:
             version=placement.wanted_version,
             voters=placement.voters,
             learners=placement.learners,
+            reached=placement.reached_version,
             leader=planner.leader_of(placement.partition, placement.leader_id, claims),
         )
         for placement in found.placements

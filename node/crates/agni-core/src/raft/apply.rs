@@ -39,13 +39,15 @@ impl Group {
             self.applied = entry.index;
             self.apply_entry(&mut store, &entry, turn, metrics, now_ms);
         }
-        if store.revision() != revision_before {
+        // What was reported to the system group may be news without a revision.
+        if store.revision() != revision_before || self.partition == SYSTEM_PARTITION {
             turn.changed.push(self.partition);
         }
         self.take_over(&mut store, now_ms);
         drop(store);
         self.node.advance_apply_to(self.applied);
         self.compact();
+        self.give_wrong_lead_away(clock.boot_us());
         self.speak_of_state(turn, clock.unix_ms());
         while let Some((index, ticket)) = self.confirmed_reads.front().copied() {
             if index > self.applied {

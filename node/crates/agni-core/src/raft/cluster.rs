@@ -51,7 +51,7 @@ impl Core {
                 if let Some(preferred) = wanted.first().filter(|id| leads_freely(**id)) {
                     group.prefer(*preferred, now_us);
                 }
-                reports.extend(group.report(placement.reported_index));
+                reports.extend(group.report(placement));
             } else if group.is_orphaned(placement.reported_index)
                 && !placement.wanted.contains(&me)
                 && !system::is_reported_on(placement, me)

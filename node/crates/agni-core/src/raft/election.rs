@@ -37,6 +37,11 @@ impl Elections {
         now_us >= self.votes_from_us
     }
 
+    /// How long there has been no sign of a leader, in microseconds.
+    pub fn waited_us(&self, now_us: u64) -> u64 {
+        now_us.saturating_sub(self.waits_since_us)
+    }
+
     /// A message was taken in at this time. The library waits anew from one of the leader on.
     pub fn stepped<S: Storage>(&mut self, node: &mut RawNode<S>, now_us: u64) {
         if node.raft.election_elapsed == 0 {
@@ -50,7 +55,7 @@ impl Elections {
     /// heard, which relies on this node's stillness from then on. The first tick may come at once,
     /// the one that makes `ELECTION_TICKS` no earlier than a tick less than that.
     fn is_ahead<S: Storage>(&self, node: &RawNode<S>, now_us: u64) -> bool {
-        let waited_us = now_us.saturating_sub(self.waits_since_us);
+        let waited_us = self.waited_us(now_us);
         let counted = node.raft.election_elapsed as u64;
         node.raft.state != StateRole::Leader && counted > waited_us / (TICK_MS * 1000)
     }

@@ -366,13 +366,14 @@ impl Group {
         if !self.leads() {
             self.led_since_us = now_us;
         }
-        let may_stand = self.may_stand();
+        let may_stand = self.may_stand(now_us);
         self.elections.tick(&mut self.node, may_stand, now_us);
         let is_handing_over = self.node.raft.lead_transferee.is_some();
         if self.transfers.look(self.leads(), is_handing_over, now_us) {
             self.node.raft.abort_leader_transfer();
         }
         self.ask_age(now_us);
+        self.give_wrong_lead_away(now_us);
         self.replace_wrong_state();
         self.note_followers(now_us);
         let remaining_us = self.cell.leads_until_us.load(Relaxed).saturating_sub(now_us);
@@ -409,7 +410,7 @@ impl Group {
         // A snapshot comes as a file, by way of `arrived`.
         let unfit = message.to != self.node_id || foreign || kind == MsgSnapshot;
         let too_early = is_vote && !self.elections.may_vote(now_us);
-        if unfit || too_early || self.is_out_of_reach(&message) {
+        if unfit || too_early || self.is_out_of_reach(&message, now_us) {
             return;
         }
         if is_answer(kind) {
@@ -486,7 +487,7 @@ impl Group {
         if to == self.node_id || !self.node.store().voters().contains(&to) {
             return Err(Refuse::NotVoter);
         }
-        if !self.is_trusted(to) {
+        if !self.is_trusted(to) && !self.is_wrong() {
             return Err(Refuse::Unfit);
         }
         if !is_planted(Bug::LeaseKeptOnTransfer) {

@@ -4,7 +4,8 @@
 use crate::limits;
 use crate::planted::{Bug, is_planted};
 use crate::proto::node::{
-    Command, HardState as DurableHardState, ReportReplicas, SystemCommand, command, system_command,
+    Command, HardState as DurableHardState, PartitionPlacement, ReportReplicas, SystemCommand,
+    command, system_command,
 };
 use crate::raft::cell::Follower;
 use crate::raft::group::{ArrivedSnapshot, Group, Leftovers, Turn, raft_node};
@@ -153,20 +154,36 @@ impl Group {
         }
     }
 
-    /// What the system group should hear of the members that this leader has reached.
-    pub fn report(&self, reported_index: u64) -> Option<Command> {
+    /// What the system group should hear of the members that this leader has reached: other ones
+    /// than were `told`, or that they are the ones that are wanted by now.
+    pub fn report(&self, told: &PartitionPlacement) -> Option<Command> {
         let settled = self.node.store().conf_state().voters_outgoing.is_empty();
-        if !self.is_current() || !settled || self.replicas_index <= reported_index {
+        // Who hasn't applied what was reported leads no more, and doesn't know it yet.
+        if !self.is_current() || !settled || self.applied < told.reported_index {
+            return None;
+        }
+        let reached = if self.has_reached(&told.wanted) { told.wanted_version } else { 0 };
+        if self.replicas_index <= told.reported_index && reached <= told.reached_version {
             return None;
         }
         let report = ReportReplicas {
             partition: self.partition,
             replicas: Some(self.replicas()),
-            index: self.replicas_index,
+            // A leader that had begun from a snapshot reported the snapshot's index.
+            index: self.replicas_index.max(told.reported_index),
+            reached_version: Some(reached),
         };
         let operation = Some(system_command::Operation::ReportReplicas(report));
         let command = SystemCommand { author_epoch: 0, operation };
         Some(Command { proposed_unix_ms: 0, operation: Some(command::Operation::System(command)) })
+    }
+
+    /// Whether the wanted nodes vote, nobody else has a replica, and no change is on its way.
+    fn has_reached(&self, wanted: &[u64]) -> bool {
+        let now = self.node.store().conf_state();
+        let votes = |id: &u64| now.voters.contains(id);
+        let all_vote = now.voters.len() == wanted.len() && wanted.iter().all(votes);
+        all_vote && now.learners.is_empty() && !self.node.raft.has_pending_conf()
     }
 
     /// Brings a report to the leader of the system group, which this group is. Another node gets
@@ -284,16 +301,18 @@ impl Group {
     /// may have begun with an older state. Until it has caught up with itself it must not elect
     /// anybody: a quorum of the members of that time would forget what they had acknowledged. Nor
     /// before a snapshot that replaced its log is durable: the library would look for entries
-    /// that are no longer there. Nor while its state is in doubt, if anybody else could stand.
-    pub(super) fn may_stand(&self) -> bool {
-        let is_sound = !self.is_suspect() || self.is_alone();
+    /// that are no longer there. Nor while its state is in doubt, if anybody else could stand: its
+    /// log is as good as any, and a quorum may need it.
+    pub(super) fn may_stand(&self, now_us: u64) -> bool {
+        let is_needed = self.elections.waited_us(now_us) >= limits::SUSPECT_STANDS_US;
+        let is_sound = !self.is_suspect() || self.is_alone() || is_needed;
         let has_all = self.newest_entry() >= self.node.store().floor();
         self.installing.is_none() && is_sound && has_all
     }
 
     /// Whether a message can ask this node for something that it must not give: its vote for a log
     /// that lacks what it once had, its candidacy, or entries that it has let go of.
-    pub(super) fn is_out_of_reach(&self, message: &Message) -> bool {
+    pub(super) fn is_out_of_reach(&self, message: &Message, now_us: u64) -> bool {
         use MessageType::{MsgHeartbeat, MsgRequestPreVote, MsgRequestVote, MsgTimeoutNow};
         match message.get_msg_type() {
             MsgRequestVote | MsgRequestPreVote => {
@@ -301,7 +320,7 @@ impl Group {
                 let lacks = self.is_blank() || offered < self.node.store().floor();
                 lacks && !is_planted(Bug::VoteAfterLettingGo)
             }
-            MsgTimeoutNow => !self.may_stand(),
+            MsgTimeoutNow => !self.may_stand(now_us),
             MsgHeartbeat => message.commit > self.node.raft.raft_log.last_index(),
             _ => false,
         }
@@ -348,8 +367,11 @@ impl Group {
         (self.arrived, self.installing) = (None, None);
         self.forget_checks(None, turn);
         self.heard_us.clear();
+        // It may begin again with an older state than it had, and must not call that young.
+        self.complete_at = None;
         let cell = &self.cell;
-        for figure in [&cell.snapshot_index, &cell.leader, &cell.commit, &cell.leads_until_us] {
+        let figures = [&cell.snapshot_index, &cell.leader, &cell.commit, &cell.leads_until_us];
+        for figure in figures.into_iter().chain([&cell.complete_at_us]) {
             figure.store(0, Relaxed);
         }
         for flag in [&cell.is_held, &cell.is_current] {

@@ -14,7 +14,8 @@
 //! that nothing is known of it: it does so after a start, and after its state was replaced.
 //!
 //! From the moment that it differs from another one until this is settled, a follower is suspect:
-//! it doesn't stand for election, isn't handed the leadership, and nobody reads there. A leader
+//! it isn't handed the leadership, nobody reads there, and it doesn't stand for election unless
+//! nobody else was elected for a while: others may lack entries that only its log has. A leader
 //! goes on, because nobody could say that another one would be better.
 
 use crate::proto::node::command::Operation;
@@ -261,13 +262,26 @@ impl Group {
         !self.checks.is_wrong && voters.iter().filter(agrees).count() > voters.len() / 2
     }
 
-    /// After a turn's entries were applied: says what this node owes, and steps down if it leads
-    /// from a state that is wrong.
-    pub(super) fn speak_of_state(&mut self, turn: &mut Turn, unix_ms: i64) {
-        if self.checks.is_wrong && self.leads() {
+    /// Ends the leadership of a replica whose state is wrong: at once where the others can elect
+    /// somebody without it, else by handing over to whoever has caught up with its log.
+    pub(super) fn give_wrong_lead_away(&mut self, now_us: u64) {
+        if !self.is_wrong() || !self.leads() || self.node.raft.lead_transferee.is_some() {
+            return;
+        }
+        let voters = self.node.store().voters();
+        let mut others = self.peers(now_us);
+        others.retain(|peer| peer.is_alive && voters.contains(&peer.id));
+        if others.len() > voters.len() / 2 {
             let term = self.node.raft.term;
             self.node.raft.become_follower(term, raft::INVALID_ID);
+        } else if let Some(best) = others.iter().max_by_key(|peer| (peer.matched, peer.id)) {
+            // What is refused now is tried again at the next tick.
+            let _ = self.transfer(best.id);
         }
+    }
+
+    /// After a turn's entries were applied: says what this node owes.
+    pub(super) fn speak_of_state(&mut self, turn: &mut Turn, unix_ms: i64) {
         if !std::mem::take(&mut self.checks.owes_claim) {
             return;
         }
@@ -314,6 +328,11 @@ impl Group {
         !self.checks.differs(node_id)
     }
 
+    /// Whether a majority agreed against this replica's state.
+    pub(super) fn is_wrong(&self) -> bool {
+        self.checks.is_wrong
+    }
+
     /// Whether this replica's state is in doubt.
     pub(super) fn is_suspect(&self) -> bool {
         self.checks.is_suspect
@@ -342,5 +361,55 @@ impl Group {
         }
         self.checks = StateChecks::default();
         self.cell.is_suspect.store(false, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+    use crate::lease::LeaseClock;
+    use crate::limits::{SUSPECT_STANDS_US, TICK_MS};
+    use crate::metrics::EngineMetrics;
+    use crate::raft::cell::PartitionCell;
+    use crate::raft::group::{GroupSettings, Snapshots};
+    use crate::raft::log_tail::{LogTail, TailLimits};
+    use raft::eraftpb::{ConfState, HardState};
+    use std::sync::Arc;
+
+    /// When a follower of three asks for votes after its leader is gone, in microseconds.
+    fn stands_at(is_suspect: bool) -> Option<u64> {
+        let members = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+        let mut tail = LogTail::new(members, 5, 1);
+        tail.set_hard_state(HardState { term: 1, commit: 5, ..HardState::default() });
+        let settings = GroupSettings {
+            partition: 0,
+            node_id: 2,
+            seed: 1,
+            started_us: 0,
+            lease_reads: true,
+            tail: TailLimits::default(),
+        };
+        let cell = Arc::new(PartitionCell::new(Store::new(0)));
+        let mut group = Group::new(settings, tail, 5, Snapshots::default(), cell).expect("group");
+        group.checks.is_suspect = is_suspect;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (metrics, clock) = (EngineMetrics::default(), LeaseClock::new(clock));
+        let tick_us = TICK_MS * 1000;
+        (0..=SUSPECT_STANDS_US / tick_us + 20).map(|tick| tick * tick_us).find(|now_us| {
+            let mut turn = Turn::default();
+            group.tick(*now_us);
+            group.advance(&mut turn, &metrics, &clock);
+            let asks =
+                |sent: &PeerMessage| sent.message.get_msg_type() == MessageType::MsgRequestPreVote;
+            turn.messages.iter().chain(&turn.promises).any(asks)
+        })
+    }
+
+    #[test]
+    fn a_suspect_leaves_the_election_to_others_and_not_for_ever() {
+        assert!(stands_at(false).expect("it stands") < SUSPECT_STANDS_US / 2);
+        let suspect = stands_at(true).expect("others may lack what only its log has");
+        assert!((SUSPECT_STANDS_US..SUSPECT_STANDS_US + 500_000).contains(&suspect), "{suspect}");
     }
 }

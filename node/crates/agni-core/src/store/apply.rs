@@ -250,7 +250,7 @@ impl Store {
         if let Err(refusal) = demand.incarnation(&parts.meta) {
             return Outcome::Refused(refusal);
         }
-        let spec = match patch::patched(parts.spec, &command.spec, &command.paths) {
+        let spec = match patch::patched(parts.spec, command) {
             Ok(spec) => spec,
             Err(error) => return Refusal::invalid(&error.field, &error.message),
         };

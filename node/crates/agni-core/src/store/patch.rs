@@ -2,17 +2,24 @@
 
 use prost::Message;
 
-use crate::proto::api::{Capacity, Spec};
-use crate::validate::{FieldError, validate_spec};
+use crate::proto::api::{Capacity, Kind, Spec};
+use crate::proto::node::Patch;
+use crate::validate::{FieldError, validate_gateway, validate_spec};
 
-/// The stored spec with the fields of `paths` taken from `new`, encoded.
-pub(super) fn patched(stored: &[u8], new: &[u8], paths: &[String]) -> Result<Vec<u8>, FieldError> {
+/// The stored spec with what the command changes of it, encoded.
+pub(super) fn patched(stored: &[u8], patch: &Patch) -> Result<Vec<u8>, FieldError> {
     let decode = |bytes| Spec::decode(bytes).map_err(|_| FieldError::new("spec", "is malformed"));
-    let (mut spec, new) = (decode(stored)?, decode(new)?);
-    for path in paths {
+    let (mut spec, new) = (decode(stored)?, decode(&patch.spec)?);
+    for path in &patch.paths {
         take(&mut spec, &new, path)?;
     }
     validate_spec(&spec)?;
+    // What an older version has stored without an address stays changeable in all else.
+    let is_of_address = patch.paths.iter().any(|path| path == "ip" || path == "domain");
+    let kind = patch.key.as_ref().map_or(Kind::Unspecified, |key| key.kind());
+    if patch.keeps_address && is_of_address && kind == Kind::Gateway {
+        validate_gateway(&spec)?;
+    }
     Ok(spec.encode_to_vec())
 }
 

@@ -232,8 +232,15 @@ fn set_wanted(state: &mut SystemState, set: &SetWanted) -> Result<u64, SystemRef
         return refuse("VERSION_MISMATCH", message);
     }
     if placement.wanted != set.nodes {
+        let was_reached = placement.reached_version == placement.wanted_version;
+        let stays = set.nodes.len() == placement.wanted.len()
+            && set.nodes.iter().all(|id| placement.wanted.contains(id));
         placement.wanted.clone_from(&set.nodes);
         placement.wanted_version = before + 1;
+        if was_reached && stays {
+            // Another order moves nothing, so there is nothing that a leader would report.
+            placement.reached_version = placement.wanted_version;
+        }
         changed(state, before);
     }
     Ok(0)
@@ -243,9 +250,17 @@ fn report_replicas(state: &mut SystemState, report: &ReportReplicas) -> u64 {
     debug_assert_ne!(report.partition, SYSTEM_PARTITION, "the system group knows itself");
     let before = state.version;
     let Some(placement) = state.partitions.get_mut(report.partition as usize) else { return 0 };
-    if report.index > placement.reported_index
-        && let Some(replicas) = &report.replicas
-    {
+    if report.index < placement.reported_index {
+        return 0;
+    }
+    let is_newer = report.index > placement.reported_index;
+    match report.reached_version {
+        Some(version) => placement.reached_version = placement.reached_version.max(version),
+        // A leader of an older version never says more, and must not seem to be on its way for ever.
+        None if is_newer => placement.reached_version = 0,
+        None => {}
+    }
+    if is_newer && let Some(replicas) = &report.replicas {
         placement.reported_index = report.index;
         if placement.reported.as_ref() != Some(replicas) {
             placement.reported = Some(replicas.clone());

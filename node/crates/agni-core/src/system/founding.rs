@@ -39,6 +39,7 @@ pub fn found(
         reported_index: FOUNDING_INDEX,
         wanted,
         wanted_version: 1,
+        reached_version: 1,
     });
     SystemState {
         cluster_id: bytes::Bytes::copy_from_slice(&cluster_id),

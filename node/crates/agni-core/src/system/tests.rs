@@ -96,7 +96,7 @@ fn a_node_that_holds_something_is_not_let_go() {
     assert_eq!(refused(&mut state, remove()), "MEMBER_IN_USE");
     for partition in 0..8 {
         let replicas = Some(ReplicaSet { voters: vec![1, 2], ..ReplicaSet::default() });
-        let report = ReportReplicas { partition, replicas, index: 50 };
+        let report = ReportReplicas { partition, replicas, index: 50, ..Default::default() };
         done(&mut state, Operation::ReportReplicas(report));
     }
     done(&mut state, remove());
@@ -124,7 +124,8 @@ fn an_older_report_never_replaces_a_newer_one() {
     let mut state = three();
     let report = |index, voters: &[u64]| {
         let replicas = Some(ReplicaSet { voters: voters.to_vec(), ..ReplicaSet::default() });
-        Operation::ReportReplicas(ReportReplicas { partition: 0, replicas, index })
+        let report = ReportReplicas { partition: 0, replicas, index, ..Default::default() };
+        Operation::ReportReplicas(report)
     };
     done(&mut state, report(20, &[1, 2]));
     done(&mut state, report(10, &[1, 2, 3]));
@@ -132,6 +133,66 @@ fn an_older_report_never_replaces_a_newer_one() {
     let version = state.version;
     done(&mut state, report(30, &[1, 2]));
     assert_eq!((state.partitions[0].reported_index, state.version), (30, version));
+}
+
+fn to(nodes: &[u64]) -> Operation {
+    let nodes = nodes.to_vec();
+    Operation::SetWanted(SetWanted { partition: 0, nodes, expected_version: None })
+}
+
+fn reached(index: u64, voters: &[u64], reached_version: Option<u64>) -> Operation {
+    let replicas = Some(ReplicaSet { voters: voters.to_vec(), ..ReplicaSet::default() });
+    let report = ReportReplicas { partition: 0, replicas, index, reached_version };
+    Operation::ReportReplicas(report)
+}
+
+#[test]
+fn a_move_that_is_taken_back_is_over_when_its_leader_says_so() {
+    let mut state = three();
+    let versions = |state: &SystemState| {
+        (state.partitions[0].wanted_version, state.partitions[0].reached_version)
+    };
+    assert_eq!(versions(&state), (1, 1), "a cluster begins where it is wanted");
+    done(&mut state, to(&[1, 2]));
+    done(&mut state, to(&[1, 2, 3]));
+    let reported = state.partitions[0].reported.clone().unwrap();
+    assert_eq!(reported.voters, [1, 2, 3], "what was reported is what is wanted");
+    assert_eq!(versions(&state), (3, 1));
+    done(&mut state, reached(9, &[1, 2], Some(2)));
+    assert_eq!(versions(&state), (3, 2));
+    done(&mut state, reached(20, &[1, 2, 3], Some(0)));
+    assert_eq!(versions(&state), (3, 2), "it may leave again");
+    let version = state.version;
+    done(&mut state, reached(20, &[1, 2, 3], Some(3)));
+    assert_eq!(versions(&state), (3, 3), "the same replicas, and there to stay");
+    done(&mut state, reached(20, &[1, 2, 3], Some(2)));
+    done(&mut state, reached(10, &[1, 2], Some(9)));
+    assert_eq!(versions(&state), (3, 3), "what is older says nothing");
+    assert_eq!(state.version, version, "other versions count on alike");
+}
+
+#[test]
+fn another_order_of_the_same_nodes_is_reached_at_once() {
+    let mut state = three();
+    let mut turned = state.partitions[0].wanted.clone();
+    turned.reverse();
+    done(&mut state, to(&turned));
+    let placement = &state.partitions[0];
+    assert_eq!((placement.wanted_version, placement.reached_version), (2, 2));
+    done(&mut state, to(&[3, 1]));
+    done(&mut state, to(&[1, 3]));
+    assert_eq!(state.partitions[0].reached_version, 2, "it was on its way");
+}
+
+#[test]
+fn a_leader_that_does_not_say_what_it_has_reached_is_not_waited_for() {
+    let mut state = three();
+    done(&mut state, to(&[1, 2]));
+    done(&mut state, reached(9, &[1, 2], None));
+    assert_eq!(state.partitions[0].reached_version, 0);
+    done(&mut state, reached(9, &[1, 2], Some(2)));
+    done(&mut state, reached(9, &[1, 2], None));
+    assert_eq!(state.partitions[0].reached_version, 2, "nothing new");
 }
 
 #[test]
@@ -182,10 +243,12 @@ fn any_operation() -> impl Strategy<Value = Operation> {
         (0_u32..5, proptest::collection::vec(node.clone(), 0..4)).prop_map(|(partition, nodes)| {
             Operation::SetWanted(SetWanted { partition, nodes, expected_version: None })
         }),
-        (0_u32..5, proptest::collection::vec(node, 1..4), 1_u64..100).prop_map(
-            |(partition, voters, index)| {
+        (0_u32..5, proptest::collection::vec(node, 1..4), 1_u64..100, any::<bool>()).prop_map(
+            |(partition, voters, index, is_old)| {
                 let replicas = Some(ReplicaSet { voters, ..ReplicaSet::default() });
-                Operation::ReportReplicas(ReportReplicas { partition, replicas, index })
+                let reached_version = (!is_old).then_some(0);
+                let report = ReportReplicas { partition, replicas, index, reached_version };
+                Operation::ReportReplicas(report)
             }
         ),
     ]
@@ -215,6 +278,7 @@ proptest! {
                 for id in &placement.wanted {
                     prop_assert!(member(&state, *id).is_some_and(takes_part));
                 }
+                prop_assert!(placement.reached_version <= placement.wanted_version);
             }
             let (voters, learners) = wanted_system_replicas(&state, &[]);
             prop_assert!(voters.len() % 2 == 1);

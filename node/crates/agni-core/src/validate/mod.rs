@@ -81,13 +81,20 @@ pub fn validate_register(request: &api::RegisterRequest) -> Result<api::Key, Fie
     let key = validate_key(request.key.as_ref(), &spec.domain)?;
     validate_spec(spec)?;
     validate_ttl(request.ttl_ms)?;
-    // Only here: what an older version has stored must stay changeable. An address needs a port
-    // anyway.
-    if key.kind() == Kind::Gateway && spec.ip.is_empty() && spec.domain.is_empty() {
+    if key.kind() == Kind::Gateway {
+        validate_gateway(spec)?;
+    }
+    Ok(key)
+}
+
+/// Checks how a gateway is reached. Not part of its whole spec: what an older version has stored
+/// must stay changeable. An address needs a port anyway.
+pub fn validate_gateway(spec: &api::Spec) -> Checked {
+    if spec.ip.is_empty() && spec.domain.is_empty() {
         let message = "must be given for a gateway, or spec.domain: others are to reach it";
         return Err(FieldError::new("spec.ip", message));
     }
-    Ok(key)
+    Ok(())
 }
 
 /// Checks a time to live; 0 means none.

@@ -360,6 +360,7 @@ fn members() -> Value {
         ("voters", list(node_id())),
         ("learners", list(node_id())),
         ("leader_id", node_id()),
+        ("reached_version", unsigned()),
     ];
     let fields = [
         ("version", unsigned()),

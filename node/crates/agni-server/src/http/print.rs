@@ -287,6 +287,7 @@ pub fn members(found: &api::MembersResponse) -> Value {
             "voters": ids(&p.voters),
             "learners": ids(&p.learners),
             "leader_id": id(p.leader_id),
+            "reached_version": p.reached_version,
         })
     };
     json!({

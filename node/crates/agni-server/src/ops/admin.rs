@@ -46,6 +46,7 @@ pub async fn members(node: &Node) -> api::MembersResponse {
             voters: reported.voters,
             learners: reported.learners,
             leader_id: route::leader(node, placement.partition),
+            reached_version: placement.reached_version,
         }
     };
     api::MembersResponse {

@@ -99,6 +99,7 @@ fn send_update(node: &Node, request: api::UpdateRequest) -> Result<Sent, RpcErro
         paths,
         incarnation: request.incarnation,
         expected_revision: request.expected_revision,
+        keeps_address: true,
     };
     Ok(send(node, key, Operation::Patch(patch)))
 }

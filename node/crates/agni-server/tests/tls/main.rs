@@ -3,6 +3,7 @@
 
 mod authority;
 mod cluster;
+mod connections;
 #[path = "../support/mod.rs"]
 mod support;
 

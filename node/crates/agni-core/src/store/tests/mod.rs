@@ -134,3 +134,52 @@ fn a_record_is_created_changed_and_removed_with_a_revision_each() {
     let kinds: Vec<_> = driver.store.events_after(0, 9).unwrap().map(|event| event.kind).collect();
     assert_eq!(kinds, [EventType::Put, EventType::Put, EventType::Deregistered]);
 }
+
+/// A gateway, registered with an ip and a domain.
+fn gateway(driver: &mut Driver) -> Key {
+    let key = Key { kind: Kind::Gateway as i32, ..key("g") };
+    let (ip, domain) = ("12.34.56.78".into(), "g.example.org".into());
+    let spec = Spec { ip, domain, port: 4_000, ..spec("eu") };
+    driver.apply(Operation::Put(Put { key: Some(key.clone()), ..put("g", &spec, 0) }));
+    key
+}
+
+/// Takes what `paths` name from a record.
+fn without(key: &Key, paths: &[&str], keeps_address: bool) -> Operation {
+    let (key, paths) = (Some(key.clone()), paths.iter().map(|path| (*path).to_owned()).collect());
+    Operation::Patch(Patch { key, paths, keeps_address, ..Patch::default() })
+}
+
+#[test]
+fn no_patch_leaves_a_gateway_without_an_address() {
+    let mut driver = Driver::new();
+    let key = gateway(&mut driver);
+    let refused = |driver: &mut Driver, paths: &[&str]| {
+        let before = driver.store.state_hash();
+        let field = match driver.apply(without(&key, paths, true)) {
+            Outcome::Refused(Refusal::InvalidSpec { field, .. }) => field,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(driver.store.state_hash(), before, "nothing has changed");
+        field
+    };
+    assert_eq!(refused(&mut driver, &["ip", "domain"]), "spec.ip");
+    assert_eq!(refused(&mut driver, &["ip", "domain", "port"]), "spec.ip");
+    assert_eq!(refused(&mut driver, &["port"]), "spec.port");
+    let done = driver.apply(without(&key, &["ip"], true));
+    assert_eq!(done, Outcome::Patched { revision: 2 });
+    assert_eq!(refused(&mut driver, &["domain"]), "spec.ip", "what is stored by then decides");
+}
+
+#[test]
+fn a_gateway_that_was_stored_without_an_address_stays_changeable_in_all_else() {
+    let mut driver = Driver::new();
+    let key = gateway(&mut driver);
+    // As an older version wrote it into the log.
+    let old = driver.apply(without(&key, &["ip", "domain"], false));
+    assert_eq!(old, Outcome::Patched { revision: 2 });
+    let other = driver.apply(without(&key, &["capacity"], true));
+    assert_eq!(other, Outcome::Patched { revision: 3 });
+    let address = driver.apply(without(&key, &["ip"], true));
+    assert!(matches!(address, Outcome::Refused(Refusal::InvalidSpec { .. })), "{address:?}");
+}

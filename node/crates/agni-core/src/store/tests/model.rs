@@ -241,6 +241,7 @@ fn take(driver: &mut Driver, model: &mut Model, step: &Step) -> (Outcome, Outcom
                 paths: vec!["region".into()],
                 incarnation,
                 expected_revision,
+                keeps_address: true,
             };
             let wanted = model.patch(&name, region(r), incarnation, expected_revision);
             (driver.apply(Operation::Patch(patch)), wanted)
