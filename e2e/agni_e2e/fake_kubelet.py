@@ -18,7 +18,7 @@ from agni_e2e.api import Api, Object
 from agni_e2e.errors import ApiError, PlatformError
 
 HEARTBEAT_S = 4.0
-CLOSE_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S, CLOSE_POLL_S = 10.0, 0.1
 IDLE_S = 0.5
 """The longest that a changed rule or machine waits to be seen."""
 RESOURCES = {"cpu": "32", "memory": "128Gi", "pods": "250"}
@@ -215,11 +215,16 @@ class FakeKubelets:
         self._closed.set()
         with self._wake:
             self._wake.notify_all()
-        self._api.interrupt()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(CLOSE_TIMEOUT_S)
-        self._api.close()
+        deadline = time.monotonic() + CLOSE_TIMEOUT_S
+        while any(each.is_alive() for each in self._threads) and time.monotonic() < deadline:
+            # Again and again: a thread may be about to open a connection.
+            self._api.interrupt()
+            for thread in self._threads:
+                if thread.is_alive():
+                    thread.join(CLOSE_POLL_S)
+        # Closing what a thread still reads would wait for that thread.
+        if not any(each.is_alive() for each in self._threads):
+            self._api.close()
 
     def power_off(self, name: str) -> None:
         """The machine falls silent: NotReady after the grace, and its pods stay as they are."""
@@ -335,7 +340,13 @@ class FakeKubelets:
             "gracePeriodSeconds": 0,
             "preconditions": {"uid": uid},
         }
-        self._unless_gone(lambda: self._api.delete(path_of(pod), options))
+        try:
+            self._unless_gone(lambda: self._api.delete(path_of(pod), options))
+        finally:
+            # Somebody else may have changed it in that moment. It is forgotten once it is gone.
+            if uid in machine.pods:
+                self._leaving.add(uid)
+                self._later(IDLE_S, lambda: self._remove(machine, uid))
 
     def _unless_gone(self, action: Callable[[], object]) -> None:
         """Somebody else may have removed or replaced the pod meanwhile."""
