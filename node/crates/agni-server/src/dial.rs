@@ -1,9 +1,11 @@
 //! Connections to other nodes.
 
 use crate::limits;
+use crate::tcp;
 use crate::tls::{PeerName, Port, Tls};
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -44,6 +46,7 @@ pub struct Way {
 async fn connect(way: Way) -> std::io::Result<TokioIo<Box<dyn Wire>>> {
     let stream = TcpStream::connect(&way.address).await?;
     stream.set_nodelay(true)?;
+    tcp::retry_soon(&SockRef::from(&stream));
     let Some(tls) = &way.tls else { return Ok(TokioIo::new(Box::new(stream))) };
     let name = way.name.as_deref().map(PeerName::new).transpose();
     let name = name.map_err(std::io::Error::other)?;

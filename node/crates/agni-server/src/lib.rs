@@ -46,6 +46,7 @@ mod router;
 pub mod runtime;
 mod server;
 pub mod status;
+mod tcp;
 pub mod tls;
 pub mod token;
 pub mod watch;

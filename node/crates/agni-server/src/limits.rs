@@ -179,6 +179,11 @@ pub const BACKUP_PAUSE_MS_MIN: u64 = 50;
 pub const BACKUP_PAUSE_MS_MAX: u64 = 1_000;
 /// Time for a connection to another node, in milliseconds.
 pub const PEER_CONNECT_MS_MAX: u64 = 1_000;
+/// What TCP adds to the round trip to another node, at least, before it sends again what was lost,
+/// in microseconds (Linux 6.15).
+pub const PEER_RETRY_US_MIN: u32 = 20_000;
+/// The longest pause between two such tries, in milliseconds (Linux 6.15).
+pub const PEER_RETRY_MS_MAX: u32 = 1_000;
 /// Time for an answer of another node to a question, in milliseconds.
 pub const PEER_ANSWER_MS_MAX: u64 = 3_000;
 /// Time between two HTTP/2 pings to another node, in milliseconds.

@@ -5,7 +5,9 @@ use crate::dial::Wire;
 use crate::limits;
 use crate::log::{self, Level};
 use crate::peer_services::peer_service_server::PeerServiceServer;
+use crate::tcp;
 use crate::tls::{Identity, Port, Tls};
+use socket2::SockRef;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -122,6 +124,7 @@ async fn accept(
         };
         // What can't be set makes it slower, no more.
         let _ = stream.set_nodelay(true);
+        tcp::retry_soon(&SockRef::from(&stream));
         let (tls, greeted) = (tls.clone(), greeted.clone());
         tokio::spawn(async move {
             if let Some(accepted) = greet(stream, tls).await {

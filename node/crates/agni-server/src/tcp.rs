@@ -1,0 +1,76 @@
+//! What a connection between nodes asks of TCP: that what was lost is sent again soon.
+//!
+//! TCP waits 200 ms at least before it sends anything again, and twice as long after each try. Where
+//! one packet in three is lost that soon is longer than a leader may be silent.
+
+use crate::limits;
+use socket2::SockRef;
+
+/// Has a connection to another node try again soon, as far as the kernel knows how to.
+pub fn retry_soon(socket: &SockRef<'_>) {
+    #[cfg(target_os = "linux")]
+    linux::retry_soon(socket);
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use super::{SockRef, limits};
+    use std::os::fd::AsRawFd;
+
+    /// The longest pause between two tries, in milliseconds. Since Linux 6.15.
+    const TCP_RTO_MAX_MS: libc::c_int = 44;
+    /// What is added to the round trip at least before the first one, in microseconds. As old.
+    const TCP_RTO_MIN_US: libc::c_int = 45;
+
+    pub(super) fn retry_soon(socket: &SockRef<'_>) {
+        // Not twice as long each time, as long as little is under way.
+        let _ = socket.set_tcp_thin_linear_timeouts(true);
+        set(socket, TCP_RTO_MIN_US, limits::PEER_RETRY_US_MIN);
+        set(socket, TCP_RTO_MAX_MS, limits::PEER_RETRY_MS_MAX);
+    }
+
+    /// Sets what the kernel may be too old for; then it tries again later.
+    fn set(socket: &SockRef<'_>, option: libc::c_int, value: u32) {
+        let size = size_of_val(&value) as libc::socklen_t;
+        let value = (&raw const value).cast();
+        // SAFETY: `value` points to `size` bytes that live as long as the call.
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, value, size) };
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use std::net::{TcpListener, TcpStream};
+
+        fn get(socket: &SockRef<'_>, option: libc::c_int) -> Option<u32> {
+            let mut value = 0_u32;
+            let mut size = size_of_val(&value) as libc::socklen_t;
+            let at = (&raw mut value).cast();
+            // SAFETY: `at` points to `size` bytes, which a number of any value may fill.
+            let answer = unsafe {
+                libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, at, &raw mut size)
+            };
+            (answer == 0).then_some(value)
+        }
+
+        #[test]
+        fn what_the_kernel_knows_is_set_and_the_rest_does_no_harm() {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+            let stream = TcpStream::connect(listener.local_addr().expect("address"));
+            let stream = stream.expect("connect");
+            let socket = SockRef::from(&stream);
+            retry_soon(&socket);
+            assert!(socket.tcp_thin_linear_timeouts().expect("known for long"));
+            for (option, wanted) in [
+                (TCP_RTO_MIN_US, limits::PEER_RETRY_US_MIN),
+                (TCP_RTO_MAX_MS, limits::PEER_RETRY_MS_MAX),
+            ] {
+                let found = get(&socket, option);
+                assert!(found.is_none_or(|found| found == wanted), "{option}: {found:?}");
+            }
+            set(&socket, libc::c_int::MAX, 1);
+        }
+    }
+}
