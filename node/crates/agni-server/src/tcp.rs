@@ -1,7 +1,7 @@
 //! What a connection between nodes asks of TCP: that what was lost is sent again soon.
 //!
-//! TCP waits 200 ms at least before it sends anything again, and twice as long after each try. Where
-//! one packet in three is lost that soon is longer than a leader may be silent.
+//! TCP waits 200 ms at least before it sends anything again, and twice as long after each try.
+//! Where one packet in three is lost that soon is longer than a leader may be silent.
 
 use crate::limits;
 use socket2::SockRef;

@@ -256,7 +256,7 @@ fn report_replicas(state: &mut SystemState, report: &ReportReplicas) -> u64 {
     let is_newer = report.index > placement.reported_index;
     match report.reached_version {
         Some(version) => placement.reached_version = placement.reached_version.max(version),
-        // A leader of an older version never says more, and must not seem to be on its way for ever.
+        // A leader of an older version never says more, and must not seem on its way for ever.
         None if is_newer => placement.reached_version = 0,
         None => {}
     }
