@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -117,6 +118,8 @@ def test_the_live_view_survives_the_node_that_it_asked(tmp_path: Any, monkeypatc
             [sys.executable, "-m", "agniregistry.cli", "cluster", "top", "--interval", "200ms",
              "--timeout", "2s", "-a", own.addresses[0], *flags],
             stdout=slave, stderr=slave,
+            # What a shell runs in the background ignores it, and so would what that starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                  "TERM": "xterm", "COLUMNS": str(COLUMNS)},
         )  # fmt: skip
@@ -144,7 +147,7 @@ def test_the_live_view_survives_the_node_that_it_asked(tmp_path: Any, monkeypatc
             own.kill(2)
             read_until(master, "nobody tells who is there")
             assert child.poll() is None
-            child.send_signal(2)
+            child.send_signal(signal.SIGINT)
             assert child.wait(20) == 0
         finally:
             if child.poll() is None:
