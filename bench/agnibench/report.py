@@ -56,9 +56,6 @@ def comparison(rows: list[dict[str, Any]]) -> str:
     out = []
     for row in rows:
         ratio, ours, theirs = row["ratio"], row["ours"], row["theirs"]
-        asked = f"{row['asked']:.1f}" if row.get("asked") else "–"
-        if row["title"].startswith("durable") and row["shape"] == "1×1":
-            asked = "p50 no worse"
         others = max(ours["other_cpu_max"], theirs["other_cpu_max"])
         out.append(
             [
@@ -67,7 +64,7 @@ def comparison(rows: list[dict[str, Any]]) -> str:
                 rate(ours["rate"]["median"]),
                 rate(theirs["rate"]["median"]),
                 f"{ratio['min']} / **{ratio['median']}** / {ratio['max']}",
-                asked,
+                row["asked"],
                 latency(ours),
                 latency(theirs),
                 f"{others:.2f}",

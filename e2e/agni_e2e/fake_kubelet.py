@@ -216,14 +216,12 @@ class FakeKubelets:
         with self._wake:
             self._wake.notify_all()
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
-        while any(each.is_alive() for each in self._threads) and time.monotonic() < deadline:
+        while (alive := [t for t in self._threads if t.is_alive()]) and time.monotonic() < deadline:
             # Again and again: a thread may be about to open a connection.
             self._api.interrupt()
-            for thread in self._threads:
-                if thread.is_alive():
-                    thread.join(CLOSE_POLL_S)
+            alive[0].join(CLOSE_POLL_S)
         # Closing what a thread still reads would wait for that thread.
-        if not any(each.is_alive() for each in self._threads):
+        if not alive:
             self._api.close()
 
     def power_off(self, name: str) -> None:

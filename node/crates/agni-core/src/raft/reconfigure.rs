@@ -128,10 +128,11 @@ impl Group {
         }
         let voters = self.node.store().voters();
         let fit = |peer: &&Peer| {
-            let may = may_lead(peer.id) && self.is_trusted(peer.id);
-            let may = may && self.transfers.may_try(peer.id, now_us);
-            let answers = self.has_answered(peer.id, limits::ANSWERS_US, now_us);
-            answers && voters.contains(&peer.id) && may
+            may_lead(peer.id)
+                && voters.contains(&peer.id)
+                && self.is_trusted(peer.id)
+                && self.has_answered(peer.id, limits::ANSWERS_US, now_us)
+                && self.transfers.may_try(peer.id, now_us)
         };
         let peers = self.peers(now_us);
         let best = peers.iter().filter(fit).max_by_key(|peer| (peer.matched, peer.id));

@@ -218,7 +218,7 @@ impl LinkTask {
     /// Connects, sends until the connection breaks, and again, waiting longer each time, unless the
     /// other node calls meanwhile. Only what changes is logged, not each attempt.
     async fn run(mut self) {
-        let mut failures: u32 = 0;
+        let mut is_lost = false;
         let mut pauses: u32 = 0;
         loop {
             let (what, error) = match dial(self.way.clone()).await {
@@ -226,19 +226,19 @@ impl LinkTask {
                     self.metrics.connects.fetch_add(1, Relaxed);
                     self.is_connected(true);
                     let begun = Instant::now();
-                    let why = self.serve(channel, failures > 0).await;
+                    let why = self.serve(channel, is_lost).await;
                     self.is_connected(false);
                     if begun.elapsed() >= STEADY {
-                        (failures, pauses) = (0, 0);
+                        (is_lost, pauses) = (false, 0);
                     }
                     ("the connection to a node broke", why)
                 }
                 Err(error) => ("a node can't be reached", error),
             };
-            if failures == 0 {
+            if !is_lost {
                 self.log(what, &error);
             }
-            failures = failures.saturating_add(1);
+            is_lost = true;
             // What waited is out of date; Raft says it anew.
             self.metrics.dropped.fetch_add(self.queue.clear(), Relaxed);
             self.engine.unreachable(self.node_id);
