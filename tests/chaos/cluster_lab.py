@@ -23,7 +23,7 @@ from nemesis.lab import Fault, Lab
 from nemesis.partition import Partitions
 from nemesis.processes import Process, Processes, wait_until
 from report import write_report
-from write_gaps import Acknowledged, Kill, Led, notes, of_faults, told
+from write_gaps import Acknowledged, Kill, Led, beginnings_ns, notes, of_faults, told
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDERS = [REPOSITORY / "src", REPOSITORY / "node" / "python", Path(__file__).parent]
@@ -34,6 +34,8 @@ NS_PER_MS = 1_000_000
 READY_S = 30.0
 FILL_S = 600.0
 CATCH_UP_S = 30.0
+MORE_S = 30.0
+STEP = 20
 OK = b'"class":"ok"'
 
 
@@ -57,10 +59,16 @@ class Load:
         self._ok += whole.count(OK)
         return self._ok
 
-    def more(self, count: int, seconds: float = 30.0) -> None:
+    def more(self, count: int, seconds: float = MORE_S) -> None:
         """Waits until so many more operations were answered."""
         wanted = self.ok + count
         wait_until(f"{count} more operations are answered", lambda: self.ok >= wanted, seconds)
+
+    def go_on(self, seconds: float) -> None:
+        """Waits for so long, and then until something is answered."""
+        ended = time.monotonic() + seconds
+        while (left := ended - time.monotonic()) > 0:
+            self.more(STEP, left + MORE_S)
 
     def stop(self) -> None:
         """Lets every client finish what it has begun."""
@@ -290,7 +298,8 @@ class ClusterLab:
         read: dict[str, list[tuple[int, int]]] = json.loads(self._probed.read_text())
         assert len(read) == self.partitions
         probed = {int(each): [Acknowledged(*w) for w in writes] for each, writes in read.items()}
-        gaps = of_faults(probed, [began_ns for _, began_ns, _ in self.lab.spans()])
+        spans = [(began_ns, ended_ns) for _, began_ns, ended_ns in self.lab.spans()]
+        gaps = of_faults(probed, beginnings_ns(spans))
         worst = told([max(each.values()) for each in gaps])
         self._notes.append(f"write gap of {len(gaps)} faults: {worst}")
         if self.kills:

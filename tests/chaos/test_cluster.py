@@ -84,14 +84,18 @@ def test_a_leader_that_was_stopped_never_answers_from_the_past(cluster: ClusterL
         clients=10, leases=LEASES, leases_at=cluster.address(calm), ttl_ms=LEASE_TTL_MS
     )
     load.more(200)
+    stopped_s: list[float] = []
     for turn in range(PAUSES):
         victim = cluster.nodes[cluster.busiest()]
         # Most pauses are about as long as an election; every fifth is long.
         seconds = chance.uniform(0.5, 2.5) if turn % 5 else chance.uniform(2.5, PAUSE_S_MAX)
-        cluster.fault(partial(victim.pause, seconds), partial(load.more, 50, seconds + 30))
+        cluster.fault(partial(victim.pause, seconds), partial(load.go_on, seconds))
+        stopped_s.append(seconds)
     run, violations = cluster.judge(load, "stopped-leaders")
     assert not violations
     assert_no_lease_lost(run)
+    spans_s = [(ended_ns - began_ns) / 1e9 for _, began_ns, ended_ns in cluster.lab.spans()]
+    assert all(span_s >= s for span_s, s in zip(spans_s, stopped_s, strict=True))
     assert any(each.request.consistency == "leader" and each.reply.value for each in run.operations)
 
 

@@ -48,7 +48,7 @@ def test_two_of_five_at_once(cluster: ClusterLab) -> None:
                 stack.enter_context(fault)
             return stack
 
-        cluster.fault(make, partial(load.more, 200, PAUSE_S + 30))
+        cluster.fault(make, partial(load.go_on, PAUSE_S))
         load.more(200)
 
     def cut(name: str) -> None:

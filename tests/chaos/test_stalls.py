@@ -29,11 +29,9 @@ def test_the_disk_of_a_leader_stalls(lab: Lab) -> None:
     load = cluster.load(clients=10, leases=20, leases_at=cluster.address("n2"), ttl_ms=TTL_MS)
     probe = cluster.probe()
     load.more(300)
-    ended = time.monotonic() + LEADER_STALL_S
 
     def while_it_stalls() -> None:
-        while time.monotonic() < ended:
-            load.more(20)
+        load.go_on(LEADER_STALL_S)
         assert VICTIM not in cluster.leaders().values()
 
     cluster.fault(disk.stall, while_it_stalls)
@@ -61,8 +59,7 @@ def test_the_disk_of_a_follower_stalls(lab: Lab) -> None:
 
     def timed(what: str, seconds: float) -> None:
         began_ns, before = time.monotonic_ns(), load.ok
-        while time.monotonic_ns() < began_ns + seconds * 1e9:
-            load.more(20)
+        load.go_on(seconds)
         spans[what] = began_ns, time.monotonic_ns(), load.ok - before
 
     timed("quiet", FOLLOWER_STALL_S)

@@ -2,7 +2,18 @@
 
 import math
 
-from write_gaps import Acknowledged, Kill, Led, hit, longest_ms, notes, of_faults, of_kills, told
+from write_gaps import (
+    Acknowledged,
+    Kill,
+    Led,
+    beginnings_ns,
+    hit,
+    longest_ms,
+    notes,
+    of_faults,
+    of_kills,
+    told,
+)
 
 MS = 1_000_000
 
@@ -31,6 +42,12 @@ def test_a_gap_counts_where_it_ends():
 def test_a_fault_reaches_to_the_next_one():
     probed = {0: acknowledged(0, 10, 110, 120, 420, 430), 1: acknowledged(*range(0, 440, 10))}
     assert of_faults(probed, [15 * MS, 130 * MS]) == [{0: 100, 1: 10}, {0: 300, 1: 10}]
+
+
+def test_two_faults_at_once_are_one():
+    """Two nodes stopped together: the first had an infinite gap, between it and the second."""
+    assert beginnings_ns([(0, 50), (1, 90), (80, 95), (95, 99)]) == [0, 95]
+    assert beginnings_ns([(7, 9), (1, 3)]) == [1, 7]
 
 
 def test_the_partitions_that_were_led_are_apart_from_the_others():

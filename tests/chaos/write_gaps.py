@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -62,6 +62,17 @@ def longest_ms(acknowledged: Sequence[Acknowledged], began_ns: float, ended_ns: 
         if began_ns < after <= ended_ns
     )
     return max(gaps, default=math.inf)
+
+
+def beginnings_ns(spans: Iterable[tuple[int, int]]) -> list[int]:
+    """When faults began, given as beginnings and ends; those that overlap are one."""
+    begins_ns: list[int] = []
+    over_ns = -math.inf
+    for began_ns, ended_ns in sorted(spans):
+        if began_ns >= over_ns:
+            begins_ns.append(began_ns)
+        over_ns = max(over_ns, ended_ns)
+    return begins_ns
 
 
 def of_faults(probed: Probed, begins_ns: Sequence[int]) -> list[dict[int, float]]:
