@@ -274,7 +274,10 @@ impl Group {
         if others.len() > voters.len() / 2 {
             let term = self.node.raft.term;
             self.node.raft.become_follower(term, raft::INVALID_ID);
-        } else if let Some(best) = others.iter().max_by_key(|peer| (peer.matched, peer.id)) {
+            return;
+        }
+        others.retain(|peer| self.transfers.may_try(peer.id, now_us));
+        if let Some(best) = others.iter().max_by_key(|peer| (peer.matched, peer.id)) {
             // What is refused now is tried again at the next tick.
             let _ = self.transfer(best.id);
         }
