@@ -48,8 +48,8 @@ pub struct RankRequest<'a> {
 impl Store {
     /// Draws up to `want` matching records at random; `rng` answers uniform numbers.
     ///
-    /// Where no record has to be looked at, `matched` is counted in the bitmaps: it then includes
-    /// what ran out since `take_due` was called last.
+    /// Where no record has to be looked at and few have run out, `matched` is counted in the
+    /// bitmaps: it then includes what ran out since `take_due` was called last.
     pub fn sample(
         &self,
         filter: &CompiledFilter,
@@ -64,15 +64,15 @@ impl Store {
         let counted = !filter.looks_at_records()
             && filter.matches_status(Status::Alive)
             && self.suspect_domains() == 0;
+        let matching = slots.iter().filter(|&slot| self.matches(slot, filter, now_ms));
         if few || !counted {
-            let matching = slots.iter().filter(|&slot| self.matches(slot, filter, now_ms));
             return self.reservoir(matching, want, rng, now_ms);
         }
         let mut sample = Sample { matched: slots.len(), instances: Vec::with_capacity(want) };
         let draining_too = filter.matches_status(Status::Draining);
         sample.matched -= self.leases.left_out_of(&slots, !draining_too);
         let mut drawn = HashSet::with_capacity(want);
-        // Overdue records are rare; the bound is there for when they aren't.
+        // Overdue records are rare, and where they aren't, drawing by lot would find only them.
         for _ in 0..8 * want + 16 {
             if sample.instances.len() == want {
                 break;
@@ -83,7 +83,10 @@ impl Store {
                 .instances
                 .extend(self.matching_view(slot, filter, now_ms).map(|view| view.to_owned()));
         }
-        sample
+        match sample.instances.len() == want {
+            true => sample,
+            false => self.reservoir(matching, want, rng, now_ms),
+        }
     }
 
     /// Why a record isn't an answer to a filter; none when it is one.

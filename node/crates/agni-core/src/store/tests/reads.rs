@@ -137,6 +137,21 @@ fn discovery_counts_and_draws_without_those_that_drain_or_are_overdue() {
     }
 }
 
+/// Of 100,000 leases that ended at once, drawing found only those for the two seconds until they
+/// were removed, and discovery answered nobody.
+#[test]
+fn who_is_alive_is_drawn_among_many_that_ran_out() {
+    let mut driver = Driver::unguarded();
+    for number in 0..10_000 {
+        driver.put(&format!("n{number}"), "eu", 1_000);
+    }
+    driver.put("stays", "eu", 0);
+    driver.now += 1_100;
+    let sample = driver.store.sample(&all(), 10, &mut random(), driver.now);
+    let names: Vec<_> = sample.instances.iter().map(|instance| name_of(&instance.record)).collect();
+    assert_eq!((sample.matched, names), (1, vec!["stays".to_owned()]));
+}
+
 fn candidate(region: &str, free_cpu: Option<f64>) -> InstanceOwned {
     let record =
         record::encode(&KeyRef::of(&key("n")), &spec(region).encode_to_vec(), &Default::default());
