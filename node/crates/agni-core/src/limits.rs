@@ -94,10 +94,12 @@ pub const MASS_EXPIRY_LEASES_PER_S_DEFAULT: u32 = 1_000;
 /// After how long a lease that was named for removal and is still there is named again, in
 /// milliseconds.
 pub const EXPIRY_RETRY_MS: u64 = 2_000;
-/// Leases that one expiry entry may remove.
-pub const EXPIRY_BATCH_LEASES_MAX: usize = 1_000;
-/// Expiry entries that one partition proposes in one look.
-pub const EXPIRY_BATCHES_PER_SCAN_MAX: usize = 4;
+/// Leases that a node names for removal at a time. Reads of their partition wait while it applies
+/// that, and the driver doesn't keep a processor from others for longer.
+pub const EXPIRY_BATCH_LEASES_MAX: usize = 100;
+/// Time from one batch to the next, in microseconds. Readers see none of them any more, so there is
+/// no hurry: 100,000 that end at once are gone within 1.5 s.
+pub const EXPIRY_PACE_US: u64 = 1_250;
 
 /// Bytes of log since the last round of snapshots that start the next one.
 pub const SNAPSHOT_WAL_BYTES_DEFAULT: u64 = 256 << 20;

@@ -12,6 +12,7 @@ use crate::raft::rounds::{Claim, Confirmed};
 use crate::raft::work::{Answer, Refuse};
 use crate::store::{Outcome, Store};
 use crate::system::SYSTEM_PARTITION;
+use parking_lot::RwLockWriteGuard;
 use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType};
 use std::sync::atomic::Ordering::Relaxed;
@@ -38,6 +39,8 @@ impl Group {
             );
             self.applied = entry.index;
             self.apply_entry(&mut store, &entry, turn, metrics, now_ms);
+            // Who reads doesn't wait for all of a turn's entries.
+            RwLockWriteGuard::bump(&mut store);
         }
         // What was reported to the system group may be news without a revision.
         if store.revision() != revision_before || self.partition == SYSTEM_PARTITION {

@@ -6,6 +6,7 @@ use crate::limits;
 use crate::metrics::EngineMetrics;
 use crate::planted::{Bug, is_planted};
 use crate::proto::node::ReplicaSet;
+use crate::raft::expiry::Naming;
 use crate::raft::fitness::Fitness;
 use crate::raft::group::{ArrivedSnapshot, Group, Turn};
 use crate::raft::rounds::Claim;
@@ -14,7 +15,6 @@ use crate::raft::state_check::StateNotice;
 use crate::raft::work::{
     Answer, PeerMessage, Priority, Refuse, SnapshotTransfer, Submission, Ticket, Work,
 };
-use crate::store::Store;
 use crate::system::SYSTEM_PARTITION;
 use crate::wal::{Batch, DiskState};
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub enum Event {
     Ticks(u64),
     /// It is time to look for leases that ran out.
     ExpiryScan,
+    /// It is time to name more of what was found then.
+    ExpiryGoesOn,
     /// The append with this number is durable; its batch comes back, empty.
     Appended {
         /// The batch, to be filled again.
@@ -128,8 +130,9 @@ pub struct Core {
     pub(super) marks: Vec<Option<(Ticket, Answer)>>,
     pub(super) fitness: Fitness,
     pub(super) snapshots: SnapshotQueue,
-    mass_expiry: MassExpiry,
-    mass_expiry_news: Vec<MassExpiryNews>,
+    pub(super) mass_expiry: MassExpiry,
+    pub(super) mass_expiry_news: Vec<MassExpiryNews>,
+    pub(super) naming: Naming,
     /// A snapshot's mark has become durable, so older files may go.
     release_due: bool,
     /// Ticks since the groups' members were looked at.
@@ -169,6 +172,7 @@ impl Core {
             snapshots: SnapshotQueue::default(),
             mass_expiry,
             mass_expiry_news: Vec::new(),
+            naming: Naming::default(),
             release_due: false,
             membership_ticks: 0,
             state_check_ticks: 0,
@@ -211,6 +215,7 @@ impl Core {
                 self.check_states(ticks);
             }
             Event::ExpiryScan => self.scan_expiry(),
+            Event::ExpiryGoesOn => self.name_due(),
             Event::Appended { batch, bytes } => self.appended(batch, bytes),
             Event::Disk(state) => self.fitness.disk(state),
             Event::SnapshotDone(done) => self.snapshot_done(*done),
@@ -403,41 +408,6 @@ impl Core {
         self.groups[position].transfer(to)?;
         self.turn.answers.push((ticket, Answer::Transferring));
         Ok(())
-    }
-
-    /// Looks for what ran out. Its removal is proposed only after a quorum round that begins after
-    /// the deadline: a leader that was paused finds out that it leads no longer.
-    fn scan_expiry(&mut self) {
-        let now_ms = self.clock.lease_ms();
-        let scans = |group: &Group| group.is_current() || is_planted(Bug::ExpiryWithoutProof);
-        let (groups, known) = (&self.groups, self.mass_expiry_news.len());
-        let mut visit = |look: &mut dyn FnMut(&mut Store)| {
-            for group in groups.iter().filter(|group| scans(group)) {
-                look(&mut group.cell().store.write());
-            }
-        };
-        self.mass_expiry.look(now_ms, &mut visit, &mut self.mass_expiry_news);
-        let begun = self.mass_expiry_news[known..].iter().filter(|news| news.has_begun()).count();
-        self.metrics.mass_expiries.fetch_add(begun as u64, Relaxed);
-        for group in self.groups.iter_mut().filter(|group| scans(group)) {
-            for _ in 0..limits::EXPIRY_BATCHES_PER_SCAN_MAX {
-                let mut store = group.cell().store.write();
-                let due = store.take_due(now_ms, limits::EXPIRY_BATCH_LEASES_MAX);
-                drop(store);
-                if due.is_empty() {
-                    break;
-                }
-                if is_planted(Bug::ExpiryWithoutProof) {
-                    group.expire(due, self.clock.unix_ms());
-                    continue;
-                }
-                let claim = Claim::Expire(due);
-                if let Err(Claim::Expire(due)) = group.rounds.ask(claim, Priority::Renew) {
-                    group.cell().store.write().expiry_failed(&due);
-                    break;
-                }
-            }
-        }
     }
 
     fn appended(&mut self, batch: Batch, bytes: u64) {

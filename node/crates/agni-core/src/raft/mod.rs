@@ -9,6 +9,7 @@ pub mod cell;
 mod cluster;
 pub mod core;
 mod election;
+mod expiry;
 mod fitness;
 pub mod group;
 pub mod log_tail;
