@@ -130,3 +130,19 @@ def test_who_keeps_the_only_copy_is_not_in_the_way_of_another() -> None:
     rounds(cluster, 20)
     assert cluster.registry.joins == 5, words(cluster)
     assert cluster.claims[doomed].deleting
+
+
+def test_who_is_lost_in_an_update_and_is_to_leave_leaves_first() -> None:
+    """The update waited for it to answer, and its leaving for the update: for ever."""
+    cluster = settled()
+    cluster.change(config={"queue_limit": 1001})
+    rounds(cluster, 1)
+    operation = cluster.status.operation
+    assert operation is not None
+    assert operation.kind == "Update"
+    victim = 2 if operation.target != "web-2" else 1
+    cluster.claims[victim].lost = True
+    cluster.claims[victim].volume.folders.clear()
+    cluster.stop_pod(victim)
+    cluster.change(remove=f"web-{victim}")
+    cluster.check_settled()

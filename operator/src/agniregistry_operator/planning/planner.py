@@ -115,9 +115,14 @@ def _decide(view: View, trust: TrustPlan) -> Outcome:
 
 
 def _in_order(view: View) -> Outcome | None:
-    """Update and scale-in: whichever has begun goes on, else whoever leaves goes first."""
+    """Update and scale-in: whichever has begun goes on, else whoever leaves goes first.
+
+    No update goes on while a node is silent; one that is to leave is in the way until it has left.
+    """
     before = view.observed.status.operation
-    if before is not None and before.kind == "Update":
+    leaving = (view.member(index) for index in view.leaving)
+    is_in_the_way = any(member is not None and not member.reachable for member in leaving)
+    if before is not None and before.kind == "Update" and not is_in_the_way:
         return update(view) or scale_in(view)
     return scale_in(view) or update(view)
 
