@@ -69,13 +69,6 @@ impl SimDisk {
         (state.fails, state.full) = (false, false);
     }
 
-    /// Whether a file is there in this size and durable.
-    pub fn holds(&self, path: &Path, bytes: u64) -> bool {
-        let Ok(file) = self.file(path) else { return false };
-        let image = lock(&file);
-        image.durable.len() as u64 == bytes && image.unsynced.is_empty()
-    }
-
     /// The power goes.
     pub fn crash(&self, random: &mut Random) {
         let mut state = self.state();

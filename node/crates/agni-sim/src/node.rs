@@ -362,10 +362,9 @@ impl SimNode {
     pub fn fill_disk(&mut self) {
         let Some(life) = self.life.as_mut().filter(|_| !self.disk.is_full()) else { return };
         life.writer.disk_state();
-        let spare = Path::new(WAL).join("next.tmp");
-        while !self.disk.holds(&spare, SEGMENT_BYTES) {
-            std::thread::yield_now();
-        }
+        // It may find no way to make one: waiting for the file itself, seeds of a disk that had
+        // begun to fail never ended.
+        life.writer.settle();
         self.disk.fill();
     }
 }

@@ -75,6 +75,12 @@ impl Spare {
         state.segment.take()
     }
 
+    /// Waits until no segment is being made.
+    pub fn settle(&self) {
+        let mut state = self.orders.state.lock();
+        self.orders.changed.wait_while(&mut state, |state| state.segment_wanted);
+    }
+
     /// Has the reserve made, unless there is one.
     pub fn refill_reserve(&self) {
         let mut state = self.orders.state.lock();

@@ -259,6 +259,12 @@ impl WalWriter {
         self.sequence
     }
 
+    /// Waits until the next segment is there, or couldn't be made: for simulations, in which nothing
+    /// may depend on how fast a thread is.
+    pub fn settle(&self) {
+        self.spare.settle();
+    }
+
     /// How much room there is; has the reserve and the next segment made again when there is
     /// plenty.
     pub fn disk_state(&mut self) -> DiskState {
