@@ -259,8 +259,8 @@ impl WalWriter {
         self.sequence
     }
 
-    /// Waits until the next segment is there, or couldn't be made: for simulations, in which nothing
-    /// may depend on how fast a thread is.
+    /// Waits until the next segment is there, or couldn't be made: for simulations, in which
+    /// nothing may depend on how fast a thread is.
     pub fn settle(&self) {
         self.spare.settle();
     }
