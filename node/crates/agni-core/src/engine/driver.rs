@@ -81,7 +81,7 @@ impl Driver {
         let mut mail = Mail::default();
         let mut next_tick_us = clock.boot_us();
         let mut next_scan_us = next_tick_us;
-        let mut next_batch_us = next_tick_us;
+        let mut next_batch_us = u64::MAX;
         let mut ready = false;
         loop {
             let now_us = clock.boot_us();
@@ -95,13 +95,16 @@ impl Driver {
                 next_tick_us += ticks * limits::TICK_MS * 1000;
                 self.core.handle(Event::Ticks(ticks));
             }
-            if now_us >= next_scan_us {
+            let expiry = if now_us >= next_scan_us {
                 next_scan_us = now_us + limits::EXPIRY_SCAN_MS * 1000;
-                self.core.handle(Event::ExpiryScan);
-                next_batch_us = now_us + limits::EXPIRY_PACE_US;
-            } else if self.core.is_expiring() && now_us >= next_batch_us {
-                self.core.handle(Event::ExpiryGoesOn);
-                next_batch_us = now_us + limits::EXPIRY_PACE_US;
+                Some(Event::ExpiryScan)
+            } else {
+                (now_us >= next_batch_us).then_some(Event::ExpiryGoesOn)
+            };
+            if let Some(event) = expiry {
+                self.core.handle(event);
+                let goes_on = self.core.is_expiring();
+                next_batch_us = if goes_on { now_us + limits::EXPIRY_PACE_US } else { u64::MAX };
             }
             self.core.finish(&mut self.effects);
             self.carry_out();
@@ -114,10 +117,7 @@ impl Driver {
             if mail.abandoned || (mail.stop && !self.core.is_appending()) {
                 break;
             }
-            let mut wake_us = next_tick_us.min(next_scan_us);
-            if self.core.is_expiring() {
-                wake_us = wake_us.min(next_batch_us);
-            }
+            let wake_us = next_tick_us.min(next_scan_us).min(next_batch_us);
             let wait_us = wake_us.saturating_sub(clock.boot_us());
             self.shared.inbox.wait(Duration::from_micros(wait_us), &mut mail);
         }
