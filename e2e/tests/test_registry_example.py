@@ -32,6 +32,7 @@ pytestmark = pytest.mark.full
 
 EXAMPLES = places.REPOSITORY / "examples"
 NODES = 3
+IMPOSTOR = "impostor"
 QUIET_S = float(os.environ.get("AGNI_E2E_QUIET_S", "300"))
 CPU_SHARE_MAX = 0.01
 RESIDENT_BYTES_MAX = 100 << 20
@@ -66,7 +67,7 @@ def refused(*arguments):
 
 
 class Client:
-    """A pod with a certificate of the registry's, and one of another registry's."""
+    """A pod with a certificate of the registry's, one of another registry's, and a false one."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -77,7 +78,7 @@ class Client:
         return json.loads(self.registry.python("client", script))
 
     def start(self) -> None:
-        names = ("client", "stranger")
+        names = ("client", "stranger", IMPOSTOR)
         mounts = [{"name": name, "mountPath": f"/etc/{name}"} for name in names]
         container = {
             "command": [PYTHON, "-c", "import signal; signal.pause()"],
@@ -108,7 +109,8 @@ def example(operated: Cluster, tell: Callable[[str], None]) -> Iterator[Registry
 
 @pytest.fixture(scope="module")
 def client(example: Registry) -> Iterator[Client]:
-    """Somebody with a certificate, and with one that a second registry's issuer made."""
+    """Somebody with a certificate, with one that a second registry's issuer made, and with one of
+    this registry's issuer that is a node's by its name, in another trust domain."""
     other = Registry(example.cluster, "elsewhere", "registry")
     make_namespace(example.cluster, other.namespace)
     other.kubectl("apply", "-f", str(EXAMPLES / "single.yaml"))
@@ -117,9 +119,13 @@ def client(example: Registry) -> Iterator[Client]:
     other.settled()
     other.trust_domain = f"{single}.{other.namespace}.registry.internal"
     other.create(client_certificate(other, "stranger"))
-    example.create(client_certificate(example, "client"))
+    false = ["spiffe://elsewhere.example/node/registry-1"]
+    example.create(
+        client_certificate(example, "client"), client_certificate(example, IMPOSTOR, uris=false)
+    )
     other.kubectl("wait", "--for=create", "secret/stranger-tls", "--timeout=30s")
     example.kubectl("wait", "--for=create", "secret/client-tls", "--timeout=30s")
+    example.kubectl("wait", "--for=create", f"secret/{IMPOSTOR}-tls", "--timeout=30s")
     secret = other.get("secret", "stranger-tls")
     kept = {key: secret[key] for key in ("apiVersion", "kind", "type", "data")}
     meta = {"name": "stranger-tls", "namespace": example.namespace}
@@ -151,18 +157,21 @@ def test_gateway_is_registered_and_found_at_every_node(client: Client) -> None:
 
 def test_who_has_no_certificate_of_this_registry_is_refused(client: Client) -> None:
     service = client.registry.service_address
-    for folder in ("", "/etc/stranger"):
+    for folder in ("", "/etc/stranger", f"/etc/{IMPOSTOR}"):
         answer = client.call(f"refused({service!r}, {folder!r}, 'GET', '/v1/status')")
         assert answer[0] == "refused", (folder, answer)
     assert client.call(f"call({service!r}, '/etc/client', 'GET', '/v1/status')")[0] == 200
 
 
 def test_who_is_no_node_is_no_peer(client: Client) -> None:
-    """A client's certificate of this registry, and another registry's: neither is a node's."""
+    """A client of this registry, another registry's, a node of another domain, and nobody."""
     peers = client.registry.client_address(0).replace(":7400", ":7401")
-    for folder in ("/etc/client", "/etc/stranger", ""):
+    for folder in ("/etc/client", "/etc/stranger", f"/etc/{IMPOSTOR}", ""):
         answer = client.call(f"refused({peers!r}, {folder!r}, 'GET', '/')")
         assert answer[0] == "refused", (folder, answer)
+    log = client.registry.kubectl("logs", "registry-0-0")
+    refused = {json.loads(line).get("reason") for line in log.splitlines() if "handshake" in line}
+    assert refused >= {"identity", "untrusted", "trust_domain", "no_certificate"}, refused
 
 
 def test_nodes_have_their_own_keys_and_no_others(example: Registry) -> None:

@@ -11,6 +11,7 @@ import yaml
 from test_plan import wanted
 
 from agniregistry_operator.metrics import Metrics
+from agniregistry_operator.model.observed import ClientCertificate, Observed
 from agniregistry_operator.model.status import NodeStatus, Status
 from agniregistry_operator.runner import Runner
 
@@ -38,12 +39,14 @@ class Counted:
     writes = 0
 
 
-def measured(**changes: Any) -> dict[str, float]:
+def measured(client_ends: float | None = None, **changes: Any) -> dict[str, float]:
     runner = Runner.__new__(Runner)
     runner.namespace, runner.name = "shop", "web"
     runner._metrics, runner._kube = Metrics(), Counted()  # type: ignore[assignment]
-    nodes = (NodeStatus("web-0", certificate_expiry=100_000.0),)
-    runner._measure(wanted(**changes), Status(nodes=nodes))
+    nodes = (NodeStatus("web-0", certificate_expiry=100_000.0), NodeStatus("web-1"))
+    client = ClientCertificate("web-client-edge", not_after=client_ends)
+    observed = Observed(own_clients={"edge": client})
+    runner._measure(wanted(**changes), observed, Status(nodes=nodes))
     samples = [s for metric in runner._metrics.collected.collect() for s in metric.samples]
     return {sample.name: sample.value for sample in samples}
 
@@ -57,3 +60,8 @@ def test_a_short_certificate_is_not_late_all_the_time() -> None:
     """It should have been renewed when half of renewBefore is over, however long it lasts."""
     found = measured()
     assert found["agni_operator_certificate_due_seconds"] == 100_000 - 28 * 3600
+
+
+def test_a_clients_certificate_that_ends_first_is_told_too() -> None:
+    assert measured(90_000.0)["agni_operator_certificate_expiry_seconds"] == 90_000
+    assert measured(110_000.0)["agni_operator_certificate_expiry_seconds"] == 100_000

@@ -159,15 +159,21 @@ def test_the_old_root_stays_while_a_client_has_no_new_certificate() -> None:
     cluster = settled(tls=Tls(clients=(WORKER,)))
     cluster.refused_clients = {"worker-1"}
     cluster.change(tls=Tls(generation=2, clients=(WORKER,)))
-    turn_until(cluster, "Reissue")
+    made = turn_until(cluster, "Reissue")
+    assert not condition(made, "Stalled").holds, "cert-manager has time"
     for _ in range(100):
         cluster.turn()
         made = cluster.reconcile()
     assert made.status.trust.bundle == (1, 2)
     assert "web-client-worker-1" in made.sentence
+    cluster.now += wanted().ready_deadline_s
+    made = cluster.reconcile()
+    stalled = condition(made, "Stalled")
+    assert (stalled.holds, stalled.reason) == (True, "RotationWaits")
+    assert stalled.message == made.sentence
     assert condition(made, "CertificatesReady").reason == "ClientIssuing"
     cluster.change(tls=Tls(generation=2))
-    turn_until(cluster, "Settled")
+    assert not condition(turn_until(cluster, "Settled"), "Stalled").holds
 
 
 def test_certificates_of_clients_are_read() -> None:

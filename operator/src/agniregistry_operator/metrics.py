@@ -52,7 +52,7 @@ class Metrics:
         )
         self.certificate = self._gauge(
             "certificate_expiry_seconds",
-            "When the first of a registry's certificates ends, since 1970.",
+            "When the first of a registry's certificates ends, nodes' and clients', since 1970.",
             *registry,
         )
 

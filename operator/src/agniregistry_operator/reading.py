@@ -301,10 +301,10 @@ def own_clients(items: Iterable[Plain], desired: Desired) -> dict[str, o.ClientC
 
 def _client(plain: Plain) -> o.ClientCertificate:
     name, issuer = plain["metadata"]["name"], plain["spec"]["issuerRef"]["name"]
-    begins = parse((plain.get("status") or {}).get("notBefore"))
-    return o.ClientCertificate(
-        name, issuer, begins if _is_issued(plain) else None, _certificate_words(plain)
-    )
+    status = plain.get("status") or {}
+    begins, ends = parse(status.get("notBefore")), parse(status.get("notAfter"))
+    issued_at = begins if _is_issued(plain) else None
+    return o.ClientCertificate(name, issuer, issued_at, _certificate_words(plain), ends)
 
 
 def _is_owned(plain: Plain, uid: str) -> bool:

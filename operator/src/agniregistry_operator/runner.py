@@ -23,6 +23,7 @@ from agniregistry_operator.link import Link
 from agniregistry_operator.metrics import Metrics
 from agniregistry_operator.model import actions as a
 from agniregistry_operator.model.desired import Desired, desired_of
+from agniregistry_operator.model.observed import Observed
 from agniregistry_operator.model.status import INVALID_SPEC, STALLED, Status, rejected, status_of
 from agniregistry_operator.model.times import seconds_of
 from agniregistry_operator.observer import Machines, Memory, Observer
@@ -168,7 +169,7 @@ class Runner:
         count = await self._executor.run(made.actions, desired, self._memory)
         if not made.keeps_status:
             await self._write(resource, made.status)
-            self._measure(desired, made.status)
+            self._measure(desired, observed, made.status)
         await self._speak(resource, made)
         if made.keeps_status:
             return SOON_S
@@ -231,14 +232,15 @@ class Runner:
         if stalled is not None and stalled.holds:
             await self._events.say(resource, stalled.reason, stalled.message, warning=True)
 
-    def _measure(self, desired: Desired, status: Status) -> None:
+    def _measure(self, desired: Desired, observed: Observed, status: Status) -> None:
         labels = (self.namespace, self.name)
         self._metrics.nodes.labels(*labels).set(0 if desired.hibernate else desired.nodes)
         self._metrics.ready.labels(*labels).set(status.ready_nodes)
         self._metrics.writes.set(self._kube.writes)
         self._measure_conditions(status)
-        ends = [node.certificate_expiry for node in status.nodes if node.certificate_expiry]
-        if ends:
+        kept = [node.certificate_expiry for node in status.nodes]
+        kept += [client.not_after for client in observed.own_clients.values()]
+        if ends := [end for end in kept if end is not None]:
             self._metrics.certificate.labels(*labels).set(min(ends))
             due = min(ends) - seconds_of(desired.tls.renew_before) / 2
             self._metrics.due.labels(*labels).set(due)

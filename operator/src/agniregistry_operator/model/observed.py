@@ -110,6 +110,7 @@ class ClientCertificate:
     """When it was issued as it is asked for now; None before that."""
     message: str = ""
     """What cert-manager says of it."""
+    not_after: float | None = None
 
 
 @dataclass(frozen=True)

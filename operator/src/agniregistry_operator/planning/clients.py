@@ -7,6 +7,8 @@ namespace can't be seen, and aren't waited for.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from agniregistry_operator import names
 from agniregistry_operator.model.observed import ClientCertificate
 from agniregistry_operator.model.status import Trust
@@ -17,24 +19,32 @@ TAKEN_UP_S = 120.0
 NAMED_MAX = 3
 
 
-def waits_for_clients(view: View, trust: Trust) -> tuple[str, bool]:
-    """Why the old roots can't go because of clients, and whether somebody must do something.
+@dataclass(frozen=True)
+class Wait:
+    """What a rotation waits for; without words nothing."""
 
-    Empty if nobody uses them.
-    """
+    words: str = ""
+    whom: str = ""
+    """Whose turn it is, where that is one of several who come one after the other."""
+    somebody_must_act: bool = False
+
+
+def waits_for_clients(view: View, trust: Trust) -> Wait:
+    """Why the old roots can't go because of clients."""
     newest = names.root(view.desired.name, trust.bundle[-1])
     older = {names.root(view.desired.name, number) for number in trust.bundle[:-1]}
     late = sorted(each.name for each in view.observed.clients if each.issuer in older)
     if late:
         some = ", ".join(late[:NAMED_MAX]) + ("…" if len(late) > NAMED_MAX else "")
         words = f"give the Certificates of clients the issuer {newest}: {some}"
-        return f"waiting with the old root: {words}", True
+        return Wait(f"waiting with the old root: {words}", somebody_must_act=True)
     users = [each for each in view.observed.clients if each.issuer == newest] + _own(view)
     for each in sorted(users, key=lambda client: client.name):
         issued_at = each.issued_at if each.issuer == newest else None
         if issued_at is None or view.now - issued_at < TAKEN_UP_S:
-            return f"waiting until {each.name} uses its certificate from root {newest}", False
-    return "", False
+            words = f"waiting until {each.name} uses its certificate from root {newest}"
+            return Wait(words, each.name)
+    return Wait()
 
 
 def _own(view: View) -> list[ClientCertificate]:

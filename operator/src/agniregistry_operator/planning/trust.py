@@ -24,9 +24,11 @@ from agniregistry_operator.model.actions import RequestIdentity
 from agniregistry_operator.model.desired import TlsMode
 from agniregistry_operator.model.observed import SECRET_MISSING, Certificate
 from agniregistry_operator.model.status import Trust
-from agniregistry_operator.planning.clients import waits_for_clients
+from agniregistry_operator.planning.clients import Wait, waits_for_clients
 from agniregistry_operator.planning.view import View
 
+ROTATION = "Trust"
+"""The kind of operation that a rotation is."""
 SETTLED, DISTRIBUTE, REISSUE, WITHDRAW = "Settled", "Distribute", "Reissue", "Withdraw"
 
 
@@ -39,8 +41,8 @@ class TrustPlan:
     requests: tuple[RequestIdentity, ...] = ()
     blocked: tuple[str, str] | None = None
     """Why nodes can't be made yet: reason and words."""
-    sentence: str = ""
-    """What a rotation does; empty while there is none."""
+    wait: Wait = field(default_factory=Wait)
+    """What a rotation does, and whom it waits for; without words there is none."""
     stalled: tuple[str, str] | None = None
     """Why it can't go on by itself: reason and words."""
     keep: frozenset[str] = field(default_factory=frozenset)
@@ -116,7 +118,7 @@ def _waiting_for_issuer(view: View, issuer: Mapping[str, str]) -> tuple[str, str
 
 
 def _bootstrap(view: View) -> TrustPlan:
-    trust, sentence = _advance(view)
+    trust, wait = _advance(view)
     desired, roots = view.desired, view.observed.roots
     manifests = [made.self_signed_issuer(desired)]
     kept = {names.self_signed(desired.name)}
@@ -147,16 +149,17 @@ def _bootstrap(view: View) -> TrustPlan:
             for child in view.observed.children.values()
             if child.name.startswith(f"{desired.name}-ca-")
         }
-    stalled = _stalled(view, trust, sentence)
-    return TrustPlan(trust, tuple(manifests), requests, blocked, sentence, stalled, frozenset(kept))
+    stalled = _stalled(view, trust, wait)
+    return TrustPlan(trust, tuple(manifests), requests, blocked, wait, stalled, frozenset(kept))
 
 
-def _stalled(view: View, trust: Trust, sentence: str) -> tuple[str, str] | None:
-    """Whether nothing but somebody's certificates is in the way of a rotation."""
-    if trust.step != REISSUE or not sentence:
-        return None
-    words, must_act = waits_for_clients(view, trust)
-    return ("ClientsOfOldRoot", words) if must_act and words == sentence else None
+def _stalled(view: View, trust: Trust, wait: Wait) -> tuple[str, str] | None:
+    """Whether a rotation doesn't go on by itself."""
+    if wait.somebody_must_act:
+        return "ClientsOfOldRoot", wait.words
+    since = view.operation(ROTATION, trust.step, wait.whom).since
+    is_late = bool(wait.words) and view.now - since >= view.desired.ready_deadline_s
+    return ("RotationWaits", wait.words) if is_late else None
 
 
 def _bundle(trust: Trust, roots: Mapping[int, str]) -> str:
@@ -166,36 +169,37 @@ def _bundle(trust: Trust, roots: Mapping[int, str]) -> str:
     return "".join(roots[number].strip() + "\n" for number in trust.bundle)
 
 
-def _advance(view: View) -> tuple[Trust, str]:
+def _advance(view: View) -> tuple[Trust, Wait]:
     """The step that the rotation is at now, and what it waits for."""
     before, target = view.observed.status.trust, view.desired.tls.generation
     if not before.generation:
-        return Trust(target, (target,), SETTLED), ""
+        return Trust(target, (target,), SETTLED), Wait()
     if before.step == SETTLED:
         if target <= before.generation:
-            return before, ""
+            return before, Wait()
         begun = Trust(before.generation, (before.generation, target), DISTRIBUTE)
-        return begun, f"trusting root {target} beside root {before.generation}"
+        return begun, Wait(f"trusting root {target} beside root {before.generation}")
     newest = before.bundle[-1]
     if before.step == DISTRIBUTE:
         waiting = _unaware(view, before)
         if waiting is None:
-            return before, f"waiting for root {newest}"
+            return before, Wait(f"waiting for root {newest}")
         if waiting:
-            return before, f"waiting until {', '.join(waiting)} trusts root {newest}"
-        return Trust(newest, before.bundle, REISSUE), f"issuing from root {newest}"
+            return before, Wait(f"waiting until {', '.join(waiting)} trusts root {newest}")
+        return Trust(newest, before.bundle, REISSUE), Wait(f"issuing from root {newest}")
     if before.step == REISSUE:
         old = _not_reissued(view, before)
         if old:
-            return before, f"issuing from root {newest}: {len(old)} nodes to go ({old[0]})"
-        words, _ = waits_for_clients(view, before)
-        if words:
-            return before, words
-        return Trust(newest, (newest,), WITHDRAW), "withdrawing the old root"
+            words = f"issuing from root {newest}: {len(old)} nodes to go ({old[0]})"
+            return before, Wait(words, old[0])
+        wait = waits_for_clients(view, before)
+        if wait.words:
+            return before, wait
+        return Trust(newest, (newest,), WITHDRAW), Wait("withdrawing the old root")
     waiting = _unaware(view, before)
     if waiting is None or waiting:
-        return before, "waiting until no node trusts the old root"
-    return Trust(newest, (newest,), SETTLED), ""
+        return before, Wait("waiting until no node trusts the old root")
+    return Trust(newest, (newest,), SETTLED), Wait()
 
 
 def _unaware(view: View, trust: Trust) -> list[str] | None:
