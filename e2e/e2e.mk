@@ -7,8 +7,6 @@ E2E          = PYTHONPATH=$(E2E_PATH) $(BIN)/python
 WHEELS       = build/images/wheels
 # What setuptools copies, and would put into the next wheel although its source is gone.
 STALE        = build/lib build/bdist.* operator/build
-# Images of what is there: the operator is a distribution of its own.
-IMAGES      ?= node $(if $(wildcard operator/pyproject.toml),operator)
 
 .PHONY: images wheels e2e e2e-quick e2e-failpoints e2e-build e2e-cluster-up e2e-cluster-down go-is-there
 
@@ -17,11 +15,11 @@ wheels: $(VENV)/.stamp ## build the wheels that images are made of
 	cd node && PATH="$(CURDIR)/$(BIN):$$PATH" $(CURDIR)/$(BIN)/maturin build --release --locked \
 	  --quiet --compatibility linux --out $(CURDIR)/$(WHEELS)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-	  --wheel-dir $(WHEELS) . $(if $(wildcard operator/pyproject.toml),./operator)
+	  --wheel-dir $(WHEELS) . ./operator
 	rm -rf $(STALE)
 
-images: wheels ## write build/images/node.tar (and operator.tar): OCI archives, without a registry
-	$(E2E) -m agni_images --wheels $(WHEELS) $(IMAGES)
+images: wheels ## write build/images/node.tar and operator.tar: OCI archives, without a registry
+	$(E2E) -m agni_images --wheels $(WHEELS) node operator
 
 e2e-build: go-is-there $(VENV)/.stamp ## compile the Kubernetes that the tests run on (TIER=quick or full)
 	$(E2E) -m agni_e2e build $(TIER)
@@ -46,7 +44,7 @@ e2e: go-is-there images ## tests on three machines in three zones that run pods 
 	  $(E2E) -m pytest -o timeout=1800 -m "$$tier" $(E2E_PYTEST) e2e/tests; code=$$?; \
 	  [ $$code = 0 ] || [ $$code = $(NONE_FOUND) ] || failed=1; done; exit $$failed
 
-e2e-cluster-up: $(VENV)/.stamp ## a cluster that stays until e2e-cluster-down (TIER=full NODES_E2E=3)
+e2e-cluster-up: go-is-there $(VENV)/.stamp $(if $(filter full,$(TIER)),images) ## a cluster that stays until e2e-cluster-down (TIER=full NODES_E2E=3)
 	@$(E2E) -m agni_e2e up $(TIER) $(NODES_E2E)
 
 e2e-cluster-down: $(VENV)/.stamp ## end that cluster

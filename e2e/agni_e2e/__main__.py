@@ -1,8 +1,7 @@
 """The platform for people and for make: build it, keep a cluster up, look into it, end it.
 
 python -m agni_e2e build quick|full        compile what the tier needs (and isn't there)
-python -m agni_e2e up quick|full [NODES]   a cluster that stays until `down`; prints its kubeconfig
-python -m agni_e2e kubectl ...             kubectl against that cluster (also: helm)
+python -m agni_e2e up quick|full [NODES]   a cluster that stays until `down`; says how to find it
 python -m agni_e2e down                    end it
 """
 
@@ -24,6 +23,8 @@ from agni_e2e.waiting import until
 UP_TIMEOUT_S = 300.0
 DOWN_TIMEOUT_S = 60.0
 DEFAULT_NODES = 3
+IMAGES = ("node", "operator")
+"""What a cluster that runs pods is given, where `make images` has made it."""
 
 
 def kept() -> Path:
@@ -46,6 +47,9 @@ def hold(tier: str, nodes: int) -> None:
     kept().mkdir(parents=True, exist_ok=True)
     try:
         with Cluster(tier, nodes) as cluster:
+            archives = [places.IMAGES / f"{name}.tar" for name in IMAGES if tier == "full"]
+            for archive in filter(Path.exists, archives):
+                cluster.load_image(archive)
             (kept() / "kubeconfig").write_bytes(cluster.kubeconfig.read_bytes())
             (kept() / "kubeconfig").chmod(0o600)
             (kept() / "ready").touch()
@@ -59,7 +63,7 @@ def up(tier: str, nodes: int) -> None:
     """Starts the holder in the background, and waits for its cluster."""
     if holder() is not None:
         raise PlatformError("a cluster is up already: `down` ends it")
-    builder.ensure(tier)
+    built = builder.ensure(tier)
     kept().mkdir(parents=True, exist_ok=True)
     (kept() / "ready").unlink(missing_ok=True)
     log = kept() / "holder.log"
@@ -76,7 +80,9 @@ def up(tier: str, nodes: int) -> None:
         return (kept() / "ready").exists()
 
     until("the cluster is up", is_up, timeout_s=UP_TIMEOUT_S)
+    folders = {str(Path(built[name]).parent) for name in ("kubectl", "helm")}
     print(f"export KUBECONFIG={kept() / 'kubeconfig'}")
+    print(f"export PATH={':'.join(sorted(folders))}:$PATH")
 
 
 def down() -> None:
@@ -87,15 +93,6 @@ def down() -> None:
         return
     os.kill(pid, signal.SIGTERM)
     until("the cluster has ended", lambda: holder() is None, timeout_s=DOWN_TIMEOUT_S)
-
-
-def tool(name: str, arguments: list[str]) -> int:
-    """Runs kubectl or helm against the cluster that stays."""
-    if holder() is None:
-        raise PlatformError("no cluster is up: `up` starts one")
-    program = builder.ensure("quick")[name]
-    environment = os.environ | {"KUBECONFIG": str(kept() / "kubeconfig")}
-    return subprocess.run((program, *arguments), env=environment, check=False).returncode
 
 
 def parser() -> argparse.ArgumentParser:
@@ -111,16 +108,12 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("tier", choices=tiers)
         command.add_argument("nodes", type=int, nargs="?", default=DEFAULT_NODES)
     commands.add_parser("down")
-    for name in ("kubectl", "helm"):
-        commands.add_parser(name, add_help=False)
     return main_parser
 
 
-def main(words: list[str]) -> int:
-    """Carries out one command; answers the exit code."""
-    if words[:1] in (["kubectl"], ["helm"]):
-        return tool(words[0], words[1:])
-    arguments = parser().parse_args(words)
+def main() -> None:
+    """Carries out one command."""
+    arguments = parser().parse_args()
     if arguments.command == "build":
         builder.ensure(arguments.tier)
     elif arguments.command == "up":
@@ -129,11 +122,10 @@ def main(words: list[str]) -> int:
         hold(arguments.tier, arguments.nodes)
     else:
         down()
-    return 0
 
 
 if __name__ == "__main__":
     try:
-        raise SystemExit(main(sys.argv[1:]))
+        main()
     except PlatformError as failure:
         raise SystemExit(f"agni_e2e: {failure}") from None

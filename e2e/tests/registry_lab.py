@@ -13,11 +13,10 @@ import yaml
 from agni_e2e import Cluster, PlatformError, places
 from agni_e2e.machine import RealMachine
 from agni_e2e.waiting import until
+from agni_images.names import image_name
 
 CHART = places.REPOSITORY / "charts/agniregistry"
-IMAGES = "agnistack.online/agniregistry"
-VERSION = "0.1.0"
-OPERATOR_IMAGE = f"{IMAGES}/operator:{VERSION}"
+OPERATOR_IMAGE = image_name("agniregistry-operator")
 OPERATOR_SPACE = "agni-system"
 RELEASE = "agniregistry"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
@@ -42,21 +41,10 @@ def load_images(cluster: Cluster) -> None:
             cluster.load_image(archive)
 
 
-def chart_values() -> list[str]:
-    """The chart's values for these images."""
-    values = {
-        "image.repository": f"{IMAGES}/operator",
-        "image.tag": VERSION,
-        "nodeImage.repository": f"{IMAGES}/node",
-        "nodeImage.tag": VERSION,
-    }
-    return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
-
-
 def install_operator(cluster: Cluster, chart: Path = CHART) -> None:
     """`helm install`, until the operator is ready."""
     wait = ("--wait", "--timeout", "180s")
-    cluster.helm("install", RELEASE, str(chart), "-n", OPERATOR_SPACE, *chart_values(), *wait)
+    cluster.helm("install", RELEASE, str(chart), "-n", OPERATOR_SPACE, *wait)
 
 
 def restricted_pod(name: str, container: Mapping[str, Any], **spec: Any) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from agni_e2e.api import Object
 from agni_e2e.machine import RealMachine
 from agni_e2e.platform import Machine
 from agni_e2e.waiting import until
+from agni_images.names import image_name
 
 pytestmark = pytest.mark.full
 
 NAMESPACE = "images"
 NODE_IMAGE = places.IMAGES / "node.tar"
-IMAGE_NAME = "agnistack.online/agniregistry/node:0.1.0"
+IMAGE_NAME = image_name("agniregistry-node")
 REPLICAS = 3
 MARK = "/var/lib/agniregistry/mark"
 LOST_S = 90.0

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from load_lab import NODES, SPEC, LoadLab
-from registry_lab import IMAGES, client_certificate
+from registry_lab import client_certificate
 
 from agni_e2e import places
+from agni_images.names import image_name
 from agni_images.oci import rename_archive
 
 pytestmark = pytest.mark.full
@@ -63,7 +64,7 @@ def test_scale_in_is_taken_back(loaded: LoadLab) -> None:
 
 
 def test_image_is_rolled(loaded: LoadLab, tmp_path: Path) -> None:
-    name = f"{IMAGES}/node:0.1.0-next"
+    name = image_name("agniregistry-node", tag="next")
     archive = places.IMAGES / "node-next.tar"
     rename_archive(places.IMAGES / "node.tar", name, archive)
     loaded.cluster.load_image(archive)

@@ -14,7 +14,6 @@ from registry_lab import (
     CHART,
     OPERATOR_SPACE,
     RELEASE,
-    chart_values,
     install_operator,
     is_ready,
     real_machine,
@@ -122,7 +121,7 @@ def test_chart_goes_comes_back_older_and_is_upgraded(loaded: LoadLab, tmp_path: 
         cluster.helm("package", str(copy), "--version", OLDER, "-d", str(tmp_path))
         install_operator(cluster, tmp_path / f"agniregistry-{OLDER}.tgz")
         wait = ("--wait", "--timeout", "180s")
-        cluster.helm("upgrade", RELEASE, str(CHART), *SPACE, *chart_values(), *wait)
+        cluster.helm("upgrade", RELEASE, str(CHART), *SPACE, *wait)
         registry.settled()
     releases = json.loads(cluster.helm("list", *SPACE, "-o", "json"))
     assert [(each["revision"], each["status"]) for each in releases] == [("2", "deployed")]

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from agni_images.debian_root import USER_ID, base_layer
 from agni_images.errors import ImageError
+from agni_images.names import REGISTRY, REPOSITORY, image_name, version
 from agni_images.oci import Image, Layer, write_archive
 from agni_images.wheels import AT, packages_layer
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-REGISTRY = "agnistack.online/agniregistry"
-"""The images' names begin with it; no such registry is asked for anything."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,6 @@ def wheel(folder: Path, distribution: str) -> Path:
     return found[0]
 
 
-def version() -> str:
-    """The version that all distributions share."""
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    return str(project["version"])
-
-
 def environment() -> dict[str, str]:
     """Python finds the packages, and writes lines at once and no byte code."""
     return {
@@ -83,7 +73,7 @@ def make(name: str, base: Layer, root: Path, arguments: argparse.Namespace) -> N
     for folder in recipe.folders:
         packages.add_folder(folder, owner=USER_ID)
     image = Image(
-        name=f"{arguments.registry}/{name}:{arguments.tag}",
+        name=image_name(recipe.distribution, arguments.registry, arguments.tag),
         layers=(base, packages),
         entrypoint=(recipe.command,),
         user=f"{USER_ID}:{USER_ID}",
