@@ -2,6 +2,7 @@
 
 use crate::random::Random;
 use agni_core::clock::Clock;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// One node's clock. It stands where `set` put it; nothing in a simulation waits.
@@ -14,6 +15,8 @@ pub struct SimClock {
     stands: AtomicBool,
     /// How long it stood, in microseconds.
     stood_us: AtomicU64,
+    /// What it showed when it stopped, and how long it had stood before that.
+    stops: Mutex<Vec<(u64, u64)>>,
     /// How much of that the wall clock was given back, in milliseconds.
     wall_stood_ms: AtomicI64,
 }
@@ -28,6 +31,7 @@ impl SimClock {
             wall_offset_ms: AtomicI64::new(0),
             stands: AtomicBool::new(false),
             stood_us: AtomicU64::new(0),
+            stops: Mutex::default(),
             wall_stood_ms: AtomicI64::new(0),
         }
     }
@@ -52,12 +56,20 @@ impl SimClock {
 
     /// The machine is suspended, and its time since boot with it.
     pub fn stop(&self) {
-        self.stands.store(true, Relaxed);
+        if !self.stands.swap(true, Relaxed) {
+            let stop = (self.boot_us(), self.stood_us.load(Relaxed));
+            self.stops.lock().expect("nobody panics with it").push(stop);
+        }
     }
 
-    /// How long it stood, all in all, in microseconds.
-    pub fn stood_us(&self) -> u64 {
-        self.stood_us.load(Relaxed)
+    /// The world's time at which it first showed this, to the microsecond, rather before than after.
+    pub fn world_us(&self, boot_us: u64) -> u64 {
+        let stops = self.stops.lock().expect("nobody panics with it");
+        let next = stops.iter().find(|(shown_us, _)| *shown_us >= boot_us);
+        let stood_us = next.map_or(self.stood_us.load(Relaxed), |(_, before_us)| *before_us);
+        let goes_us = boot_us + stood_us - self.origin_us;
+        let rate_ppm = 1_000_000 + self.drift_ppm;
+        (goes_us * 1_000_000 / rate_ppm.unsigned_abs()).saturating_sub(1)
     }
 
     /// The machine goes on. Its wall clock is set, its time since boot never.
@@ -82,5 +94,35 @@ impl Clock for SimClock {
     fn unix_ms(&self) -> i64 {
         let offset_ms = self.wall_offset_ms.load(Relaxed) + self.wall_stood_ms.load(Relaxed);
         1_700_000_000_000 + (self.boot_us() / 1000) as i64 + offset_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seeds 3118, 6929 and 9002 took two seconds in which a clock of another rate stood for as
+    /// many of the world's, and so a read for older than it had said.
+    #[test]
+    fn what_a_clock_showed_is_told_in_the_worlds_time() {
+        for drift_ppm in [-40_000, 0, 40_000] {
+            let clock = SimClock::new(5_000_000, drift_ppm);
+            let mut shown = Vec::new();
+            for world_us in (0..9_000_000).step_by(100_000) {
+                match world_us {
+                    2_000_000 | 5_000_000 => clock.stop(),
+                    4_000_000 | 5_500_000 => clock.go_on(),
+                    _ => {}
+                }
+                clock.set(world_us);
+                if shown.last().is_none_or(|(_, boot_us)| *boot_us < clock.boot_us()) {
+                    shown.push((world_us, clock.boot_us()));
+                }
+            }
+            for (world_us, boot_us) in shown {
+                let told_us = clock.world_us(boot_us);
+                assert!(told_us <= world_us && world_us <= told_us + 3, "{told_us}, {world_us}");
+            }
+        }
     }
 }

@@ -650,17 +650,14 @@ impl World {
         let cell = machine.life.as_ref().map(|life| &life.cells[partition]);
         let Some(cell) = cell.filter(|_| !machine.paused) else { return Ok(()) };
         cell.age_is_used.store(true, Relaxed);
-        let age_us = match cell.read_as_leader(now_us) {
-            Some(_) => Some(0),
-            None => cell.age_us(now_us),
+        let complete_us = match cell.read_as_leader(now_us) {
+            Some(_) => Some(self.now_us),
+            None => cell.age_us(now_us).map(|age_us| machine.clock.world_us(now_us - age_us)),
         };
-        let Some(age_us) = age_us.filter(|_| cell.is_held.load(Relaxed)) else {
+        let Some(complete_us) = complete_us.filter(|_| cell.is_held.load(Relaxed)) else {
             self.clients.refused(ticket, 0, self.now_us);
             return Ok(());
         };
-        // As its clock counts; of the time in which that stood it knows nothing.
-        let most_us = age_us + age_us * 2 * self.drift_ppm_max / 1_000_000 + 1_000;
-        let complete_us = self.now_us.saturating_sub(most_us + machine.clock.stood_us());
         let floor = self.checker.floor_at(partition, complete_us);
         self.clients.is_as_old_as(ticket, complete_us, floor);
         self.answer(node, ticket, Answer::Readable)
