@@ -80,7 +80,7 @@ class Caller:
 
 
 @pytest.fixture
-def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
+def caller(request: pytest.FixtureRequest, ours: None) -> Iterator[Caller]:
     caller = Caller(request.param)
     yield caller
     caller.close()

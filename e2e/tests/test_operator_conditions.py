@@ -169,7 +169,7 @@ def test_a_quorum_that_is_lost(lab: Lab) -> None:
     assert kept(lab) == objects
 
 
-def test_without_cert_manager(tmp_path: Path) -> None:
+def test_without_cert_manager(tmp_path: Path, ours: None) -> None:
     with Cluster("quick", cert_manager=False) as cluster, closing(Api(cluster.kubeconfig)) as api:
         install_crd(cluster)
         cluster.kubectl("create", "namespace", "shop")

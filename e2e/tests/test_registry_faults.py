@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from load_lab import SAFE_MACHINE, LoadLab
+from load_lab import LoadLab
 from registry_lab import is_ready, real_machine
 
 from agni_e2e.waiting import until
@@ -109,7 +109,7 @@ def test_lost_quorum_is_told_and_nothing_destroyed(loaded: LoadLab) -> None:
     """Calls fail meanwhile, of course; nothing that was acknowledged before is lost."""
     registry = loaded.registry
     loaded.operator_on_safe_machine()
-    machines = [m for m in map(registry.machine_of, range(3)) if m != SAFE_MACHINE]
+    machines = [m for m in map(registry.machine_of, range(3)) if m != loaded.safe_machine]
     victims = [real_machine(loaded.cluster, name) for name in machines]
     kinds = "statefulsets,persistentvolumeclaims,certificates,services,configmaps"
 

@@ -64,6 +64,8 @@ def test_scale_in_is_taken_back(loaded: LoadLab) -> None:
 
 
 def test_image_is_rolled(loaded: LoadLab, tmp_path: Path) -> None:
+    if loaded.cluster.place == "existing":
+        pytest.skip("an existing cluster's images are its owner's")
     name = image_name("agniregistry-node", tag="next")
     archive = places.IMAGES / "node-next.tar"
     rename_archive(places.IMAGES / "node.tar", name, archive)
