@@ -62,7 +62,7 @@ impl SimClock {
         }
     }
 
-    /// The world's time at which it first showed this, to the microsecond, rather before than after.
+    /// The world's time at which it first showed this: to the microsecond, and never later.
     pub fn world_us(&self, boot_us: u64) -> u64 {
         let stops = self.stops.lock().expect("nobody panics with it");
         let next = stops.iter().find(|(shown_us, _)| *shown_us >= boot_us);
