@@ -108,9 +108,9 @@ def test_machine_is_cut_off(loaded: LoadLab) -> None:
 def test_lost_quorum_is_told_and_nothing_destroyed(loaded: LoadLab) -> None:
     """Calls fail meanwhile, of course; nothing that was acknowledged before is lost."""
     registry = loaded.registry
-    loaded.operator_on_safe_machine()
     machines = [m for m in map(registry.machine_of, range(3)) if m != loaded.safe_machine]
     victims = [real_machine(loaded.cluster, name) for name in machines]
+    loaded.operator_on_safe_machine()
     kinds = "statefulsets,persistentvolumeclaims,certificates,services,configmaps"
 
     def there() -> dict[str, str]:
