@@ -14,7 +14,13 @@ from agni_e2e.api import Api
 from agni_e2e.builder import Built
 from agni_e2e.control_plane import SERVICE_NETWORK, ControlPlane, Ports
 from agni_e2e.machine import BRIDGE, RealMachine
-from agni_e2e.machine_files import BRIDGE_ADDRESS, PAUSE_IMAGE, corefile, machine_address
+from agni_e2e.machine_files import (
+    BRIDGE_ADDRESS,
+    BRIDGE_HARDWARE_ADDRESS,
+    PAUSE_IMAGE,
+    corefile,
+    machine_address,
+)
 from agni_e2e.pki import Authority
 from agni_e2e.platform import Options, Platform
 from agni_e2e.processes import Processes
@@ -147,8 +153,13 @@ class FullPlatform(Platform):
 
 
 def make_bridge(sandbox: Namespaces) -> None:
-    """The network between the control plane and the machines."""
-    sandbox.run("ip", "link", "add", BRIDGE, "type", "bridge")
+    """The network between the control plane and the machines.
+
+    A bridge without a hardware address of its own takes the lowest of its ports': it would change
+    with a machine that goes or comes, and all others would send to nobody until they ask again.
+    """
+    address = ("address", BRIDGE_HARDWARE_ADDRESS)
+    sandbox.run("ip", "link", "add", BRIDGE, *address, "type", "bridge")
     sandbox.run("ip", "address", "add", f"{BRIDGE_ADDRESS}/24", "dev", BRIDGE)
     sandbox.run("ip", "link", "set", BRIDGE, "up")
     sandbox.run("sysctl", "-qw", "net.ipv4.ip_forward=1")

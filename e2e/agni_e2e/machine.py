@@ -17,6 +17,7 @@ from agni_e2e.machine_files import (
     containerd_toml,
     kubelet_yaml,
     machine_address,
+    machine_hardware_address,
     network_list,
     pod_subnet,
     proxy_yaml,
@@ -220,7 +221,8 @@ class RealMachine(Machine):
 
     def _plug_in(self, pid: int) -> None:
         """Network: a cable into the bridge, and the way to its pods."""
-        far_end = ("peer", "name", "eth0", "netns", str(pid))
+        card = ("address", machine_hardware_address(self.number))
+        far_end = ("peer", "name", "eth0", *card, "netns", str(pid))
         self.sandbox.run_in_network("ip", "link", "add", self._cable, "type", "veth", *far_end)
         self.sandbox.run("ip", "link", "set", self._cable, "master", BRIDGE, "up")
         inside = self.inside

@@ -11,6 +11,7 @@ import yaml
 POD_NETWORK = "10.244.0.0/16"
 PAUSE_IMAGE = "agni-e2e.local/pause:1"
 BRIDGE_ADDRESS = "10.88.0.1"
+BRIDGE_HARDWARE_ADDRESS = "02:00:0a:58:00:01"
 """The control plane and the name server, as machines see them."""
 UNUSED_PLUGINS = (
     *(f"io.containerd.snapshotter.v1.{name}" for name in ("aufs", "btrfs", "devmapper", "zfs")),
@@ -76,6 +77,11 @@ def pod_subnet(number: int) -> str:
 def machine_address(number: int) -> str:
     """A machine's own address."""
     return f"10.88.0.{10 + number}"
+
+
+def machine_hardware_address(number: int) -> str:
+    """That of a machine's network card: the same whenever its power comes back."""
+    return f"02:00:0a:58:01:{number:02x}"
 
 
 def kubelet_yaml(*, pki: Path, name: str, cgroup: str, resolv_conf: Path) -> str:

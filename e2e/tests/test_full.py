@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,9 @@ from workloads import applied, node_registry, node_services
 
 from agni_e2e import Cluster, PlatformError, places
 from agni_e2e.api import Object
-from agni_e2e.machine import RealMachine
+from agni_e2e.full import FullPlatform
+from agni_e2e.machine import BRIDGE, RealMachine
+from agni_e2e.machine_files import BRIDGE_HARDWARE_ADDRESS
 from agni_e2e.platform import Machine
 from agni_e2e.waiting import until
 from agni_images.names import image_name
@@ -159,6 +162,26 @@ def test_machine_loses_power_and_comes_back(nodes: Cluster) -> None:
     wait_ready(nodes, "node-2")
     until("it answers", lambda: answer_of_pod(nodes, "node-2") == 200, timeout_s=LOST_S)
     assert read_mark(nodes, "node-2") == mark
+
+
+def test_network_outlives_a_machine(nodes: Cluster) -> None:
+    """With whichever machine had the lowest hardware address, that of everybody's gateway went."""
+    machine = machine_of(nodes, "node-2")
+    platform = nodes.platform
+    assert isinstance(machine, RealMachine)
+    assert isinstance(platform, FullPlatform)
+
+    def gateway() -> str:
+        (link,) = json.loads(platform.sandbox.run("ip", "-json", "link", "show", BRIDGE))
+        return str(link["address"])
+
+    assert gateway() == BRIDGE_HARDWARE_ADDRESS
+    machine.power_off()
+    assert gateway() == BRIDGE_HARDWARE_ADDRESS
+    machine.power_on()
+    assert gateway() == BRIDGE_HARDWARE_ADDRESS
+    nodes.kubectl("wait", "--for=condition=Ready", f"node/{machine.name}", "--timeout=90s")
+    wait_ready(nodes, "node-2")
 
 
 def test_machine_is_cut_off_while_its_processes_live(nodes: Cluster) -> None:
