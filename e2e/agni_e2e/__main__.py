@@ -23,8 +23,6 @@ from agni_e2e.waiting import until
 UP_TIMEOUT_S = 300.0
 DOWN_TIMEOUT_S = 60.0
 DEFAULT_NODES = 3
-IMAGES = ("node", "operator")
-"""What a cluster that runs pods is given, where `make images` has made it."""
 
 
 def kept() -> Path:
@@ -47,9 +45,9 @@ def hold(tier: str, nodes: int) -> None:
     kept().mkdir(parents=True, exist_ok=True)
     try:
         with Cluster(tier, nodes) as cluster:
-            archives = [places.IMAGES / f"{name}.tar" for name in IMAGES if tier == "full"]
-            for archive in filter(Path.exists, archives):
-                cluster.load_image(archive)
+            for archive in (places.NODE_IMAGE, places.OPERATOR_IMAGE):
+                if tier == "full" and archive.exists():
+                    cluster.load_image(archive)
             (kept() / "kubeconfig").write_bytes(cluster.kubeconfig.read_bytes())
             (kept() / "kubeconfig").chmod(0o600)
             (kept() / "ready").touch()

@@ -11,8 +11,8 @@ import yaml
 POD_NETWORK = "10.244.0.0/16"
 PAUSE_IMAGE = "agni-e2e.local/pause:1"
 BRIDGE_ADDRESS = "10.88.0.1"
-BRIDGE_HARDWARE_ADDRESS = "02:00:0a:58:00:01"
 """The control plane and the name server, as machines see them."""
+BRIDGE_HARDWARE_ADDRESS = "02:00:0a:58:00:01"
 UNUSED_PLUGINS = (
     *(f"io.containerd.snapshotter.v1.{name}" for name in ("aufs", "btrfs", "devmapper", "zfs")),
     "io.containerd.internal.v1.opt",

@@ -8,6 +8,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = REPOSITORY / "e2e" / "cluster"
 IMAGES = REPOSITORY / "build" / "images"
+NODE_IMAGE, OPERATOR_IMAGE = IMAGES / "node.tar", IMAGES / "operator.tar"
+"""What `make images` makes."""
 
 
 def cache() -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
@@ -18,7 +17,7 @@ QUICK_START_S_MAX = 60.0
 @pytest.fixture(scope="session")
 def ours() -> None:
     """Tests of the platform itself, and those that play its pods, are about no other cluster."""
-    if os.environ.get("E2E_CLUSTER", "local") != "local":
+    if Cluster().place != "local":
         pytest.skip("only where the cluster is built and run here")
 
 

@@ -34,8 +34,7 @@ def make_namespace(cluster: Cluster, name: str) -> None:
 
 def load_images(cluster: Cluster) -> None:
     """Makes both images known to all machines; where they aren't ours, they must be already."""
-    for name in ("node", "operator"):
-        archive = places.IMAGES / f"{name}.tar"
+    for archive in (places.NODE_IMAGE, places.OPERATOR_IMAGE):
         assert archive.exists(), "run `make images` first"
         if cluster.place != "existing":
             cluster.load_image(archive)

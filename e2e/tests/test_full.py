@@ -21,7 +21,6 @@ from agni_images.names import image_name
 pytestmark = pytest.mark.full
 
 NAMESPACE = "images"
-NODE_IMAGE = places.IMAGES / "node.tar"
 IMAGE_NAME = image_name("agniregistry-node")
 REPLICAS = 3
 MARK = "/var/lib/agniregistry/mark"
@@ -51,11 +50,15 @@ def python_in(cluster: Cluster, name: str, script: str) -> str:
     return cluster.kubectl("-n", NAMESPACE, *command)
 
 
-def answer(cluster: Cluster, host: str) -> int:
+def answer(cluster: Cluster, host: str) -> tuple[int, str]:
     """What a node says of its readiness, by its own or the Service's address, to another pod."""
-    url = f"http://{host}:7400/readyz"
-    script = f"from urllib.request import urlopen; print(urlopen({url!r}, timeout=5).status)"
-    return int(python_in(cluster, "node-1", script))
+    script = (
+        "from urllib.request import urlopen\n"
+        f"said = urlopen('http://{host}:7400/readyz', timeout=5)\n"
+        "print(said.status, said.read().decode())"
+    )
+    status, _, text = python_in(cluster, "node-1", script).partition(" ")
+    return int(status), text.strip()
 
 
 def write_mark(cluster: Cluster, name: str) -> str:
@@ -79,9 +82,9 @@ def machine_of(cluster: Cluster, name: str) -> Machine:
 @pytest.fixture(scope="module")
 def nodes(full: Cluster) -> Iterator[Cluster]:
     """Three nodes of AgniRegistry from the image, each alone, in three zones."""
-    assert NODE_IMAGE.exists(), "run `make images` first"
+    assert places.NODE_IMAGE.exists(), "run `make images` first"
     if full.place != "existing":
-        full.load_image(NODE_IMAGE)
+        full.load_image(places.NODE_IMAGE)
     restricted = "pod-security.kubernetes.io/enforce=restricted"
     full.kubectl("create", "namespace", NAMESPACE)
     full.kubectl("label", "namespace", NAMESPACE, restricted)
@@ -96,11 +99,12 @@ def test_node_image_runs_restricted_in_every_zone(nodes: Cluster) -> None:
     pods = [pod(nodes, f"node-{number}") for number in range(REPLICAS)]
     zones = {zone_of(nodes, each["spec"]["nodeName"]) for each in pods}
     assert len(zones) == REPLICAS
-    assert answer(nodes, pods[0]["status"]["podIP"]) == 200
+    status, text = answer(nodes, pods[0]["status"]["podIP"])
+    assert (status, bool(text)) == (200, True)
 
 
 def test_service_leads_to_a_node(nodes: Cluster) -> None:
-    assert answer(nodes, "node-client") == 200
+    assert answer(nodes, "node-client")[0] == 200
 
 
 def test_callers_outside_of_the_sandbox_reach_a_service(nodes: Cluster, ours: None) -> None:
@@ -164,7 +168,7 @@ def test_machine_loses_power_and_comes_back(nodes: Cluster) -> None:
     assert read_mark(nodes, "node-2") == mark
 
 
-def test_network_outlives_a_machine(nodes: Cluster) -> None:
+def test_network_outlives_a_machine(nodes: Cluster, ours: None) -> None:
     """With whichever machine had the lowest hardware address, that of everybody's gateway went."""
     machine = machine_of(nodes, "node-2")
     platform = nodes.platform
@@ -199,6 +203,6 @@ def test_machine_is_cut_off_while_its_processes_live(nodes: Cluster) -> None:
 
 def answer_of_pod(cluster: Cluster, name: str) -> int:
     try:
-        return answer(cluster, pod(cluster, name)["status"]["podIP"])
+        return answer(cluster, pod(cluster, name)["status"]["podIP"])[0]
     except PlatformError:
         return 0

@@ -68,7 +68,7 @@ def test_image_is_rolled(loaded: LoadLab, tmp_path: Path) -> None:
         pytest.skip("an existing cluster's images are its owner's")
     name = image_name("agniregistry-node", tag="next")
     archive = places.IMAGES / "node-next.tar"
-    rename_archive(places.IMAGES / "node.tar", name, archive)
+    rename_archive(places.NODE_IMAGE, name, archive)
     loaded.cluster.load_image(archive)
     before = pods(loaded)
     with loaded.fault("image rolled", gap_s_max=GAP_S_MAX):

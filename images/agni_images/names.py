@@ -16,6 +16,9 @@ def version() -> str:
     return str(project["version"])
 
 
-def image_name(distribution: str, registry: str = REGISTRY, tag: str = version()) -> str:
-    """The name of the image of a distribution: `agniregistry-node`, `agniregistry-operator`."""
-    return f"{registry}/{distribution}:{tag}"
+def image_name(distribution: str, registry: str = REGISTRY, tag: str = "") -> str:
+    """The name of the image of a distribution: `agniregistry-node`, `agniregistry-operator`.
+
+    Without a tag it has that of the version.
+    """
+    return f"{registry}/{distribution}:{tag or version()}"

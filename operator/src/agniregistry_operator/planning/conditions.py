@@ -101,8 +101,8 @@ def _certificates(view: View, trust: identity.TrustPlan) -> s.Condition:
     found = trust.blocked or identity.why_not_ready(view)
     if found:
         return s.Condition(kind, False, *found)
-    if trust.wait.words:
-        return s.Condition(kind, True, "Rotating", trust.wait.words)
+    if trust.sentence:
+        return s.Condition(kind, True, "Rotating", trust.sentence)
     return s.Condition(kind, True, "Issued", "every node has its certificate")
 
 

@@ -26,7 +26,7 @@ from agniregistry_operator.planning.repair import (
     wait_for_room,
 )
 from agniregistry_operator.planning.rolling import update, update_hash
-from agniregistry_operator.planning.trust import ROTATION, TrustPlan, plan_trust
+from agniregistry_operator.planning.trust import TrustPlan, plan_trust
 from agniregistry_operator.planning.upkeep import missing_stateful_sets, taken_names, upkeep
 from agniregistry_operator.planning.view import Outcome, View
 
@@ -146,10 +146,9 @@ def _with_moves(view: View, trust: TrustPlan, outcome: Outcome) -> Outcome:
             actions=(*outcome.actions, *moves.actions),
             notes=moves.notes,
         )
-    if trust.wait.words:
-        rotation = view.operation(ROTATION, trust.trust.step, trust.wait.whom)
-        operation = outcome.operation or rotation
-        sentence = outcome.sentence or trust.wait.words
+    if trust.sentence:
+        operation = outcome.operation or trust.operation
+        sentence = outcome.sentence or trust.sentence
         stalled = outcome.stalled or trust.stalled
         outcome = replace(outcome, operation=operation, sentence=sentence, stalled=stalled)
     return outcome if outcome.sentence else replace(outcome, sentence=_settled(view, outcome))

@@ -23,12 +23,10 @@ from agniregistry_operator.manifests.shared import trust_config_map
 from agniregistry_operator.model.actions import RequestIdentity
 from agniregistry_operator.model.desired import TlsMode
 from agniregistry_operator.model.observed import SECRET_MISSING, Certificate
-from agniregistry_operator.model.status import Trust
+from agniregistry_operator.model.status import Operation, Trust
 from agniregistry_operator.planning.clients import Wait, waits_for_clients
 from agniregistry_operator.planning.view import View
 
-ROTATION = "Trust"
-"""The kind of operation that a rotation is."""
 SETTLED, DISTRIBUTE, REISSUE, WITHDRAW = "Settled", "Distribute", "Reissue", "Withdraw"
 
 
@@ -41,8 +39,10 @@ class TrustPlan:
     requests: tuple[RequestIdentity, ...] = ()
     blocked: tuple[str, str] | None = None
     """Why nodes can't be made yet: reason and words."""
-    wait: Wait = field(default_factory=Wait)
-    """What a rotation does, and whom it waits for; without words there is none."""
+    sentence: str = ""
+    """What a rotation does; empty while there is none."""
+    operation: Operation | None = None
+    """The rotation; none while there is none."""
     stalled: tuple[str, str] | None = None
     """Why it can't go on by itself: reason and words."""
     keep: frozenset[str] = field(default_factory=frozenset)
@@ -149,17 +149,26 @@ def _bootstrap(view: View) -> TrustPlan:
             for child in view.observed.children.values()
             if child.name.startswith(f"{desired.name}-ca-")
         }
-    stalled = _stalled(view, trust, wait)
-    return TrustPlan(trust, tuple(manifests), requests, blocked, wait, stalled, frozenset(kept))
+    operation = view.operation("Trust", trust.step, wait.whom) if wait.words else None
+    return TrustPlan(
+        trust,
+        tuple(manifests),
+        requests,
+        blocked,
+        sentence=wait.words,
+        operation=operation,
+        stalled=_stalled(view, wait, operation),
+        keep=frozenset(kept),
+    )
 
 
-def _stalled(view: View, trust: Trust, wait: Wait) -> tuple[str, str] | None:
+def _stalled(view: View, wait: Wait, operation: Operation | None) -> tuple[str, str] | None:
     """Whether a rotation doesn't go on by itself."""
     if wait.somebody_must_act:
         return "ClientsOfOldRoot", wait.words
-    since = view.operation(ROTATION, trust.step, wait.whom).since
-    is_late = bool(wait.words) and view.now - since >= view.desired.ready_deadline_s
-    return ("RotationWaits", wait.words) if is_late else None
+    if operation is None or view.now - operation.since < view.desired.ready_deadline_s:
+        return None
+    return "RotationWaits", wait.words
 
 
 def _bundle(trust: Trust, roots: Mapping[int, str]) -> str:
