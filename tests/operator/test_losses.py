@@ -8,6 +8,7 @@ import pytest
 from kubernetes_model import ClusterModel
 from test_plan import settled, words
 
+from agniregistry.placement import NodeState
 from agniregistry_operator.model.actions import DeleteClaim, DeletePod, key_of
 from agniregistry_operator.planning.planner import plan
 
@@ -145,4 +146,22 @@ def test_who_is_lost_in_an_update_and_is_to_leave_leaves_first() -> None:
     cluster.claims[victim].volume.folders.clear()
     cluster.stop_pod(victim)
     cluster.change(remove=f"web-{victim}")
+    cluster.check_settled()
+
+
+def test_who_is_to_stay_after_all_takes_the_replicas_of_who_leaves_instead() -> None:
+    """It was out of date, so it drained on until its update, which waited for the other's end."""
+    cluster = settled(nodes=3)
+    cluster.change(remove="web-0")
+    for _ in range(100):
+        cluster.turn()
+        cluster.reconcile()
+        registry = cluster.observe().registry
+        assert registry is not None
+        old, new = registry.present("web-0"), registry.present("web-3")
+        if new and all(new.node_id in p.wanted for p in registry.cluster.partitions):
+            break
+    assert old is not None, words(cluster)
+    assert old.state is NodeState.DRAINING
+    cluster.change(remove="web-3", image="registry:2")
     cluster.check_settled()

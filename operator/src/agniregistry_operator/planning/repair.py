@@ -312,21 +312,27 @@ def _is_reached(view: View, index: int) -> bool:
 
 
 def take_back(view: View) -> Outcome | None:
-    """Has members take part again that drain, although they are to stay and need no restart."""
+    """Has members take part again that drain, although they are to stay and aren't restarted next.
+
+    Whoever leaves goes before an update that hasn't begun, and may need them to take its replicas.
+    """
     if view.registry is None:
         return None
+    before = view.observed.status.operation
+    update_is_next = not view.leaving or (before is not None and before.kind == "Update")
     found: list[ReturnMember] = []
     for index in view.wanted:
         member, pod = view.member(index), view.observed.pods.get(index)
         if member is None or member.state is not NodeState.DRAINING:
             continue
-        if pod is None or not view.is_current(pod) or why_unready(view, index):
+        if pod is None or why_unready(view, index):
+            continue
+        if update_is_next and not view.is_current(pod):
             continue
         found.append(ReturnMember(member.node_id, member.name, "it takes part again"))
     if not found:
         return None
     labels = ", ".join(action.name for action in found)
-    before = view.observed.status.operation
     kind = before.kind if before and before.kind in KINDS_THAT_WAIT else "Recover"
     operation = view.operation(kind, "Return", labels)
     return Outcome(f"{labels} takes part again", operation, tuple(found), moves=False)
