@@ -33,12 +33,6 @@ struct Cluster {
 
 type Tune = Box<dyn Fn(usize, &mut ServerConfig) + Send>;
 
-/// A port that was free a moment ago.
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    listener.local_addr().expect("address").to_string()
-}
-
 impl Cluster {
     /// Founds a cluster of so many.
     fn found(count: usize) -> Cluster {
@@ -47,7 +41,7 @@ impl Cluster {
 
     fn found_with(count: usize, tune: Tune) -> Cluster {
         let directory = tempfile::tempdir().expect("directory");
-        let seeds: Vec<String> = (0..count).map(|_| free_address()).collect();
+        let seeds: Vec<String> = (0..count).map(|_| support::free_address()).collect();
         let ports = seeds.clone();
         let mut cluster = Cluster { directory, seeds, ports, servers: Vec::new(), tune };
         let configs: Vec<_> = (0..count).map(|index| cluster.config(index)).collect();
@@ -103,7 +97,7 @@ impl Cluster {
     /// Another node, which was no founder.
     fn join(&mut self) -> usize {
         let index = self.ports.len();
-        self.ports.push(free_address());
+        self.ports.push(support::free_address());
         self.servers.push(None);
         self.start(index);
         index
@@ -390,7 +384,7 @@ fn a_node_joins_and_serves_what_it_does_not_hold() {
     let mut double = cluster.config(0);
     double.engine.data_dir = cluster.directory.path().join("double");
     if let Some(settings) = &mut double.cluster {
-        settings.listen = free_address();
+        settings.listen = support::free_address();
     }
     let began = Instant::now();
     let refused = Server::start_while(double, &|| began.elapsed() < Duration::from_secs(2));

@@ -16,8 +16,9 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tonic::transport::Channel;
 
@@ -64,6 +65,23 @@ pub async fn put(node: &Node, name: &str, spec: Bytes) {
     let partition = node.engine.partition_of(&KeyRef::of(&key(name)));
     let answer = runtime::ask(partition, Work::Write(command)).await;
     assert!(matches!(answer, Answer::Written { .. }));
+}
+
+/// An address of loopback for a node that has to be known by it before it listens. The system gives
+/// none of these ports to whoever asks for any, nor to a connection's own end, so nobody takes it in
+/// between; each is given once in a process.
+pub fn free_address() -> String {
+    const PORTS: std::ops::Range<u16> = 10_000..32_000;
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let width = PORTS.end - PORTS.start;
+    // Processes beside each other begin apart.
+    let first = (std::process::id() % u32::from(width)) as u16;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = std::iter::repeat_with(|| GIVEN.fetch_add(1, Ordering::Relaxed))
+        .map(|given| PORTS.start + (first.wrapping_mul(61) % width + given % width) % width)
+        .take(usize::from(width))
+        .find(is_free);
+    format!("127.0.0.1:{}", port.expect("a free port"))
 }
 
 pub fn config(directory: &tempfile::TempDir) -> ServerConfig {

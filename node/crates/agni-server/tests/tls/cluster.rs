@@ -4,14 +4,15 @@ use super::authority::{Authority, Files, Pair, connect};
 use super::{PATIENCE, ask, support};
 use agni_core::proto::node::{ClusterMember, JoinRequest, RaftBatch, RaftFrame};
 use agni_server::peer::ClusterConfig;
-use agni_server::{Server, ServerConfig};
+use agni_server::{Server, ServerConfig, ServerError};
 use prost::Message as _;
 use serde_json::Value;
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
+/// A disk that a build has just filled takes seconds to make each log's beginning safe.
+const FOUNDED_WITHIN: Duration = Duration::from_secs(60);
 
 struct Nodes {
     directory: tempfile::TempDir,
@@ -21,12 +22,8 @@ struct Nodes {
 
 impl Nodes {
     fn new() -> Nodes {
-        let free = || {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-            listener.local_addr().expect("address").to_string()
-        };
         let directory = tempfile::tempdir().expect("directory");
-        let ports = NAMES.iter().map(|_| free()).collect();
+        let ports = NAMES.iter().map(|_| support::free_address()).collect();
         Nodes { directory, authority: Authority::new("root"), ports }
     }
 
@@ -53,13 +50,17 @@ impl Nodes {
     }
 
     /// Starts those; each waits for its cluster for so long.
-    fn start(&self, configs: Vec<ServerConfig>, patience: Duration) -> Vec<Option<Server>> {
+    fn start(
+        &self,
+        configs: Vec<ServerConfig>,
+        patience: Duration,
+    ) -> Vec<Result<Server, ServerError>> {
         let starting: Vec<_> = configs
             .into_iter()
             .map(|config| {
                 std::thread::spawn(move || {
                     let began = Instant::now();
-                    Server::start_while(config, &|| began.elapsed() < patience).ok()
+                    Server::start_while(config, &|| began.elapsed() < patience)
                 })
             })
             .collect();
@@ -71,7 +72,7 @@ impl Nodes {
 async fn nodes_that_prove_who_they_are_replicate() {
     let nodes = Nodes::new();
     let configs = (0..3).map(|index| nodes.config(index, &nodes.leaf(NAMES[index]))).collect();
-    let servers = tokio::task::block_in_place(|| nodes.start(configs, PATIENCE));
+    let servers = tokio::task::block_in_place(|| nodes.start(configs, FOUNDED_WITHIN));
     let servers: Vec<Server> = servers.into_iter().map(|server| server.expect("server")).collect();
     let client = nodes.authority.client(Some(&nodes.authority.leaf("/operator")), "http/1.1");
     let body = r#"{"name":"g","region":"eu","gateway_ip":"10.0.0.1","gateway_port":1}"#;
@@ -91,7 +92,7 @@ async fn a_node_that_shows_anothers_certificate_is_nobody() {
     let configs = (0..3).map(|index| nodes.config(index, &pairs[index])).collect();
     let patience = Duration::from_secs(3);
     let servers = tokio::task::block_in_place(|| nodes.start(configs, patience));
-    assert!(servers.iter().all(Option::is_none), "a cluster was founded with an impostor");
+    assert!(servers.iter().all(Result::is_err), "a cluster was founded with an impostor");
 }
 
 const JOIN: &str = "/agniregistry.node.v1.PeerService/Join";
@@ -108,7 +109,7 @@ impl Established {
     fn new() -> Established {
         let nodes = Nodes::new();
         let configs = (0..3).map(|index| nodes.config(index, &nodes.leaf(NAMES[index]))).collect();
-        let servers = tokio::task::block_in_place(|| nodes.start(configs, PATIENCE));
+        let servers = tokio::task::block_in_place(|| nodes.start(configs, FOUNDED_WITHIN));
         let servers = servers.into_iter().map(|server| server.expect("server")).collect();
         Established { nodes, servers }
     }
