@@ -13,6 +13,7 @@ from agni_e2e.waiting import until
 
 TIMEOUT_S = 300.0
 CRDS_TIMEOUT_S = 60.0
+REPLACED_TIMEOUT_S = 60.0
 
 
 class Tools:
@@ -63,6 +64,25 @@ class Tools:
             return True
 
         until(f"{', '.join(names)} are served", are_served, timeout_s=CRDS_TIMEOUT_S)
+
+    def replace(self, kind: str, name: str, namespace: str) -> None:
+        """Deletes what somebody makes anew under its name, and returns when that is there.
+
+        kubectl's own wait goes by the name: it doesn't end if the successor is there when it
+        begins.
+        """
+        space = ("-n", namespace, "--ignore-not-found")
+
+        def uid() -> str:
+            return self.kubectl("get", kind, name, *space, "-o", "jsonpath={.metadata.uid}")
+
+        old = uid()
+        self.kubectl("delete", kind, name, "-n", namespace, "--wait=false")
+        until(
+            f"{kind} {name} is made anew",
+            lambda: uid() not in ("", old),
+            timeout_s=REPLACED_TIMEOUT_S,
+        )
 
     def environment(self) -> dict[str, str]:
         """For programs that find a cluster by KUBECONFIG."""

@@ -133,7 +133,7 @@ def test_image_has_no_shell_and_cannot_be_written(nodes: Cluster) -> None:
 
 def test_pod_that_is_deleted_comes_back_on_its_volume(nodes: Cluster) -> None:
     mark = write_mark(nodes, "node-1")
-    nodes.kubectl("-n", NAMESPACE, "delete", "pod", "node-1", "--timeout=60s")
+    nodes.tools.replace("pod", "node-1", NAMESPACE)
     wait_ready(nodes, "node-1")
     assert read_mark(nodes, "node-1") == mark
     assert pod(nodes, "node-1")["metadata"]["uid"] != mark

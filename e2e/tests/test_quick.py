@@ -56,17 +56,8 @@ def test_stateful_set_gets_pods_zones_and_volumes(quick: Cluster, namespace: str
     claims = quick.get("pvc", "-n", namespace)["items"]
     assert [claim["status"]["phase"] for claim in claims] == ["Bound"] * 3
 
-    uid = quick.get("pod", "web-1", "-n", namespace)["metadata"]["uid"]
     quick.kubectl("-n", namespace, "set", "image", "sts/web", "app=e2e.local/app:2")
-    quick.kubectl("-n", namespace, "delete", "pod", "web-1")
-    until(
-        "web-1 is made anew",
-        lambda: any(
-            pod["metadata"]["name"] == "web-1" and pod["metadata"]["uid"] != uid
-            for pod in pods(quick, namespace)
-        ),
-        timeout_s=SETTLE_S,
-    )
+    quick.tools.replace("pod", "web-1", namespace)
     wait_ready(quick, namespace, "web", 3)
     images = {
         pod["metadata"]["name"]: pod["spec"]["containers"][0]["image"]
@@ -187,12 +178,7 @@ def test_certificates_are_issued_and_issued_again(quick: Cluster, namespace: str
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     assert uris == ["spiffe://e2e/registry/node/web-1"]
-    quick.kubectl("-n", namespace, "delete", "secret", "leaf")
-    until(
-        "the leaf is issued again",
-        lambda: quick.api.find(f"/api/v1/namespaces/{namespace}/secrets/leaf"),
-        timeout_s=SETTLE_S,
-    )
+    quick.tools.replace("secret", "leaf", namespace)
     again, _ = secret_certificates(quick, namespace)
     assert again.serial_number != leaf.serial_number
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from loopback_ports import free_ports
 
 from agniregistry import Client, Timeout, Tls
 from agniregistry.identity import DevCa, SpiffeId
@@ -32,15 +33,6 @@ def wait_until(what: str, holds: Callable[[], Any], seconds: float = PATIENCE_S)
         assert time.monotonic() < deadline, f"not in time: {what}"
         time.sleep(0.02)
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free just now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class Cluster:

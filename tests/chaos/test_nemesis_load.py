@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import sys
 import time
 from collections import Counter
@@ -11,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 from history import Outcome, Recorder, read_history
 from lease_check import Takeover
+from loopback_ports import free_port
 from nemesis.clocks import Clock
 from nemesis.judge import judge, read_run
 from nemesis.load import (
@@ -29,12 +29,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDERS = [REPOSITORY / "src", REPOSITORY / "node" / "python", Path(__file__).parent]
 PYTHONPATH = {"PYTHONPATH": os.pathsep.join([*map(str, FOLDERS), os.environ.get("PYTHONPATH", "")])}
 TTL_MS = 1_500
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Node:

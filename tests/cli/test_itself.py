@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import click
 import pytest
 import yaml
 from click.testing import Result
+from loopback_ports import free_port
 
 from agniregistry.cli import agnictl
 from agniregistry.cli.exits import Exit
@@ -36,13 +36,6 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, 
         if isinstance(command, click.Group):
             found += commands(command, words)
     return found
-
-
-def unused_address() -> str:
-    """An address where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def test_alone_it_says_where_one_stands_and_where_to_go(alone: Run) -> None:
@@ -73,7 +66,7 @@ def test_the_documentation_knows_every_command_and_exit_code() -> None:
 
 
 def test_nobody_answers(alone: Run) -> None:
-    address = unused_address()
+    address = f"127.0.0.1:{free_port()}"
     result = alone("list", "--address", address, "--timeout", "500ms")
     assert result.exit_code == 5
     assert result.stderr.startswith(f"error: no answer from {address}")
@@ -193,7 +186,7 @@ def test_status_and_version(run: Run, parsed: Parsed) -> None:
 
 
 def test_version_without_a_node(alone: Run) -> None:
-    assert alone("version", "--address", unused_address()).exit_code == 0
+    assert alone("version", "--address", f"127.0.0.1:{free_port()}").exit_code == 0
     assert "Node" not in alone("version", "--client").stdout
 
 

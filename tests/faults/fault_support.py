@@ -20,6 +20,7 @@ from typing import Self
 
 import grpc
 import pytest
+from loopback_ports import free_port
 
 from agniregistry.api.v1 import (
     cluster_pb2,
@@ -43,13 +44,6 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = 30.0) 
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds} s: {what}")
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Background:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback_ports import free_ports
 
 from agniregistry import Client, Filter, Key, Kind, RetryPolicy, Spec, Timeout, Tls
 from agniregistry import types as t
@@ -55,15 +56,6 @@ class Secret:
         temporary = self.folder / f"{name}.new"
         temporary.write_bytes(data)
         temporary.replace(self.folder / name)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -16,21 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loopback_ports import free_ports
+
 from agniregistry.identity import DevCa, SpiffeId, Tls
 
 NODES = 3
 PATIENCE_S = 60.0
 LOOPBACK = ["localhost", "127.0.0.1"]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has just now; held together, so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def wait_for(what: str, holds: Callable[[], Any]) -> Any:

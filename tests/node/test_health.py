@@ -9,16 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loopback_ports import free_port, free_ports
 from node_process import Process
 
 from agniregistry.identity import DevCa, SpiffeId
-
-
-def free_port() -> int:
-    """One that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -75,7 +69,7 @@ def test_it_says_what_a_kubelet_and_prometheus_want_to_know(
 def test_a_node_that_waits_for_its_cluster_lives_but_is_not_ready(
     port: int, start: Callable[..., Process], eventually: Callable[..., None]
 ) -> None:
-    peer, other = free_port(), free_port()
+    peer, other = free_ports(2)
     seeds = f"127.0.0.1:{peer},127.0.0.1:{other}"
     start("--name", "n1", "--peer-listen", f"127.0.0.1:{peer}", "--seeds", seeds)
     eventually(lambda: ask(port, "/livez")[0] == 200)

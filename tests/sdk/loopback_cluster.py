@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from loopback_ports import free_ports
+
 COUNT = 3
 PARTITIONS = 8
 PATIENCE_S = 40.0
-PORTS = range(11_000, 19_000)
-"""Below what the system gives to outgoing connections: a node finds its port free again."""
 
 
 def wait_until(what: str, holds: Callable[[], Any], seconds: float = PATIENCE_S) -> None:
@@ -30,21 +28,6 @@ def wait_until(what: str, holds: Callable[[], Any], seconds: float = PATIENCE_S)
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.02)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free just now."""
-    sockets: list[socket.socket] = []
-    try:
-        while len(sockets) < count:
-            try:
-                sockets.append(socket.create_server(("127.0.0.1", random.choice(PORTS))))
-            except OSError:
-                continue
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 class ClusterNode:

@@ -67,9 +67,9 @@ pub async fn put(node: &Node, name: &str, spec: Bytes) {
     assert!(matches!(answer, Answer::Written { .. }));
 }
 
-/// An address of loopback for a node that has to be known by it before it listens. The system gives
-/// none of these ports to whoever asks for any, nor to a connection's own end, so nobody takes it in
-/// between; each is given once in a process.
+/// An address of loopback for a node that has to be known by it before it listens. The system
+/// gives none of these ports to whoever asks for any, nor to a connection's own end, so nobody
+/// takes it in between; each is given once in a process.
 pub fn free_address() -> String {
     const PORTS: std::ops::Range<u16> = 10_000..32_000;
     static GIVEN: AtomicU16 = AtomicU16::new(0);
