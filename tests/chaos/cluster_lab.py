@@ -159,15 +159,26 @@ class ClusterLab:
     def _url(self, name: str, path: str) -> str:
         return f"{'https' if self._https else 'http'}://{self.address(name)}{path}"
 
-    def get(self, name: str, path: str) -> Any:
+    def text(self, name: str, path: str) -> str | None:
         """What a node answers over HTTP; None where it doesn't."""
         with self.hosts.entered(CONTROL):
             try:
                 url = self._url(name, path)
                 with urllib.request.urlopen(url, timeout=1, context=self._https) as answer:
-                    return json.load(answer)
+                    return str(answer.read(), "utf-8")
             except (urllib.error.URLError, OSError, ValueError):
                 return None
+
+    def get(self, name: str, path: str) -> Any:
+        """The same, of an answer in JSON."""
+        text = self.text(name, path)
+        return None if text is None else json.loads(text)
+
+    def metric(self, metric: str) -> float:
+        """The sum over all nodes of a metric without labels."""
+        pages = [self.text(name, "/metrics") or "" for name in self.names]
+        lines = [line.split() for page in pages for line in page.splitlines()]
+        return sum(float(line[1]) for line in lines if line[0] == metric)
 
     def ask(self, name: str, path: str, body: Any = None) -> tuple[int, Any, Mapping[str, str]]:
         """A node's answer over HTTP, whatever it is: status, what it says, and its headers."""

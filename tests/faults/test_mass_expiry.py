@@ -1,6 +1,7 @@
 """Many leases that stop being renewed at once: gone for readers in time, deleted soon after."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,8 @@ class Reader:
 
     def __enter__(self):
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, text=True)
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        self.process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, text=True, env=env)
         assert self.process.stdout.readline() == "ready\n"
         return self
 

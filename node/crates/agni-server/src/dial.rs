@@ -1,12 +1,12 @@
 //! Connections to other nodes.
 
 use crate::limits;
-use crate::tcp;
+use crate::tcp::{self, Probe};
 use crate::tls::{PeerName, Port, Tls};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -43,10 +43,28 @@ pub struct Way {
     pub name: Option<String>,
 }
 
-async fn connect(way: Way) -> std::io::Result<TokioIo<Box<dyn Wire>>> {
+/// A connection to another node.
+pub struct Connection {
+    /// For calls.
+    pub channel: Channel,
+    probe: Arc<OnceLock<Probe>>,
+}
+
+impl Connection {
+    /// How often TCP has tried in vain to get through what is on its way: 0 if nothing is held up.
+    pub fn tries(&self) -> u32 {
+        self.probe.get().map_or(0, Probe::tries)
+    }
+}
+
+async fn connect(way: &Way) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(&way.address).await?;
     stream.set_nodelay(true)?;
     tcp::retry_soon(&SockRef::from(&stream));
+    Ok(stream)
+}
+
+async fn secure(way: &Way, stream: TcpStream) -> std::io::Result<TokioIo<Box<dyn Wire>>> {
     let Some(tls) = &way.tls else { return Ok(TokioIo::new(Box::new(stream))) };
     let name = way.name.as_deref().map(PeerName::new).transpose();
     let name = name.map_err(std::io::Error::other)?;
@@ -60,13 +78,22 @@ async fn connect(way: Way) -> std::io::Result<TokioIo<Box<dyn Wire>>> {
 ///
 /// # Errors
 /// Says what stands against it.
-pub async fn dial(way: Way) -> Result<Channel, String> {
+pub async fn dial(way: Way) -> Result<Connection, String> {
     let endpoint = endpoint(&way.address)?;
-    let connector = tower::service_fn(move |_: Uri| connect(way.clone()));
+    let probe = Arc::new(OnceLock::new());
+    let connection_probe = probe.clone();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (way, probe) = (way.clone(), probe.clone());
+        async move {
+            let stream = connect(&way).await?;
+            let _ = probe.set(Probe::new(&stream)?);
+            secure(&way, stream).await
+        }
+    });
     let connected = endpoint.connect_with_connector(connector);
     let timeout = Duration::from_millis(limits::PEER_CONNECT_MS_MAX);
     match tokio::time::timeout(timeout, connected).await {
-        Ok(Ok(channel)) => Ok(channel),
+        Ok(Ok(channel)) => Ok(Connection { channel, probe: connection_probe }),
         Ok(Err(error)) => Err(reason(&error)),
         Err(_) => Err(format!("no connection within {} ms", timeout.as_millis())),
     }
@@ -78,7 +105,10 @@ pub async fn dial(way: Way) -> Result<Channel, String> {
 /// When the address is none.
 pub fn dial_lazily(way: Way) -> Result<Channel, String> {
     let endpoint = endpoint(&way.address)?;
-    let connector = tower::service_fn(move |_: Uri| connect(way.clone()));
+    let connector = tower::service_fn(move |_: Uri| {
+        let way = way.clone();
+        async move { secure(&way, connect(&way).await?).await }
+    });
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 

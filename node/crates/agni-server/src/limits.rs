@@ -205,6 +205,22 @@ pub const PEER_QUEUE_TURNS_MAX: usize = 4_096;
 pub const PEER_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Batches that may wait for one connection.
 pub const PEER_BATCHES_READY_MAX: usize = 2;
+/// Connections that batches to one node go over, where many packets are lost.
+pub const PEER_LANES_MAX: usize = 8;
+/// Time between two looks at whether TCP tries again, in milliseconds.
+pub const PEER_LANES_CHECK_MS: u64 = 5;
+/// The share of looks at which it does from which on many packets count as lost, in percent.
+pub const PEER_LOSS_PERCENT: u8 = 6;
+/// Time in which one more connection is made, where many are, in milliseconds.
+pub const PEER_LANES_GROW_MS: u64 = 20;
+/// Time with few lost packets after which one connection is enough again, in milliseconds.
+pub const PEER_LANES_CALM_MS: u64 = 60_000;
+/// Connections that a small batch goes over, where many packets are lost.
+pub const PEER_COPIES_MAX: usize = 3;
+/// Time for which it still does when few are, in milliseconds.
+pub const PEER_COPY_MS: u64 = 1_000;
+/// Bytes of a batch that counts as small.
+pub const PEER_COPY_BYTES_MAX: usize = 8 << 10;
 /// Raft messages of one batch.
 pub const PEER_BATCH_MESSAGES_MAX: usize = 256;
 /// Bytes of Raft messages after which a batch is full.

@@ -223,7 +223,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Messages of other nodes that were refused: wrong cluster, removed or wrong sender.",
     ),
-    ("agni_peer_connects_total", Kind::Counter, "Connections made to other nodes."),
+    (
+        "agni_peer_connects_total",
+        Kind::Counter,
+        "Connections made to other nodes; several to each where many packets are lost.",
+    ),
     ("agni_peer_snapshots_sent_total", Kind::Counter, "Snapshots that another node has taken."),
     (
         "agni_peer_snapshots_failed_total",

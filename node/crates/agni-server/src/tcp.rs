@@ -5,6 +5,7 @@
 
 use crate::limits;
 use socket2::SockRef;
+use tokio::net::TcpStream;
 
 /// Has a connection to another node try again soon, as far as the kernel knows how to.
 pub fn retry_soon(socket: &SockRef<'_>) {
@@ -14,10 +15,52 @@ pub fn retry_soon(socket: &SockRef<'_>) {
     let _ = socket;
 }
 
+/// A look at a connection that somebody else uses. The connection stays open for as long as this.
+pub struct Probe {
+    #[cfg(target_os = "linux")]
+    socket: std::os::fd::OwnedFd,
+}
+
+impl Probe {
+    /// At this one.
+    ///
+    /// # Errors
+    /// When there are no more file descriptors.
+    pub fn new(stream: &TcpStream) -> std::io::Result<Probe> {
+        #[cfg(target_os = "linux")]
+        let probe = Probe { socket: std::os::fd::AsFd::as_fd(stream).try_clone_to_owned()? };
+        #[cfg(not(target_os = "linux"))]
+        let probe = Probe {};
+        Ok(probe)
+    }
+
+    /// How often TCP has sent in vain again the first of what isn't acknowledged: 0 if nothing is
+    /// held up, or if that isn't known.
+    pub fn tries(&self) -> u32 {
+        #[cfg(target_os = "linux")]
+        return linux::tries(&self.socket);
+        #[cfg(not(target_os = "linux"))]
+        0
+    }
+}
+
 #[cfg(target_os = "linux")]
 mod linux {
     use super::{SockRef, limits};
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, OwnedFd};
+
+    pub(super) fn tries(socket: &OwnedFd) -> u32 {
+        // SAFETY: all of it are numbers, for which all zeroes is a value.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut size = size_of_val(&info) as libc::socklen_t;
+        let at = (&raw mut info).cast();
+        // SAFETY: `at` points to `size` bytes, which hold numbers of any value.
+        let answer = unsafe {
+            let option = libc::TCP_INFO;
+            libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, at, &raw mut size)
+        };
+        if answer == 0 { u32::from(info.tcpi_retransmits) } else { 0 }
+    }
 
     /// The longest pause between two tries, in milliseconds. Since Linux 6.15.
     const TCP_RTO_MAX_MS: libc::c_int = 44;

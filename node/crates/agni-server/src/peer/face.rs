@@ -151,6 +151,6 @@ impl Face {
         address: &str,
         name: Option<&str>,
     ) -> Result<PeerServiceClient<Channel>, String> {
-        Ok(PeerServiceClient::new(crate::dial::dial(self.way(address, name)).await?))
+        Ok(PeerServiceClient::new(crate::dial::dial(self.way(address, name)).await?.channel))
     }
 }

@@ -1,15 +1,15 @@
-//! The way to each other node: a bounded queue, and a task that keeps one call open over which
+//! The way to each other node: a bounded queue, and a task that keeps connections open over which
 //! everything goes.
 
 use super::convert;
 use super::face::Face;
+use super::lanes::Lanes;
 use super::queue::{Batch, Queue, Waiting, queue};
 use super::send_snapshot::{self, Sending};
-use crate::dial::{Way, dial};
+use crate::dial::{Connection, Way, dial};
 use crate::limits;
 use crate::log::{self, Level};
 use crate::metrics::PeerMetrics;
-use crate::peer_services::peer_service_client::PeerServiceClient;
 use agni_core::engine::{Engine, Peers};
 use agni_core::proto::node::{RaftBatch, SystemState};
 use agni_core::raft::work::{PeerMessage, SnapshotTransfer};
@@ -20,11 +20,9 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::sync::{Notify, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 struct Link {
     address: String,
@@ -222,11 +220,10 @@ impl LinkTask {
         let mut pauses: u32 = 0;
         loop {
             let (what, error) = match dial(self.way.clone()).await {
-                Ok(channel) => {
-                    self.metrics.connects.fetch_add(1, Relaxed);
+                Ok(connection) => {
                     self.is_connected(true);
                     let begun = Instant::now();
-                    let why = self.serve(channel, is_lost).await;
+                    let why = self.serve(connection, is_lost).await;
                     self.is_connected(false);
                     if begun.elapsed() >= STEADY {
                         (is_lost, pauses) = (false, 0);
@@ -265,42 +262,26 @@ impl LinkTask {
         log::write(Level::Warn, what, &fields);
     }
 
-    /// Sends over one call until it ends; says why.
-    async fn serve(&mut self, connection: Channel, is_back: bool) -> String {
-        let (batches, receiver) = channel(limits::PEER_BATCHES_READY_MAX);
-        let mut client = PeerServiceClient::new(connection)
-            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+    /// Sends until the last connection breaks; says why.
+    async fn serve(&mut self, first: Connection, is_back: bool) -> String {
         let begun = Instant::now();
         let mut untold = is_back;
-        let call = client.raft(ReceiverStream::new(receiver));
-        tokio::pin!(call);
-        let why = |ended: Result<_, tonic::Status>| {
-            let ended_by_peer = || "the other node ended it".to_owned();
-            ended.err().map_or_else(ended_by_peer, |status| status.message().to_owned())
-        };
-        let mut peer_address = self.own_address.clone();
+        let (way, own_address) = (self.way.clone(), self.own_address.clone());
+        let mut lanes = Lanes::new(way, own_address, self.metrics.clone(), first);
         loop {
-            let mut next = tokio::select! {
+            let next = tokio::select! {
                 batch = self.next() => batch,
-                ended = &mut call => return why(ended),
+                why = lanes.ended() => return why,
             };
-            next.peer_address = std::mem::take(&mut peer_address);
             let count = next.frames.len() as u64;
-            tokio::select! {
-                sent = batches.send(next) => {
-                    if sent.is_err() {
-                        return "the call ended".to_owned();
-                    }
-                    self.metrics.sent.fetch_add(count, Relaxed);
-                    if untold && begun.elapsed() >= STEADY {
-                        untold = false;
-                        self.log("a node can be reached again", "");
-                    }
-                }
-                ended = &mut call => {
-                    self.metrics.dropped.fetch_add(count, Relaxed);
-                    return why(ended);
-                }
+            if let Err(why) = lanes.send(next).await {
+                self.metrics.dropped.fetch_add(count, Relaxed);
+                return why;
+            }
+            self.metrics.sent.fetch_add(count, Relaxed);
+            if untold && begun.elapsed() >= STEADY {
+                untold = false;
+                self.log("a node can be reached again", "");
             }
         }
     }

@@ -1,5 +1,5 @@
-//! How nodes talk to each other: Raft messages in batches over one call a direction, snapshots on
-//! connections of their own, and a new node's first words.
+//! How nodes talk to each other: Raft messages in batches over one call a direction, or several
+//! where packets are lost, snapshots on connections of their own, and a new node's first words.
 //!
 //! All of it lives on a thread of its own, so that clients, however many, never delay a heartbeat.
 
@@ -10,8 +10,10 @@ mod convert;
 mod face;
 mod gather;
 mod join;
+mod lanes;
 mod links;
 mod listen;
+mod loss;
 mod nonce;
 pub mod queue;
 mod receive_snapshot;
