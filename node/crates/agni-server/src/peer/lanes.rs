@@ -5,6 +5,7 @@
 //! packets are lost more connections are made, a batch goes over those that are held up the least,
 //! and a small one over several.
 
+use super::backoff::backoff;
 use super::loss::Loss;
 use crate::dial::{Connection, Way, dial};
 use crate::limits;
@@ -52,6 +53,7 @@ impl Lane {
 
 /// The connections to one other node.
 pub struct Lanes {
+    node_id: u64,
     way: Way,
     own_address: String,
     metrics: Arc<PeerMetrics>,
@@ -59,25 +61,32 @@ pub struct Lanes {
     made: u64,
     calls: JoinSet<(u64, String)>,
     dials: JoinSet<Result<Connection, String>>,
+    /// Dials in vain since one came through, and until when there are no more of them.
+    failures: u32,
+    rests: Instant,
     checked: Instant,
     loss: Loss,
 }
 
 /// What happened to a connection.
 enum Event {
-    Ended(u64, String),
+    /// Which one, and why; all are given up if it isn't known which.
+    Ended(Option<u64>, String),
     Dialled(Result<Connection, String>),
 }
 
 impl Lanes {
     /// With the first connection. `own_address` is where this node listens.
     pub fn new(
+        node_id: u64,
         way: Way,
         own_address: String,
         metrics: Arc<PeerMetrics>,
         first: Connection,
     ) -> Lanes {
+        let now = Instant::now();
         let mut lanes = Lanes {
+            node_id,
             way,
             own_address,
             metrics,
@@ -85,7 +94,9 @@ impl Lanes {
             made: 0,
             calls: JoinSet::new(),
             dials: JoinSet::new(),
-            checked: Instant::now(),
+            failures: 0,
+            rests: now,
+            checked: now,
             loss: Loss::default(),
         };
         lanes.add(first);
@@ -146,11 +157,17 @@ impl Lanes {
     /// Takes note of what happened; says why the last connection broke, if it did.
     fn handle(&mut self, event: Event) -> Option<String> {
         match event {
-            Event::Dialled(Ok(connection)) => self.add(connection),
+            Event::Dialled(Ok(connection)) => {
+                self.failures = 0;
+                self.add(connection);
+            }
             // Who can't be reached any more shows in the connections that there are.
-            Event::Dialled(Err(_)) => {}
+            Event::Dialled(Err(_)) => {
+                self.rests = Instant::now() + backoff(self.node_id, self.failures);
+                self.failures = self.failures.saturating_add(1);
+            }
             Event::Ended(number, why) => {
-                self.lanes.retain(|lane| lane.number != number);
+                self.lanes.retain(|lane| number.is_some_and(|number| number != lane.number));
                 return self.lanes.is_empty().then_some(why);
             }
         }
@@ -165,8 +182,10 @@ impl Lanes {
         self.loss.note(now, self.lanes.iter().any(|lane| lane.tries > 0));
         let wanted = self.loss.lanes();
         self.lanes.truncate(wanted);
-        for _ in self.lanes.len() + self.dials.len()..wanted {
-            self.dials.spawn(dial(self.way.clone()));
+        if now >= self.rests {
+            for _ in self.lanes.len() + self.dials.len()..wanted {
+                self.dials.spawn(dial(self.way.clone()));
+            }
         }
     }
 
@@ -192,8 +211,13 @@ async fn event(
     dials: &mut JoinSet<Result<Connection, String>>,
 ) -> Event {
     tokio::select! {
-        Some(Ok((number, why))) = calls.join_next() => Event::Ended(number, why),
-        Some(Ok(dialled)) = dials.join_next() => Event::Dialled(dialled),
+        Some(ended) = calls.join_next() => match ended {
+            Ok((number, why)) => Event::Ended(Some(number), why),
+            Err(error) => Event::Ended(None, error.to_string()),
+        },
+        Some(dialled) = dials.join_next() => {
+            Event::Dialled(dialled.unwrap_or_else(|error| Err(error.to_string())))
+        }
         else => std::future::pending().await,
     }
 }

@@ -1,6 +1,7 @@
 //! The way to each other node: a bounded queue, and a task that keeps connections open over which
 //! everything goes.
 
+use super::backoff::backoff;
 use super::convert;
 use super::face::Face;
 use super::lanes::Lanes;
@@ -267,7 +268,7 @@ impl LinkTask {
         let begun = Instant::now();
         let mut untold = is_back;
         let (way, own_address) = (self.way.clone(), self.own_address.clone());
-        let mut lanes = Lanes::new(way, own_address, self.metrics.clone(), first);
+        let mut lanes = Lanes::new(self.node_id, way, own_address, self.metrics.clone(), first);
         loop {
             let next = tokio::select! {
                 batch = self.next() => batch,
@@ -292,40 +293,5 @@ impl LinkTask {
         let from = self.engine.node_id();
         let cluster_id = bytes::Bytes::copy_from_slice(&self.engine.cluster_id());
         RaftBatch { from, cluster_id, frames, peer_address: String::new() }
-    }
-}
-
-/// Longer after each failure, and never the same for two nodes at once.
-fn backoff(node_id: u64, failures: u32) -> Duration {
-    let longest = limits::PEER_BACKOFF_MS_MIN << failures.min(6);
-    let longest = longest.min(limits::PEER_BACKOFF_MS_MAX);
-    let mut state = node_id ^ u64::from(failures) << 32 ^ u64::from(std::process::id());
-    let spread = agni_core::random::next(&mut state) % (longest / 2 + 1);
-    Duration::from_millis(longest - spread)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_their_bound_and_nodes_do_not_stay_in_step() {
-        let bounds = |failures| {
-            let pauses = (1..50).map(|node_id| backoff(node_id, failures).as_millis() as u64);
-            let pauses: std::collections::BTreeSet<u64> = pauses.collect();
-            let (first, last) = (pauses.first().copied(), pauses.last().copied());
-            (first.unwrap_or_default(), last.unwrap_or_default(), pauses.len())
-        };
-        let mut longest_before = 0;
-        for failures in 0..6 {
-            let full = (limits::PEER_BACKOFF_MS_MIN << failures).min(limits::PEER_BACKOFF_MS_MAX);
-            let (shortest, longest, different) = bounds(failures);
-            assert!(shortest >= full / 2 && longest <= full, "{shortest}..{longest} of {full}");
-            assert!(longest > longest_before && different > 10);
-            longest_before = longest;
-        }
-        let (shortest, longest, _) = bounds(u32::MAX);
-        assert!(shortest >= limits::PEER_BACKOFF_MS_MAX / 2);
-        assert!(longest <= limits::PEER_BACKOFF_MS_MAX);
     }
 }

@@ -5,6 +5,7 @@
 
 mod announce;
 pub mod aside;
+mod backoff;
 pub mod config;
 mod convert;
 mod face;
