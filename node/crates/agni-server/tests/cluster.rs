@@ -9,6 +9,7 @@ use agni_core::snapshot::{self, SnapshotItem, SnapshotWriter};
 use agni_server::peer::ClusterConfig;
 use agni_server::services::registry_service_client::RegistryServiceClient;
 use agni_server::{Server, ServerConfig};
+use prost::Message as _;
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -297,6 +298,29 @@ fn without_lease_reads_a_quorum_is_asked_for_each_read_and_renewal() {
             true => assert!(rounds < READS + RENEWALS, "{rounds} rounds"),
         }
     }
+}
+
+/// The call is made without a clock of its own: the server is the one that looks at it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_is_given_up_when_its_callers_time_is_over() {
+    let cluster = tokio::task::block_in_place(|| {
+        let mut cluster = Cluster::found(3);
+        // Nobody is left who could acknowledge it.
+        cluster.stop(1);
+        cluster.stop(2);
+        cluster
+    });
+    let address = cluster.address(0).to_string();
+    let path = "/agniregistry.api.v1.RegistryService/Register";
+    let body = support::frame(&support::register("late", "eu").encode_to_vec());
+    let began = Instant::now();
+    let answer = support::raw_call(&address, path, &[("grpc-timeout", "50m")], body).await;
+    assert_eq!(answer.reason.as_deref(), Some("DEADLINE_EXCEEDED"));
+    assert!(began.elapsed() >= Duration::from_millis(50));
+    let (_, _, page) = tokio::task::block_in_place(|| {
+        support::http_raw(cluster.address(0), "GET", "/metrics", "", "")
+    });
+    assert!(page.contains(r#"method="Register",code="DEADLINE_EXCEEDED"} 1"#), "{page}");
 }
 
 /// Flips a bit in the middle of what a log says.
