@@ -1,12 +1,12 @@
 //! The peer port: other nodes connect, prove who they are, and are served.
 
-use super::service::Service;
+use super::service::{Caller, Service};
 use crate::dial::Wire;
 use crate::limits;
 use crate::log::{self, Level};
 use crate::peer_services::peer_service_server::PeerServiceServer;
 use crate::tcp;
-use crate::tls::{Identity, Port, Tls};
+use crate::tls::{Port, Tls};
 use socket2::SockRef;
 use std::io;
 use std::pin::Pin;
@@ -20,10 +20,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone)]
-pub struct Caller(pub Option<Identity>);
 
 /// A connection of another node. It ends with the certificate that it was made with.
 struct Accepted {

@@ -4,11 +4,10 @@ use super::convert;
 use super::face::Face;
 use super::join;
 use super::links::Links;
-use super::listen::Caller;
 use super::receive_snapshot::Receiving;
 use crate::metrics::PeerMetrics;
 use crate::peer_services::peer_service_server::PeerService;
-use crate::tls::{Reason, Refusal};
+use crate::tls::{Identity, Reason, Refusal};
 use agni_core::engine::Engine;
 use agni_core::proto::node::{
     HelloRequest, HelloResponse, JoinRequest, JoinResponse, RaftBatch, RaftDone, SnapshotChunk,
@@ -18,6 +17,10 @@ use agni_core::system;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tonic::{Request, Response, Status, Streaming};
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Caller(pub Option<Identity>);
 
 /// The service.
 pub struct Service {
