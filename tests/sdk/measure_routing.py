@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from loopback_cluster import ThreeNodes, wait_until
 
 from agniregistry import types as t

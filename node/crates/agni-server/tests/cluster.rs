@@ -303,24 +303,29 @@ fn without_lease_reads_a_quorum_is_asked_for_each_read_and_renewal() {
 /// The call is made without a clock of its own: the server is the one that looks at it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_is_given_up_when_its_callers_time_is_over() {
-    let cluster = tokio::task::block_in_place(|| {
-        let mut cluster = Cluster::found(3);
-        // Nobody is left who could acknowledge it.
-        cluster.stop(1);
-        cluster.stop(2);
-        cluster
-    });
+    let mut cluster = tokio::task::block_in_place(|| Cluster::found(3));
     let address = cluster.address(0).to_string();
     let path = "/agniregistry.api.v1.RegistryService/Register";
-    let body = support::frame(&support::register("late", "eu").encode_to_vec());
+    let body = |name| support::frame(&support::register(name, "eu").encode_to_vec());
+    let made = support::raw_call(&address, path, &[("grpc-timeout", "10S")], body("first")).await;
+    assert_eq!(made.grpc_status, Some(0), "time enough changes nothing: {:?}", made.reason);
+    // Nobody is left who could acknowledge it.
+    tokio::task::block_in_place(|| {
+        cluster.stop(1);
+        cluster.stop(2);
+    });
     let began = Instant::now();
-    let answer = support::raw_call(&address, path, &[("grpc-timeout", "50m")], body).await;
+    let answer = support::raw_call(&address, path, &[("grpc-timeout", "50m")], body("late")).await;
     assert_eq!(answer.reason.as_deref(), Some("DEADLINE_EXCEEDED"));
     assert!(began.elapsed() >= Duration::from_millis(50));
     let (_, _, page) = tokio::task::block_in_place(|| {
         support::http_raw(cluster.address(0), "GET", "/metrics", "", "")
     });
     assert!(page.contains(r#"method="Register",code="DEADLINE_EXCEEDED"} 1"#), "{page}");
+    tokio::task::block_in_place(|| {
+        cluster.start(1);
+        cluster.register(0, "later");
+    });
 }
 
 /// Flips a bit in the middle of what a log says.

@@ -18,13 +18,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Sender, channel};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 
 const CHECK: Duration = Duration::from_millis(limits::PEER_LANES_CHECK_MS);
 
 struct Lane {
-    number: u64,
+    call: Id,
     batches: Sender<RaftBatch>,
     connection: Connection,
     /// How often TCP had tried in vain when one last looked.
@@ -57,9 +57,10 @@ pub struct Lanes {
     way: Way,
     own_address: String,
     metrics: Arc<PeerMetrics>,
+    /// Who was held up the least when one last looked comes first.
     lanes: Vec<Lane>,
-    made: u64,
-    calls: JoinSet<(u64, String)>,
+    /// Each says why it ended.
+    calls: JoinSet<String>,
     dials: JoinSet<Result<Connection, String>>,
     /// Dials in vain since one came through, and until when there are no more of them.
     failures: u32,
@@ -70,8 +71,7 @@ pub struct Lanes {
 
 /// What happened to a connection.
 enum Event {
-    /// Which one, and why; all are given up if it isn't known which.
-    Ended(Option<u64>, String),
+    Ended(Id, String),
     Dialled(Result<Connection, String>),
 }
 
@@ -91,7 +91,6 @@ impl Lanes {
             own_address,
             metrics,
             lanes: Vec::new(),
-            made: 0,
             calls: JoinSet::new(),
             dials: JoinSet::new(),
             failures: 0,
@@ -143,10 +142,8 @@ impl Lanes {
     /// Puts so many copies into the connections that are held up the least, as far as there is
     /// room; gives the batch back if there is none.
     fn put(&mut self, batch: RaftBatch, copies: usize) -> Result<(), RaftBatch> {
-        let has_room = |lane: &&mut Lane| lane.batches.capacity() > 0;
-        let mut free: Vec<&mut Lane> = self.lanes.iter_mut().filter(has_room).collect();
-        free.sort_by_key(|lane| lane.tries);
-        let mut chosen = free.into_iter().take(copies);
+        let free = self.lanes.iter_mut().filter(|lane| lane.batches.capacity() > 0);
+        let mut chosen = free.take(copies);
         let Some(first) = chosen.next() else { return Err(batch) };
         for lane in chosen {
             let _ = lane.put(batch.clone(), &self.own_address);
@@ -166,8 +163,8 @@ impl Lanes {
                 self.rests = Instant::now() + backoff(self.node_id, self.failures);
                 self.failures = self.failures.saturating_add(1);
             }
-            Event::Ended(number, why) => {
-                self.lanes.retain(|lane| number.is_some_and(|number| number != lane.number));
+            Event::Ended(call, why) => {
+                self.lanes.retain(|lane| lane.call != call);
                 return self.lanes.is_empty().then_some(why);
             }
         }
@@ -179,6 +176,7 @@ impl Lanes {
         for lane in &mut self.lanes {
             lane.tries = lane.connection.tries();
         }
+        self.lanes.sort_by_key(|lane| lane.tries);
         self.loss.note(now, self.lanes.iter().any(|lane| lane.tries > 0));
         let wanted = self.loss.lanes();
         self.lanes.truncate(wanted);
@@ -191,29 +189,28 @@ impl Lanes {
 
     fn add(&mut self, connection: Connection) {
         self.metrics.connects.fetch_add(1, Relaxed);
-        self.made += 1;
-        let number = self.made;
         let (batches, receiver) = channel(limits::PEER_BATCHES_READY_MAX);
         let mut client = PeerServiceClient::new(connection.channel.clone())
             .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
-        self.calls.spawn(async move {
+        let call = self.calls.spawn(async move {
             let ended = client.raft(ReceiverStream::new(receiver)).await;
             let ended_by_peer = || "the other node ended it".to_owned();
-            (number, ended.err().map_or_else(ended_by_peer, |status| status.message().to_owned()))
+            ended.err().map_or_else(ended_by_peer, |status| status.message().to_owned())
         });
-        self.lanes.push(Lane { number, batches, connection, tries: 0, is_greeted: false });
+        let call = call.id();
+        self.lanes.push(Lane { call, batches, connection, tries: 0, is_greeted: false });
     }
 }
 
 /// The next one; none comes while there is no connection and none is being made.
 async fn event(
-    calls: &mut JoinSet<(u64, String)>,
+    calls: &mut JoinSet<String>,
     dials: &mut JoinSet<Result<Connection, String>>,
 ) -> Event {
     tokio::select! {
-        Some(ended) = calls.join_next() => match ended {
-            Ok((number, why)) => Event::Ended(Some(number), why),
-            Err(error) => Event::Ended(None, error.to_string()),
+        Some(ended) = calls.join_next_with_id() => match ended {
+            Ok((call, why)) => Event::Ended(call, why),
+            Err(error) => Event::Ended(error.id(), error.to_string()),
         },
         Some(dialled) = dials.join_next() => {
             Event::Dialled(dialled.unwrap_or_else(|error| Err(error.to_string())))

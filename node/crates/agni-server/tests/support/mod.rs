@@ -18,7 +18,7 @@ use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tonic::transport::Channel;
 
@@ -72,15 +72,13 @@ pub async fn put(node: &Node, name: &str, spec: Bytes) {
 /// takes it in between; each is given once in a process.
 pub fn free_address() -> String {
     const PORTS: std::ops::Range<u16> = 10_000..32_000;
-    static GIVEN: AtomicU16 = AtomicU16::new(0);
-    let width = PORTS.end - PORTS.start;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
     // Processes beside each other begin apart.
-    let first = (std::process::id() % u32::from(width)) as u16;
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let first = std::process::id().wrapping_mul(61);
     let port = std::iter::repeat_with(|| GIVEN.fetch_add(1, Ordering::Relaxed))
-        .map(|given| PORTS.start + (first.wrapping_mul(61) % width + given % width) % width)
-        .take(usize::from(width))
-        .find(is_free);
+        .map(|given| PORTS.start + (first.wrapping_add(given) % PORTS.len() as u32) as u16)
+        .take(PORTS.len())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     format!("127.0.0.1:{}", port.expect("a free port"))
 }
 
